@@ -1,0 +1,144 @@
+"""The columns that travel between the services.
+
+A message is one Arrow record batch without its schema (both ends know it), behind two bytes:
+schema number and version. One message of 100 rows costs what one row costs.
+
+Each derived row carries where it came from - `src_offset` and `src_index` of its source partition -
+and for one source partition these only grow, so a consumer drops what it has seen (design D5).
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from services.common.errors import CorruptState
+
+VERSION = 1
+
+IMPRESSION, TICK, FORGET = 100, 101, 102
+"""Kinds of interaction beside the event kinds of freshrank.v1.EventKind."""
+
+LATE, BOT, CLIPPED, DUPLICATE = 1, 2, 4, 8
+"""Bits of an interaction's verdict, decided once by ingest. DUPLICATE rows are never emitted, only counted."""
+
+_f32, _i64, _i32, _str, _u8 = pa.float32(), pa.int64(), pa.int32(), pa.string(), pa.uint8()
+
+INTERACTIONS = pa.schema(
+    [
+        ("src_offset", _i64),  # offset in events.in, same partition; -1 for ticks made by ingest
+        ("src_index", _i32),
+        ("kind", _u8),  # EventKind, IMPRESSION, TICK or FORGET
+        ("time_us", _i64),  # event time; a tick's log time
+        ("received_us", _i64),  # when the gateway took it (the start of freshness)
+        ("user", _str),
+        ("session", _str),
+        ("item", _str),  # null: none
+        ("category", _str),  # of the item, stamped by ingest; null: not known
+        ("event_id", _str),
+        ("value", _f32),  # null: missing, never zero
+        ("quantity", _f32),
+        ("price", _f32),  # catalogue price of the item when it happened
+        ("rating", _f32),
+        ("play_seconds", _f32),
+        ("play_share", _f32),
+        ("query", _str),
+        ("region", _str),
+        ("device", _str),
+        ("platform", _str),
+        ("token", _str),  # attribution token; null: none
+        ("verdict", _u8),
+        ("clip_version", _i32),
+        ("impression_items", pa.list_(_str)),  # shown items of an impression, in order; else null
+        ("impression_categories", pa.list_(_str)),
+        ("impression", pa.binary()),  # serialized freshrank.v1.Impression; else null
+    ]
+)
+
+ITEM_INTERACTIONS = pa.schema(
+    [
+        ("src_partition", _i32),  # of interactions
+        ("src_offset", _i64),
+        ("src_index", _i32),
+        ("kind", _u8),
+        ("time_us", _i64),
+        ("received_us", _i64),
+        ("item", _str),  # null for ticks
+        ("user", _str),
+        ("session", _str),
+        ("category", _str),
+        ("value", _f32),
+        ("quantity", _f32),
+        ("price", _f32),
+        ("rating", _f32),
+        ("play_seconds", _f32),
+        ("play_share", _f32),
+        ("query", _str),
+        ("region", _str),
+        ("device", _str),
+        ("platform", _str),
+        ("verdict", _u8),
+    ]
+)
+
+INITIAL, FLIP, CLOSED = 0, 1, 2
+"""Kinds of example: label 0 at serving, the flip of a head, the final labels for evaluation (weight 0)."""
+
+EXAMPLES = pa.schema(
+    [
+        ("src_offset", _i64),  # offset in interactions, same partition
+        ("src_index", _i32),
+        ("kind", _u8),
+        ("time_us", _i64),  # log time at which the example was made
+        ("event_time_us", _i64),  # of the impression (INITIAL, CLOSED) or of the action (FLIP)
+        ("received_us", _i64),  # of what caused it
+        ("impression_id", _str),
+        ("user", _str),
+        ("items", pa.list_(pa.int16())),  # indexes into impression.items that this row is about
+        ("labels", pa.list_(_u8)),  # per item in `items`: bit h set = head h positive (FLIP: the flipped heads)
+        ("weights", pa.list_(_f32)),  # per item: 1 / sampling rate; 0 = joined and counted, not trained
+        ("impression", pa.binary()),  # serialized freshrank.v1.Impression (whole; FLIP: only the items in question, `items` index into it)
+    ]
+)
+
+SCHEMAS = {1: INTERACTIONS, 2: ITEM_INTERACTIONS, 3: EXAMPLES}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One Kafka message as a stage sees it."""
+
+    offset: int
+    value: bytes
+    timestamp_ms: int = 0
+
+
+def encode(batch: pa.RecordBatch) -> bytes:
+    """Serialize a batch of one of the schemas above.
+
+    >>> batch = batch_of(EXAMPLES, {"src_offset": [7]})
+    >>> decode(encode(batch)).column("src_offset")[0].as_py()
+    7
+    """
+    for number, schema in SCHEMAS.items():
+        if batch.schema.equals(schema):
+            return bytes((number, VERSION)) + batch.serialize().to_pybytes()
+    raise CorruptState(f"no schema for columns {batch.schema.names}")
+
+
+def decode(value: bytes) -> pa.RecordBatch:
+    """Read a batch back without copying. Raises CorruptState when the bytes are not one of ours."""
+    if len(value) < 2 or value[0] not in SCHEMAS or value[1] != VERSION:
+        raise CorruptState("not a columnar message of this version")
+    try:
+        return pa.ipc.read_record_batch(pa.py_buffer(value).slice(2), SCHEMAS[value[0]])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptState(f"columnar message: {error}") from error
+
+
+def batch_of(schema: pa.Schema, columns: dict[str, object]) -> pa.RecordBatch:
+    """Build a batch from some columns; the ones not given are null."""
+    length = len(next(iter(columns.values())))  # type: ignore[arg-type]
+    arrays = [
+        pa.array(columns[f.name], type=f.type) if f.name in columns else pa.nulls(length, f.type) for f in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

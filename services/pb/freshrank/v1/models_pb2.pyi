@@ -1,0 +1,218 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ReleaseState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RELEASE_STATE_UNSPECIFIED: _ClassVar[ReleaseState]
+    RELEASE_STATE_CANDIDATE: _ClassVar[ReleaseState]
+    RELEASE_STATE_HELD: _ClassVar[ReleaseState]
+    RELEASE_STATE_CHAMPION: _ClassVar[ReleaseState]
+    RELEASE_STATE_PREVIOUS: _ClassVar[ReleaseState]
+    RELEASE_STATE_REFUSED: _ClassVar[ReleaseState]
+    RELEASE_STATE_ROLLED_BACK: _ClassVar[ReleaseState]
+    RELEASE_STATE_RETIRED: _ClassVar[ReleaseState]
+RELEASE_STATE_UNSPECIFIED: ReleaseState
+RELEASE_STATE_CANDIDATE: ReleaseState
+RELEASE_STATE_HELD: ReleaseState
+RELEASE_STATE_CHAMPION: ReleaseState
+RELEASE_STATE_PREVIOUS: ReleaseState
+RELEASE_STATE_REFUSED: ReleaseState
+RELEASE_STATE_ROLLED_BACK: ReleaseState
+RELEASE_STATE_RETIRED: ReleaseState
+
+class Release(_message.Message):
+    __slots__ = ("release", "state", "parent", "created_us", "learned_up_to_us", "metrics", "reason", "slot", "epoch")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_US_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_UP_TO_US_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    state: ReleaseState
+    parent: str
+    created_us: int
+    learned_up_to_us: int
+    metrics: _containers.ScalarMap[str, float]
+    reason: str
+    slot: str
+    epoch: int
+    def __init__(self, release: _Optional[str] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., parent: _Optional[str] = ..., created_us: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class ListReleasesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListReleasesResponse(_message.Message):
+    __slots__ = ("releases",)
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    releases: _containers.RepeatedCompositeFieldContainer[Release]
+    def __init__(self, releases: _Optional[_Iterable[_Union[Release, _Mapping]]] = ...) -> None: ...
+
+class PromoteReleaseRequest(_message.Message):
+    __slots__ = ("release", "actor")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    actor: str
+    def __init__(self, release: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class RollbackReleaseRequest(_message.Message):
+    __slots__ = ("release", "actor", "reason")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    actor: str
+    reason: str
+    def __init__(self, release: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Freeze(_message.Message):
+    __slots__ = ("rows", "releases", "learning", "actor", "reason")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RELEASES_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    rows: bool
+    releases: bool
+    learning: bool
+    actor: str
+    reason: str
+    def __init__(self, rows: _Optional[bool] = ..., releases: _Optional[bool] = ..., learning: _Optional[bool] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("freeze", "champion", "previous", "watch_share", "slot", "epoch")
+    FREEZE_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    WATCH_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    freeze: Freeze
+    champion: str
+    previous: str
+    watch_share: float
+    slot: str
+    epoch: int
+    def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class ForgetUserRequest(_message.Message):
+    __slots__ = ("user_id", "before_us")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_US_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    before_us: int
+    def __init__(self, user_id: _Optional[str] = ..., before_us: _Optional[int] = ...) -> None: ...
+
+class ForgetUserResponse(_message.Message):
+    __slots__ = ("partition", "offset")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    offset: int
+    def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class CatalogueItem(_message.Message):
+    __slots__ = ("item_id", "title", "categories", "brand", "price", "stock", "published_us", "updated_us", "content")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    BRAND_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    STOCK_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_US_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_US_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    title: str
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    brand: str
+    price: float
+    stock: int
+    published_us: int
+    updated_us: int
+    content: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., brand: _Optional[str] = ..., price: _Optional[float] = ..., stock: _Optional[int] = ..., published_us: _Optional[int] = ..., updated_us: _Optional[int] = ..., content: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ItemFeatures(_message.Message):
+    __slots__ = ("ids", "values", "pos", "time_us")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    POS_FIELD_NUMBER: _ClassVar[int]
+    TIME_US_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    pos: int
+    time_us: int
+    def __init__(self, ids: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., pos: _Optional[int] = ..., time_us: _Optional[int] = ...) -> None: ...
+
+class ItemRow(_message.Message):
+    __slots__ = ("row", "epoch", "seq", "learned_up_to_us")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_UP_TO_US_FIELD_NUMBER: _ClassVar[int]
+    row: _containers.RepeatedScalarFieldContainer[float]
+    epoch: int
+    seq: int
+    learned_up_to_us: int
+    def __init__(self, row: _Optional[_Iterable[float]] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ...) -> None: ...
+
+class Route(_message.Message):
+    __slots__ = ("champion", "previous", "watch_share", "slot", "epoch", "freeze", "updated_us", "previous_slot", "previous_epoch", "loaded", "arm")
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    WATCH_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FREEZE_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_US_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_SLOT_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    champion: str
+    previous: str
+    watch_share: float
+    slot: str
+    epoch: int
+    freeze: Freeze
+    updated_us: int
+    previous_slot: str
+    previous_epoch: int
+    loaded: _containers.RepeatedScalarFieldContainer[str]
+    arm: str
+    def __init__(self, champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., updated_us: _Optional[int] = ..., previous_slot: _Optional[str] = ..., previous_epoch: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ...) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("promote", "rollback", "freeze", "command_id")
+    PROMOTE_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_FIELD_NUMBER: _ClassVar[int]
+    FREEZE_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    promote: PromoteReleaseRequest
+    rollback: RollbackReleaseRequest
+    freeze: Freeze
+    command_id: str
+    def __init__(self, promote: _Optional[_Union[PromoteReleaseRequest, _Mapping]] = ..., rollback: _Optional[_Union[RollbackReleaseRequest, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., command_id: _Optional[str] = ...) -> None: ...
