@@ -29,7 +29,8 @@ def tokens_of(categories: Sequence[str], brand: str, title: str) -> list[int]:
 
 def content_vector(tokens: Sequence[int], dim: int = CONTENT_DIM) -> NDArray[np.float32]:
     """Vector of one item, shape [dim], length 1 (all zero without tokens)."""
-    return content_matrix([tokens], dim)[0]
+    vector: NDArray[np.float32] = content_matrix([tokens], dim)[0]
+    return vector
 
 
 def content_matrix(rows: Sequence[Sequence[int]], dim: int = CONTENT_DIM) -> NDArray[np.float32]:
@@ -46,4 +47,5 @@ def content_matrix(rows: Sequence[Sequence[int]], dim: int = CONTENT_DIM) -> NDA
     sign = np.where(flat >> 31, np.float32(-1), np.float32(1))
     np.add.at(out, (np.repeat(np.arange(len(rows)), lengths), flat % dim), sign)
     norm = np.sqrt((out * out).sum(axis=1, keepdims=True))
-    return np.divide(out, norm, out=out, where=norm > 0)
+    np.divide(out, norm, out=out, where=norm > 0)
+    return out

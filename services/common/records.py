@@ -96,7 +96,10 @@ EXAMPLES = pa.schema(
         ("items", pa.list_(pa.int16())),  # indexes into impression.items that this row is about
         ("labels", pa.list_(_u8)),  # per item in `items`: bit h set = head h positive (FLIP: the flipped heads)
         ("weights", pa.list_(_f32)),  # per item: 1 / sampling rate; 0 = joined and counted, not trained
-        ("impression", pa.binary()),  # serialized freshrank.v1.Impression (whole; FLIP: only the items in question, `items` index into it)
+        (
+            "impression",
+            pa.binary(),
+        ),  # serialized freshrank.v1.Impression (whole; FLIP: only the items in question, `items` index into it)
     ]
 )
 
@@ -121,7 +124,8 @@ def encode(batch: pa.RecordBatch) -> bytes:
     """
     for number, schema in SCHEMAS.items():
         if batch.schema.equals(schema):
-            return bytes((number, VERSION)) + batch.serialize().to_pybytes()
+            body: bytes = batch.serialize().to_pybytes()
+            return bytes((number, VERSION)) + body
     raise CorruptState(f"no schema for columns {batch.schema.names}")
 
 
@@ -138,7 +142,5 @@ def decode(value: bytes) -> pa.RecordBatch:
 def batch_of(schema: pa.Schema, columns: dict[str, object]) -> pa.RecordBatch:
     """Build a batch from some columns; the ones not given are null."""
     length = len(next(iter(columns.values())))  # type: ignore[arg-type]
-    arrays = [
-        pa.array(columns[f.name], type=f.type) if f.name in columns else pa.nulls(length, f.type) for f in schema
-    ]
+    arrays = [pa.array(columns[f.name], type=f.type) if f.name in columns else pa.nulls(length, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -25,13 +25,55 @@ class Topic:
 _LOG = {"retention.ms": str(30 * DAY_MS), "message.timestamp.type": "CreateTime", "max.message.bytes": "8388608"}
 _COMPACT = {"cleanup.policy": "compact", "max.message.bytes": "8388608"}
 
-EVENTS = Topic("events.in", "user (foreign producers: any)", "freshrank.v1.Inbound", ("gateway", "shop systems"), ("ingest",), config=_LOG)
-INTERACTIONS = Topic("interactions", "user's partition", "columns: records.INTERACTIONS", ("ingest",), ("features", "joiner"), config=_LOG)
-ITEM_INTERACTIONS = Topic("item_interactions", "item's partition", "columns: records.ITEM_INTERACTIONS", ("features",), ("features",), config=_LOG)
-EXAMPLES = Topic("examples", "user's partition", "columns: records.EXAMPLES", ("joiner",), ("trainer", "publisher"), config=_LOG)
-ITEM_UPDATES = Topic("item_updates", "c|item, f|view|item, r|slot|item", "CatalogueItem, ItemFeatures, ItemRow", ("gateway", "features", "publisher"), ("gateway", "ingest"), config=_COMPACT)
-ROUTES = Topic("routes", '"route"', "freshrank.v1.Route", ("publisher",), ("gateway", "cli"), single=True, config=_COMPACT)
-COMMANDS = Topic("commands", "command id", "freshrank.v1.Command", ("gateway", "cli"), ("publisher",), single=True, config=_LOG)
-DEAD_LETTERS = Topic("dead_letters", "stage", "freshrank.v1.DeadLetter", ("ingest", "features", "joiner"), ("people",), single=True, config=_LOG)
+EVENTS = Topic(
+    "events.in",
+    "user (foreign producers: any)",
+    "freshrank.v1.Inbound",
+    ("gateway", "shop systems"),
+    ("ingest",),
+    config=_LOG,
+)
+INTERACTIONS = Topic(
+    "interactions",
+    "user's partition",
+    "columns: records.INTERACTIONS",
+    ("ingest",),
+    ("features", "joiner"),
+    config=_LOG,
+)
+ITEM_INTERACTIONS = Topic(
+    "item_interactions",
+    "item's partition",
+    "columns: records.ITEM_INTERACTIONS",
+    ("features",),
+    ("features",),
+    config=_LOG,
+)
+EXAMPLES = Topic(
+    "examples", "user's partition", "columns: records.EXAMPLES", ("joiner",), ("trainer", "publisher"), config=_LOG
+)
+ITEM_UPDATES = Topic(
+    "item_updates",
+    "c|item, f|view|item, r|slot|item",
+    "CatalogueItem, ItemFeatures, ItemRow",
+    ("gateway", "features", "publisher"),
+    ("gateway", "ingest"),
+    config=_COMPACT,
+)
+ROUTES = Topic(
+    "routes", '"route"', "freshrank.v1.Route", ("publisher",), ("gateway", "cli"), single=True, config=_COMPACT
+)
+COMMANDS = Topic(
+    "commands", "command id", "freshrank.v1.Command", ("gateway", "cli"), ("publisher",), single=True, config=_LOG
+)
+DEAD_LETTERS = Topic(
+    "dead_letters",
+    "stage",
+    "freshrank.v1.DeadLetter",
+    ("ingest", "features", "joiner"),
+    ("people",),
+    single=True,
+    config=_LOG,
+)
 
 TOPICS = (EVENTS, INTERACTIONS, ITEM_INTERACTIONS, EXAMPLES, ITEM_UPDATES, ROUTES, COMMANDS, DEAD_LETTERS)

@@ -1,0 +1,65 @@
+"""Traces that cross Kafka: the context travels in the record header `traceparent` (W3C Trace Context)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Link, Span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_FORMAT = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Spans of one service. Without an exporter nothing is recorded and nothing costs."""
+
+    def __init__(self, service: str, exporter: SpanExporter | None = None, share: float = 0.01) -> None:
+        self._on = exporter is not None
+        self._provider = TracerProvider(
+            resource=Resource.create({"service.name": f"freshrank-{service}"}),
+            sampler=ParentBased(TraceIdRatioBased(share if self._on else 0.0)),
+        )
+        if exporter is not None:
+            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("freshrank")
+
+    @contextmanager
+    def span(self, name: str, headers: Sequence[Mapping[str, bytes]] = ()) -> Iterator[Span]:
+        """A span linked to the spans whose headers are given: one batch follows from many requests."""
+        if not self._on:
+            yield trace.INVALID_SPAN
+            return
+        links = [Link(context) for context in map(context_of, headers) if context.is_valid]
+        with self._tracer.start_as_current_span(name, links=links) as span:
+            yield span
+
+    def headers(self) -> dict[str, bytes]:
+        """Headers of the current span for a Kafka record; empty when there is none."""
+        carrier: dict[str, str] = {}
+        if self._on:
+            _FORMAT.inject(carrier)
+        return {name: value.encode() for name, value in carrier.items()}
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+def context_of(headers: Mapping[str, bytes]) -> trace.SpanContext:
+    """The span a record came from.
+
+    >>> context_of({}).is_valid
+    False
+    """
+    carrier = {name: value.decode("ascii", "replace") for name, value in headers.items() if value}
+    return trace.get_current_span(_FORMAT.extract(carrier)).get_span_context()
+
+
+def tracing_for(service: str, endpoint: str) -> Tracing:
+    """Tracing to an OpenTelemetry collector at host:port; off when the address is empty."""
+    return Tracing(service, OTLPSpanExporter(endpoint=endpoint, insecure=True) if endpoint else None)
