@@ -1,0 +1,187 @@
+"""One Kafka node in KRaft mode (broker and controller in one process) on loopback, and the creation of topics."""
+
+import base64
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from services.common.errors import Conflict, PermanentError, TemporaryError
+from services.common.topics import Topic
+from services.demo.processes import Program
+from services.demo.tools import Tools
+
+_HEAP = "400m"
+_ADMIN_SECONDS = 20.0
+_PROPERTIES = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    # A name written wrong must be an error, not a new topic.
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    # 50 partitions each by default; creating them takes longer than everything else here.
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "log.retention.hours": "720",
+    "log.segment.bytes": str(256 << 20),
+    "message.max.bytes": str(8 << 20),
+    # The default buffer of the compaction thread is a third of our heap.
+    "log.cleaner.dedupe.buffer.size": str(16 << 20),
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    # After SIGKILL the node may register again only when its old session is over.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "500",
+}
+_JAVA_OPTIONS = (
+    f"-Xmx{_HEAP}",
+    "-Xms64m",
+    # For two cores: one collector thread, and no second compiler taking a core away from the services for a minute.
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    # Else a file in the system's temporary folder outlives a SIGKILL.
+    "-XX:-UsePerfData",
+    "-Djava.net.preferIPv4Stack=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """A topic to create."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, topic: Topic, partitions: int) -> Self:
+        """From the table of topics: one partition where the whole topic has one order.
+
+        >>> from services.common.topics import ROUTES
+        >>> TopicSpec.of(ROUTES, 4).partitions
+        1
+        """
+        return cls(topic.name, 1 if topic.single else partitions, topic.config)
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """A node whose data lies in `folder`; nothing is written before `prepare`."""
+
+    folder: Path
+    port: int
+    controller_port: int
+    partitions: int = 4
+    """Of topics that are created without a number."""
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{self.port}"
+
+    def prepare(self, tools: Tools) -> None:
+        """Format a new node; one that was formatted keeps its data.
+
+        Each has its own cluster id, so a client or node of another run is turned away instead of joining.
+        """
+        data = self.folder / "data"
+        if not (data / "meta.properties").exists():
+            data.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tools.kafka / "bootstrap.checkpoint", data)
+            identity = {"version": "1", "node.id": "1", "cluster.id": _identifier(), "directory.id": _identifier()}
+            _write(data / "meta.properties", identity)
+        _write(self.folder / "server.properties", self._properties(data))
+
+    def program(self, tools: Tools) -> Program:
+        """How to run it."""
+        jars = ":".join(str(jar) for jar in sorted((tools.kafka / "libs").glob("*.jar")))
+        settings = str(self.folder / "server.properties")
+        argv = (str(tools.java), *_JAVA_OPTIONS, "-cp", jars, "kafka.Kafka", settings)
+        return Program("kafka", argv, ready=self.answers, grace_seconds=15.0)
+
+    def answers(self) -> bool:
+        """Whether the broker is registered and serves clients."""
+        try:
+            return bool(_admin(self.bootstrap).list_topics(timeout=0.5).brokers)
+        except KafkaException:
+            return False
+
+    def _properties(self, data: Path) -> dict[str, str]:
+        controller = f"127.0.0.1:{self.controller_port}"
+        return _PROPERTIES | {
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "log.dirs": str(data),
+            "num.partitions": str(self.partitions),
+        }
+
+
+def create_topics(bootstrap: str, specs: Iterable[TopicSpec]) -> None:
+    """Create what is absent and wait until every partition has a leader.
+
+    Raises Conflict when a topic exists with another number of partitions, PermanentError when the broker refuses the
+    configuration, TemporaryError when it does not answer.
+    """
+    wanted = {spec.name: spec for spec in specs}
+    if not wanted:
+        return
+    admin = _admin(bootstrap)
+    new = [NewTopic(spec.name, spec.partitions, 1, config=dict(spec.config)) for spec in wanted.values()]
+    for name, created in admin.create_topics(new, operation_timeout=_ADMIN_SECONDS).items():
+        try:
+            created.result(_ADMIN_SECONDS)
+        except KafkaException as error:
+            _judge(name, error.args[0])
+    for name, topic in _topics(admin).items():
+        if name in wanted and len(topic.partitions) != wanted[name].partitions:
+            found = len(topic.partitions)
+            raise Conflict(f"topic {name} has {found} partitions, not {wanted[name].partitions}")
+
+
+def _judge(name: str, error: KafkaError) -> None:
+    if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        return
+    kind = TemporaryError if error.retriable() or error.code() < 0 else PermanentError
+    raise kind(f"topic {name} could not be created: {error.str()}")
+
+
+def _topics(admin: Any) -> Mapping[str, Any]:
+    try:
+        topics: Mapping[str, Any] = admin.list_topics(timeout=_ADMIN_SECONDS).topics
+    except KafkaException as error:
+        raise TemporaryError(f"Kafka did not answer: {error}") from error
+    return topics
+
+
+def _admin(bootstrap: str) -> Any:
+    settings = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 200, "error_cb": _ignore}
+    return AdminClient(settings, logger=logging.getLogger(__name__))
+
+
+def _ignore(error: KafkaError) -> None:
+    """A broker that is not up yet is what the caller is waiting for."""
+
+
+def _identifier() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def _write(path: Path, values: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    os.replace(part, path)

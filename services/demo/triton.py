@@ -1,0 +1,90 @@
+"""A Triton server on loopback that runs ONNX models through its Python backend, on the CPU.
+
+In a cluster the same models run in Triton's own onnxruntime backend; the pip wheel has only the Python one.
+"""
+
+import http.client
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.demo.processes import Program
+from services.demo.tools import Tools
+
+_PROBE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Triton:
+    """A server of the models that clients ask it to load from `repository`."""
+
+    repository: Path
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    shared_memory: str
+    """Prefix of its segments in /dev/shm, one per run: the server leaves them behind when it is killed."""
+
+    @property
+    def grpc_address(self) -> str:
+        """host:port for inference and model control."""
+        return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def http_address(self) -> str:
+        """host:port for probes such as /v2/models/<name>/ready."""
+        return f"127.0.0.1:{self.http_port}"
+
+    @property
+    def metrics_address(self) -> str:
+        """host:port of /metrics."""
+        return f"127.0.0.1:{self.metrics_port}"
+
+    def prepare(self, tools: Tools) -> None:
+        """Make the repository; the server refuses to start without one, an empty one will do."""
+        self.repository.mkdir(parents=True, exist_ok=True)
+
+    def program(self, tools: Tools) -> Program:
+        """How to run it.
+
+        Readiness is not strict because one failed load would otherwise turn the server's own probe off for good.
+        Configurations are complete, and completing them costs a second start of the stub at each load.
+        """
+        options = {
+            "model-repository": self.repository,
+            "backend-directory": tools.triton / "backends",
+            "model-control-mode": "explicit",
+            "strict-readiness": "false",
+            "http-address": "127.0.0.1",
+            "http-port": self.http_port,
+            "http-thread-count": 2,
+            "grpc-address": "127.0.0.1",
+            "grpc-port": self.grpc_port,
+            "metrics-address": "127.0.0.1",
+            "metrics-port": self.metrics_port,
+            "allow-gpu-metrics": "false",
+            "pinned-memory-pool-byte-size": 0,
+            "exit-timeout-secs": 5,
+        }
+        argv = [str(tools.triton / "bin" / "tritonserver"), *(f"--{key}={value}" for key, value in options.items())]
+        argv.append("--disable-auto-complete-config")
+        argv.append(f"--backend-config=python,shm-region-prefix-name={self.shared_memory}")
+        environment = {
+            "LD_LIBRARY_PATH": ":".join(str(folder) for folder in tools.libraries),
+            # The stub is not this Python's program, so it would look for the standard library where Python was built.
+            "PYTHONHOME": sys.base_prefix,
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        }
+        return Program("triton", tuple(argv), environment, ready=self.answers, shared_memory=self.shared_memory)
+
+    def answers(self) -> bool:
+        """Whether the server takes orders; says nothing about any model."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=_PROBE_SECONDS)
+        try:
+            connection.request("GET", "/v2/health/ready")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
