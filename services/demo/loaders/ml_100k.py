@@ -1,0 +1,45 @@
+"""MovieLens 100K in RecBole's form: ratings in time order."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from freshrank.v1 import events_pb2, ranking_pb2
+
+from services.demo.loaders.steps import Ask, Stock, Tell
+
+Kind = events_pb2.EventKind
+
+
+def steps(folder: Path) -> Iterator[Ask | Tell | Stock]:
+    """The catalogue, then each rating as a request for that film and the rating that follows."""
+    yield Stock([_item(row) for row in _rows(folder / "ml-100k.item")][:1000])
+    yield Stock([_item(row) for row in _rows(folder / "ml-100k.item")][1000:])
+    ratings = sorted(_rows(folder / "ml-100k.inter"), key=lambda row: float(row["timestamp"]))
+    for number, row in enumerate(ratings):
+        time_us = int(float(row["timestamp"]) * 1e6)
+        user = f"m{row['user_id']}"
+        event = events_pb2.Event(
+            event_id=f"ml-{number}",
+            kind=Kind.EVENT_KIND_RATE,
+            user_id=user,
+            item_id=row["item_id"],
+            event_time_us=time_us,
+            rating=float(row["rating"]),
+            source="ml-100k",
+        )
+        shopper = ranking_pb2.Shopper(user_id=user)
+        yield Ask(time_us, shopper, [ranking_pb2.Candidate(item_id=row["item_id"], prior_rank=1)], [event])
+
+
+def _item(row: dict[str, str]) -> ranking_pb2.Item:
+    genres = [genre.lower() for genre in row["class"].split()]
+    return ranking_pb2.Item(item_id=row["item_id"], title=row["movie_title"], categories=genres)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, delimiter="\t")
+        names = [name.split(":")[0] for name in next(reader)]
+        for row in reader:
+            yield dict(zip(names, row, strict=True))
