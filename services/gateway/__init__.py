@@ -1,0 +1,1 @@
+"""Ranked results out, events in: the gRPC service that shoppers' requests reach."""
