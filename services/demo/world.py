@@ -106,6 +106,7 @@ class World:
         self._price = np.zeros(0)
         self._place: dict[str, int] = {}
         self._events = 0
+        self._made = 0
         self.sale: tuple[str, int, int] = ("", 0, 0)
         self.first_items = self.new_items(items, 0)
         self.shoppers = [self._new_shopper() for _ in range(shoppers)]
@@ -244,13 +245,14 @@ class World:
 
     def _new_item(self, now_us: int) -> tuple[ranking_pb2.Item, NDArray[np.float64], float]:
         domain, rng = self.domain, self._rng
+        self._made += 1
         kind = int(rng.integers(0, len(domain.categories)))
         latent = _units(self._category_taste[kind] + 0.7 * rng.normal(size=TASTE_DIM) / np.sqrt(TASTE_DIM))
         # The loudest directions of the taste show up as words: content carries part of the truth.
         words = [domain.words[int(i) % len(domain.words)] for i in np.argsort(-latent)[:2]]
         price = float(np.round(np.exp(rng.normal(3.2, 0.7)), 2))
         item = ranking_pb2.Item(
-            item_id=f"{domain.name[0]}{len(self._place) + int(rng.integers(0, 10)) * 100_000}-{int(rng.integers(0, 1_000_000)):06d}",
+            item_id=f"{domain.name[0]}{self._made}",
             title=" ".join([*words, domain.categories[kind]]),
             categories=[domain.categories[kind]],
             brand=str(rng.choice(domain.brands)),

@@ -1,0 +1,85 @@
+"""The gateway as the driver calls it: timed, recorded, never retried (what fails is counted)."""
+
+import time
+
+import grpc
+from freshrank.v1 import events_pb2, ranking_pb2, ranking_pb2_grpc
+
+from services.demo.record import Answer, Record
+
+DEADLINE_S = 2.0
+
+
+class Api:
+    """One channel to the gateway; every answer and acknowledgement goes into the record."""
+
+    def __init__(self, address: str, record: Record, deadline_s: float = DEADLINE_S) -> None:
+        self._channel = grpc.aio.insecure_channel(address)
+        self.stub = ranking_pb2_grpc.RankingStub(self._channel)  # type: ignore[no-untyped-call]
+        self.record = record
+        self._deadline_s = deadline_s
+
+    async def recommend(
+        self, shopper: ranking_pb2.Shopper, size: int = 20, time_us: int = 0, page: str = ""
+    ) -> tuple[ranking_pb2.RankingResponse, Answer] | None:
+        """Ask for items of the whole catalogue; None when the call failed."""
+        request = ranking_pb2.RecommendRequest(
+            shopper=shopper, page_size=size, request_time_us=time_us, page_token=page
+        )
+        return await self._ask("Recommend", self.stub.Recommend, request)
+
+    async def rank(
+        self, shopper: ranking_pb2.Shopper, candidates: list[ranking_pb2.Candidate], time_us: int = 0
+    ) -> tuple[ranking_pb2.RankingResponse, Answer] | None:
+        """Ask for an order of the candidates; None when the call failed."""
+        request = ranking_pb2.RankRequest(shopper=shopper, candidates=candidates, request_time_us=time_us)
+        return await self._ask("Rank", self.stub.Rank, request)
+
+    async def _ask(
+        self, name: str, method: grpc.aio.UnaryUnaryMultiCallable, request: object
+    ) -> tuple[ranking_pb2.RankingResponse, Answer] | None:
+        began = time.perf_counter()
+        try:
+            response = await method(request, timeout=self._deadline_s)
+        except grpc.aio.AioRpcError as error:
+            self.record.failed[f"{name} {error.code().name}"] += 1
+            return None
+        ages = response.ages
+        answer = Answer(
+            at_us=time.time_ns() // 1000,
+            release=response.release,
+            degradation=response.degradation,
+            token=response.attribution_token,
+            items=[result.item_id for result in response.results],
+            scores=[result.score for result in response.results],
+            latency_ms=(time.perf_counter() - began) * 1e3,
+            ages_ms=(ages.user_features_ms, ages.item_features_ms, ages.rows_ms, ages.release_ms),
+        )
+        self.record.answered(answer)
+        return response, answer
+
+    async def track(self, events: list[events_pb2.Event]) -> list[ranking_pb2.TrackResult]:
+        """Report events; acknowledged ones go into the ledger, refused ones are counted by reason."""
+        try:
+            response = await self.stub.Track(ranking_pb2.TrackRequest(events=events), timeout=self._deadline_s)
+        except grpc.aio.AioRpcError as error:
+            self.record.failed[f"Track {error.code().name}"] += len(events)
+            return []
+        now_us = time.time_ns() // 1000
+        for event, result in zip(events, response.results, strict=True):
+            if result.error_reason:
+                self.record.refused[result.error_reason] += 1
+            else:
+                place = (result.partition, result.offset, now_us)
+                self.record.acknowledged(event.event_id, event.user_id, event.kind, *place)
+        return list(response.results)
+
+    async def stock(self, items: list[ranking_pb2.Item]) -> None:
+        """Put items into the catalogue, 500 at a time."""
+        for start in range(0, len(items), 500):
+            request = ranking_pb2.UpsertItemsRequest(items=items[start : start + 500])
+            await self.stub.UpsertItems(request, timeout=30)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()

@@ -1,0 +1,88 @@
+"""Waits until every stage has applied what came before: the lockstep of replays, and the end of a demo.
+
+A stage has applied its input when its position is the end of the log as it was after the stage before it had
+caught up; the stages are asked in the order of the data.
+"""
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from services.common.errors import TemporaryError
+from services.common.topics import EVENTS, EXAMPLES, INTERACTIONS, ITEM_INTERACTIONS, ITEM_UPDATES
+
+ORDER = (
+    (EVENTS.name, ("ingest",)),
+    (INTERACTIONS.name, ("features", "joiner")),
+    (ITEM_INTERACTIONS.name, ("features",)),
+    (EXAMPLES.name, ("trainer", "publisher")),
+    (ITEM_UPDATES.name, ("gateway",)),
+)
+
+
+class Follower:
+    """Reads the ends of the log and the positions of the services."""
+
+    def __init__(self, bootstrap: str, partitions: int, urls: Mapping[str, str]) -> None:
+        self._partitions = partitions
+        self._urls = dict(urls)
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "follower", "enable.auto.commit": False})
+
+    def ends(self, topic: str) -> dict[str, int]:
+        """Next offset of each partition of a topic, by position name."""
+        return {
+            f"{topic}-{p}": self._consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
+            for p in range(self._partitions)
+        }
+
+    def positions(self, service: str) -> dict[str, Any]:
+        """What a service says of itself at /positions; empty when it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self._urls[service]}/positions", timeout=2) as response:
+                answer: dict[str, Any] = json.load(response)
+                return answer
+        except (OSError, ValueError):
+            return {}
+
+    def lags(self) -> dict[str, int]:
+        """Records not yet applied, by service and topic."""
+        out: dict[str, int] = {}
+        for topic, services in ORDER:
+            ends = self.ends(topic)
+            for service in services:
+                applied = self.positions(service).get("applied", {})
+                out[f"{service} {topic}"] = sum(max(0, end - applied.get(name, 0)) for name, end in ends.items())
+        return out
+
+    async def caught_up(self, timeout_s: float = 60.0, poll_s: float = 0.004, rows: bool = True) -> None:
+        """Return when all stages have applied everything written before the call. Raises TemporaryError in time."""
+        until = time.monotonic() + timeout_s
+        for topic, services in ORDER:
+            ends = self.ends(topic)
+            for service in services:
+                await self._wait(lambda s=service, e=ends: self._reached(s, e), until, poll_s, f"{service} on {topic}")  # type: ignore[misc]
+        if rows:
+            await self._wait(self._rows_pushed, until, poll_s, "rows")
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _reached(self, service: str, ends: Mapping[str, int]) -> bool:
+        applied = self.positions(service).get("applied", {})
+        return all(applied.get(name, 0) >= end for name, end in ends.items())
+
+    def _rows_pushed(self) -> bool:
+        trainer, publisher = self.positions("trainer"), self.positions("publisher")
+        return bool(publisher.get("pushed_seq", -1) >= trainer.get("delta_seq", 0))
+
+    async def _wait(self, reached: Callable[[], bool], until: float, poll_s: float, what: str) -> None:
+        while not reached():
+            if time.monotonic() > until:
+                raise TemporaryError(f"{what}: not applied in time")
+            await asyncio.sleep(poll_s)

@@ -1,0 +1,111 @@
+"""A real log through the gateway's API, on one of two clocks.
+
+Lockstep: before each request every stage has applied what came before it (for evaluation). Speed N: the log's time
+runs N times as fast as the clock on the wall, or as fast as it goes with 0.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from freshrank.v1 import events_pb2
+
+from services.common.kafka import Outbox
+from services.common.topics import EVENTS
+from services.demo.api import Api
+from services.demo.follow import Follower
+from services.demo.loaders.steps import Ask, Stock, Tell
+
+TICK_EVERY_US = 1_000_000
+"""Log time between ticks, so that windows and label windows move although nobody is in the shop."""
+
+CHUNK = 200
+"""Events told at once when the clock does not matter."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a replay keeps time."""
+
+    lockstep: bool = False
+    factor: float = 0.0
+    """Log seconds per second; 0 = as fast as it goes."""
+
+
+class Replay:
+    """Drives the steps of one log; `run` returns when the last one is answered."""
+
+    def __init__(self, api: Api, follower: Follower, outbox: Outbox, partitions: int, speed: Speed) -> None:
+        self._api, self._follower, self._outbox = api, follower, outbox
+        self._partitions, self._speed = partitions, speed
+        self._ticked_us = 0
+        self._pending: list[events_pb2.Event] = []
+        self.asked = 0
+        self.events = 0
+
+    async def run(self, steps: Iterable[Ask | Tell | Stock], progress: Callable[["Replay"], None]) -> None:
+        """Take the steps in order."""
+        began, first_us = time.monotonic(), 0
+        for step in steps:
+            if isinstance(step, Stock):
+                await self._api.stock(step.items)
+                continue
+            first_us = first_us or step.time_us
+            await self._keep_time(began, step.time_us - first_us)
+            await self._tick(step.time_us)
+            if isinstance(step, Tell):
+                await self._tell(step.events)
+            else:
+                await self._ask(step)
+            progress(self)
+        await self._flush()
+        await self.finish()
+
+    async def finish(self, beyond_us: int = 3_600_000_000) -> None:
+        """Move the log clock past the label windows, so that the last examples close."""
+        await self._flush()
+        await self._tick(self._ticked_us + beyond_us)
+
+    async def _keep_time(self, began: float, past_us: int) -> None:
+        if self._speed.factor > 0:
+            await asyncio.sleep(max(0.0, began + past_us / 1e6 / self._speed.factor - time.monotonic()))
+
+    async def _tick(self, time_us: int) -> None:
+        if time_us - self._ticked_us < TICK_EVERY_US:
+            return
+        await self._flush()
+        self._ticked_us = time_us
+        value = events_pb2.Inbound(tick=events_pb2.Tick(time_us=time_us), received_us=time_us).SerializeToString()
+        sends = [self._outbox.send(EVENTS.name, value, partition=p) for p in range(self._partitions)]
+        await asyncio.gather(*sends)
+
+    async def _tell(self, events: list[events_pb2.Event]) -> None:
+        self._pending += events
+        if len(self._pending) >= CHUNK:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if self._pending:
+            events, self._pending = self._pending, []
+            self.events += len(events)
+            await self._api.track(events)
+
+    async def _ask(self, step: Ask) -> None:
+        await self._flush()
+        if self._speed.lockstep:
+            await self._follower.caught_up()
+        if step.candidates:
+            asked = await self._api.rank(step.shopper, step.candidates, step.time_us)
+        else:
+            asked = await self._api.recommend(step.shopper, 20, step.time_us)
+        self.asked += 1
+        if asked is not None:
+            _, answer = asked
+            answer.at_us = step.time_us
+            answer.wanted = step.wanted
+            answer.clicked |= {event.item_id for event in step.events if event.item_id in answer.items}
+            for event in step.events:
+                event.attribution_token = answer.token
+        self._pending += step.events
+        await self._flush()

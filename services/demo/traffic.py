@@ -1,0 +1,131 @@
+"""Closed-loop traffic of the simulated shop: shoppers ask, look, click and come back.
+
+Sessions arrive at a rate; browsing fills up to the wanted events per second. Now and then a producer misbehaves:
+duplicates, late events, malformed ones, bots; new items and shoppers arrive; a flash sale starts; tastes shift.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from freshrank.v1 import events_pb2, ranking_pb2
+
+from services.demo.api import Api
+from services.demo.world import Shopper, World
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much traffic for how long."""
+
+    seconds: float = 120.0
+    events_per_second: float = 150.0
+    sessions_per_second: float = 4.0
+    page_size: int = 20
+    duplicates: float = 0.01
+    late: float = 0.01
+    malformed: float = 0.005
+
+
+class Traffic:
+    """Drives one world against one gateway; `run` returns when the time is over and all events are sent."""
+
+    def __init__(self, world: World, api: Api, pace: Pace) -> None:
+        self._world, self._api, self._pace = world, api, pace
+        self._browsers: list[tuple[Shopper, str]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.sent = 0
+        self.malformed = 0
+
+    async def run(self) -> None:
+        """Traffic until the time is over, then until the last session has ended."""
+        ends = time.monotonic() + self._pace.seconds
+        await asyncio.gather(self._arrivals(ends), self._browsing(ends), self._happenings(ends))
+        await asyncio.gather(*self._tasks)
+
+    async def _arrivals(self, ends: float) -> None:
+        due = time.monotonic()
+        while time.monotonic() < ends:
+            due += 1.0 / self._pace.sessions_per_second
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            task = asyncio.create_task(self._session(ends))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _session(self, ends: float) -> None:
+        world = self._world
+        shopper = world.arrive()
+        session = world.begin_session(shopper)
+        self._browsers = [*self._browsers[-200:], (shopper, session)]
+        asking = shopper_message(shopper, session)
+        for _ in range(1 + int(3 * world.chance())):
+            asked = await self._api.recommend(asking, self._pace.page_size)
+            if asked is None or time.monotonic() > ends:
+                return
+            response, answer = asked
+            reaction = world.react(shopper, session, answer.items, response.attribution_token, answer.at_us)
+            answer.clicked |= set(reaction.clicked)
+            answer.expected_clicks = reaction.expected_clicks
+            began = time.monotonic()
+            for delay, event in reaction.events:
+                await asyncio.sleep(max(0.0, began + delay - time.monotonic()))
+                event.event_time_us = _now_us()
+                await self._send([event])
+            await asyncio.sleep(0.5 + 1.5 * world.chance())
+
+    async def _browsing(self, ends: float) -> None:
+        interval = 0.05
+        sent_before, debt, due = self.sent, 0.0, time.monotonic()
+        while time.monotonic() < ends:
+            due += interval
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            debt += self._pace.events_per_second * interval - (self.sent - sent_before)
+            sent_before = self.sent
+            if self._browsers and debt >= 1:
+                await self._send([self._browse_event() for _ in range(min(50, int(debt)))])
+
+    def _browse_event(self) -> events_pb2.Event:
+        shopper, session = self._browsers[int(self._world.chance() * len(self._browsers))]
+        event = self._world.browse(shopper, session)
+        event.event_time_us = _now_us()
+        if self._world.chance() < self._pace.late:
+            event.event_time_us -= int(1.2e9 * self._world.chance())  # up to twenty minutes
+        return event
+
+    async def _send(self, events: list[events_pb2.Event]) -> None:
+        world, pace = self._world, self._pace
+        self.sent += len(events)
+        doubles = [event for event in events if world.chance() < pace.duplicates]
+        spoiled = [world.spoil(event) for event in events if world.chance() < pace.malformed]
+        self.malformed += len(spoiled)
+        await self._api.track(events)
+        if doubles:
+            await self._api.track(doubles)
+        for bad in spoiled:
+            await self._api.track([bad])
+
+    async def _happenings(self, ends: float) -> None:
+        """New items every ten seconds, a flash sale at a third, a shift of tastes at two thirds of the time."""
+        began, total = time.monotonic(), self._pace.seconds
+        sale = shift = False
+        while (left := ends - time.monotonic()) > 0:
+            await asyncio.sleep(min(10.0, left))
+            await self._api.stock(self._world.new_items(3, _now_us()))
+            past = (time.monotonic() - began) / total
+            if past > 1 / 3 and not sale:
+                self._world.start_sale(_now_us(), total / 4)
+                sale = True
+            if past > 2 / 3 and not shift:
+                self._world.shift_tastes(0.3)
+                shift = True
+
+
+def shopper_message(shopper: Shopper, session: str) -> ranking_pb2.Shopper:
+    """The shopper as a request names them."""
+    region, device, platform = shopper.context
+    context = events_pb2.Context(region=region, device=device, platform=platform)
+    return ranking_pb2.Shopper(user_id=shopper.user_id, session_id=session, context=context)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
