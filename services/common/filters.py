@@ -102,7 +102,7 @@ class Not:
     inner: "Filter"
 
     def __str__(self) -> str:
-        return f"not ({self.inner})"
+        return f"{self.inner.column} is not null" if isinstance(self.inner, IsNull) else f"not ({self.inner})"
 
 
 @dataclass(frozen=True)
