@@ -41,7 +41,7 @@ def feature_field(view: str, feature: str) -> bytes:
     """Hash field of one feature.
 
     >>> feature_field("driver_stats", "trips").hex()
-    '61e71a07'
+    '426aa434'
     """
     return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))
 

@@ -122,6 +122,12 @@ class FreshrankRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         client = self._get_client(config.online_store)
         erase_entities(client, list(scan_entities(client, serialize_entity_key_prefix(join_keys), config.project)))
 
+    async def close(self) -> None:
+        """Closes the asyncio client, which stock Feast leaves open."""
+        client: Any = self.__dict__.pop("_client_async", None)
+        if client is not None:
+            await client.aclose()
+
 
 def _view_name(config: RepoConfig, table: FeatureView) -> str:
     return str(compute_versioned_name(table, config.registry.enable_online_feature_view_versioning))

