@@ -54,7 +54,7 @@ class Progress:
             self._write(f"{name:<24} begins\n")
         try:
             yield
-            size = _size(watched)
+            size = folder_size(watched)
         except BaseException:
             self._end(done, painter, f"{name:<24} failed after {time.monotonic() - began:.1f} s\n")
             raise
@@ -71,7 +71,7 @@ class Progress:
 
     def _paint(self, name: str, watched: Path, began: float, done: threading.Event) -> None:
         while not done.wait(_REFRESH_SECONDS):
-            self._write("\r" + self._line(name, _size(watched), began, "..."))
+            self._write("\r" + self._line(name, folder_size(watched), began, "..."))
 
     def _end(self, done: threading.Event, painter: threading.Thread, line: str) -> None:
         done.set()
@@ -120,9 +120,10 @@ class Cache:
             yield
 
     def _build(self, name: str, final: Path, build: Callable[[Path], None]) -> None:
-        staging = self.folder / _STAGING
-        # Whoever held the lock before may have been killed.
-        shutil.rmtree(staging, ignore_errors=True)
+        # Whoever held the lock before may have been killed; what it had started may still write to its own folder.
+        for left in self.folder.glob(f"{_STAGING}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        staging = self.folder / f"{_STAGING}-{os.getpid()}"
         part = staging / "part"
         part.mkdir(parents=True)
         try:
@@ -145,7 +146,8 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
                 continue  # It was a temporary file of the download that is being watched.
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below `folder`, which may be changing."""
     return sum(size for _, size in _files(folder))
 
 

@@ -97,6 +97,7 @@ class Supervisor:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+        threading.Thread(target=self._mourn, name="watcher's end", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
@@ -227,8 +228,6 @@ class Supervisor:
             finally:
                 self._control.close()
                 self._watcher.wait()
-                for name in self._children:
-                    watcher.remove_shared_memory(self.shared_memory(name))
 
     def _child(self, name: str) -> _Child:
         with self._lock:
@@ -276,13 +275,28 @@ class Supervisor:
             while self._control.fileno() >= 0 and select.select([self._control], [], [], 0)[0]:
                 self._ended(self._receive())
         except OSError:
-            # The watcher was killed and the kernel has killed its children with it, but not what they had started.
-            for child in self._children.values():
-                if child.status is None:
-                    child.status = -signal.SIGKILL
-                    self._exits.append(Exit(child.program.name, child.status))
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(child.pid, signal.SIGKILL)
+            self._orphaned()
+
+    def _mourn(self) -> None:
+        """Wait for the watcher's end, so that a kill of it is noticed while nobody calls us."""
+        with contextlib.suppress(ProcessLookupError):
+            watched = os.pidfd_open(self._watcher.pid)
+            try:
+                select.select([watched], [], [])
+            finally:
+                os.close(watched)
+        with self._lock:
+            self._drain()
+
+    def _orphaned(self) -> None:
+        """Finish the watcher's work: the kernel has killed its children with it, but not what they had started."""
+        for child in self._children.values():
+            if child.status is None:
+                child.status = -signal.SIGKILL
+                self._exits.append(Exit(child.program.name, child.status))
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                watcher.remove_shared_memory(child.program.shared_memory)
 
     def _ended(self, message: dict[str, Any]) -> None:
         for child in self._children.values():

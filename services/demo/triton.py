@@ -3,15 +3,13 @@
 In a cluster the same models run in Triton's own onnxruntime backend; the pip wheel has only the Python one.
 """
 
-import http.client
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.demo.probes import http_ok
 from services.demo.processes import Program
 from services.demo.tools import Tools
-
-_PROBE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,4 @@ class Triton:
 
     def answers(self) -> bool:
         """Whether the server takes orders; says nothing about any model."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=_PROBE_SECONDS)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return http_ok(self.http_port, "/v2/health/ready")

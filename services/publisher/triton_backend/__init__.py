@@ -68,7 +68,7 @@ def _tensor(value: onnx.ValueInfoProto) -> str:
     dims = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "-1" for dim in tensor.shape.dim)
     if tensor.elem_type not in _TYPES or not dims:
         raise PermanentError(f"tensor {value.name} has a type or shape that Triton cannot carry")
-    return f'  {{ name: {json.dumps(value.name)} data_type: {_TYPES[tensor.elem_type]} dims: [ {dims} ] }}'
+    return f"  {{ name: {json.dumps(value.name)} data_type: {_TYPES[tensor.elem_type]} dims: [ {dims} ] }}"
 
 
 def _parameter(key: str, value: str) -> str:
