@@ -1,0 +1,75 @@
+"""Ingest put together."""
+
+from services.common import health as probes
+from services.common.clock import Clock, WallClock
+from services.common.faust import Runtime
+from services.common.health import Health
+from services.common.kafka import Outbox
+from services.common.metrics import Metrics
+from services.common.snapshots import SnapshotStore
+from services.ingest.catalogue import Catalogue
+from services.ingest.faust import TickWriter
+from services.ingest.kafka import CatalogueReader, IngestStage
+from services.ingest.meters import Meters
+from services.ingest.settings import IngestSettings
+
+
+class Ingest:
+    """One worker: `await run()` serves until SIGTERM."""
+
+    def __init__(self, settings: IngestSettings, runtime: Runtime, outbox: Outbox, ticks: TickWriter) -> None:
+        self._settings = settings
+        self._runtime = runtime
+        self._outbox = outbox
+        self._ticks = ticks
+
+    async def run(self) -> None:
+        """Fold, write and tick."""
+        try:
+            await self._runtime.run(self._tick if self._settings.ticks == "wall" else None)
+        finally:
+            self._outbox.close()
+
+    async def _tick(self) -> None:
+        await self._ticks.run(self._settings.tick_ms / 1000)
+
+
+async def serve(settings: IngestSettings) -> None:
+    """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there."""
+    metrics, health, catalogue = Metrics("ingest"), Health(), Catalogue()
+    meters = Meters(metrics)
+    reader = CatalogueReader(settings.bootstrap, catalogue, meters)
+    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
+    try:
+        reader.start()
+        await build(settings, catalogue, health, metrics, meters).run()
+    finally:
+        reader.close()
+        server.shutdown()
+
+
+def build(
+    settings: IngestSettings,
+    catalogue: Catalogue,
+    health: Health,
+    metrics: Metrics,
+    meters: Meters,
+    clock: Clock | None = None,
+) -> Ingest:
+    """Wire the parts; nothing is connected before `run`."""
+    clock, outbox = clock or WallClock(), Outbox(settings.bootstrap)
+    log_time = settings.ticks == "log"
+    stage = IngestStage(settings.partitions, settings.rules(), catalogue, log_time, outbox, meters, clock)
+    runtime = Runtime(
+        "ingest",
+        settings.bootstrap,
+        [stage],
+        SnapshotStore(settings.store / "snapshots" / "ingest"),
+        health,
+        metrics,
+        instance=settings.instance,
+        snapshot_seconds=settings.snapshot_s,
+        clock=clock,
+    )
+    ticks = TickWriter(runtime, outbox, meters, clock, settings.tick_slack_ms * 1_000)
+    return Ingest(settings, runtime, outbox, ticks)

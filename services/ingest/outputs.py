@@ -1,0 +1,84 @@
+"""What follows from a batch of records: rows, dead letters, records sent on, and counts of what was done."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from freshrank.v1.events_pb2 import DeadLetter
+
+from services.common import records
+from services.common.errors import InvalidInput
+from services.common.topics import EVENTS
+from services.ingest.draft import COLUMNS
+
+MESSAGE_BYTES = 1_048_576
+"""Aim for one message of rows: far below the broker's limit, large enough to cost little a row."""
+
+PAYLOAD_BYTES = 65_536
+"""A dead letter keeps so much of the record."""
+
+Rows = list[tuple[Any, ...]]
+
+MISSING = ("session", "category", "price", "value", "quantity", "rating", "play_seconds", "play_share")
+"""Columns whose absent values are counted (they travel as nulls: value and mask, never a zero)."""
+
+
+@dataclass
+class Outputs:
+    """Effects of one step, in the order of the log."""
+
+    messages: list[bytes] = field(default_factory=list)
+    """Columns of INTERACTIONS for the same partition."""
+    dead_letters: list[bytes] = field(default_factory=list)
+    forwards: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    """Partition of events.in, key, value."""
+    received_us: list[int] = field(default_factory=list)
+    """Arrival of each row that somebody caused."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Records by what became of them."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Dead letters by reason."""
+    steps: Counter[str] = field(default_factory=Counter)
+    """Cleaning steps by how often they changed, dropped or refused."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """Absent values by column."""
+    clip_version: int = 0
+    clip_bounds: dict[str, float] = field(default_factory=dict)
+    """Bounds when their version changed in this step, else empty."""
+
+
+def encode_rows(rows: Rows) -> tuple[list[bytes], Counter[str]]:
+    """Messages of about MESSAGE_BYTES, and the absent values by column."""
+    if not rows:
+        return [], Counter()
+    columns: dict[str, object] = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    batch = records.batch_of(records.INTERACTIONS, columns)
+    return list(split(batch)), Counter({name: batch.column(name).null_count for name in MISSING})
+
+
+def split(batch: pa.RecordBatch, most: int = MESSAGE_BYTES) -> Sequence[bytes]:
+    """Encode a batch in halves until each is below `most` bytes or one row."""
+    if batch.num_rows > 1 and batch.nbytes > most:
+        half = batch.num_rows // 2
+        return [*split(batch.slice(0, half), most), *split(batch.slice(half), most)]
+    return [records.encode(batch)]
+
+
+def dead_letter(error: InvalidInput, payload: bytes, partition: int, offset: int, index: int, time_us: int) -> bytes:
+    """A record that cannot be used, with the reason; its position is what makes it one letter."""
+    letter = DeadLetter(
+        stage="ingest",
+        reason=error.reason,
+        field=error.field,
+        detail=error.detail,
+        payload=payload[:PAYLOAD_BYTES],
+        topic=EVENTS.name,
+        partition=partition,
+        offset=offset,
+        index=index,
+        time_us=time_us,
+    )
+    data: bytes = letter.SerializeToString()
+    return data
