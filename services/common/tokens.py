@@ -96,6 +96,17 @@ def impression_of(token: str) -> str:
     return _parts(token)[1].hex()
 
 
+def issued_us(token: str) -> int:
+    """When a token says it was issued, microseconds rounded down to the second; unproved before `Tokens.check`.
+
+    Raises InvalidInput when it is no token at all.
+
+    >>> issued_us(Tokens({1: b"k" * 16}, 1).issue("0" * 32, "ada", 5_900_000))
+    5000000
+    """
+    return _parts(token)[2] * 1_000_000
+
+
 def _parts(token: str) -> tuple[int, bytes, int, bytes, bytes]:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)

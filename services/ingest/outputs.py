@@ -1,20 +1,15 @@
 """What follows from a batch of records: rows, dead letters, records sent on, and counts of what was done."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 from freshrank.v1.events_pb2 import DeadLetter
 
 from services.common import records
 from services.common.errors import InvalidInput
 from services.common.topics import EVENTS
 from services.ingest.draft import COLUMNS
-
-MESSAGE_BYTES = 1_048_576
-"""Aim for one message of rows: far below the broker's limit, large enough to cost little a row."""
 
 PAYLOAD_BYTES = 65_536
 """A dead letter keeps so much of the record."""
@@ -50,20 +45,12 @@ class Outputs:
 
 
 def encode_rows(rows: Rows) -> tuple[list[bytes], Counter[str]]:
-    """Messages of about MESSAGE_BYTES, and the absent values by column."""
+    """Messages of about a megabyte, and the absent values by column."""
     if not rows:
         return [], Counter()
     columns: dict[str, object] = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     batch = records.batch_of(records.INTERACTIONS, columns)
-    return list(split(batch)), Counter({name: batch.column(name).null_count for name in MISSING})
-
-
-def split(batch: pa.RecordBatch, most: int = MESSAGE_BYTES) -> Sequence[bytes]:
-    """Encode a batch in halves until each is below `most` bytes or one row."""
-    if batch.num_rows > 1 and batch.nbytes > most:
-        half = batch.num_rows // 2
-        return [*split(batch.slice(0, half), most), *split(batch.slice(half), most)]
-    return [records.encode(batch)]
+    return records.encode_split(batch), Counter({name: batch.column(name).null_count for name in MISSING})
 
 
 def dead_letter(error: InvalidInput, payload: bytes, partition: int, offset: int, index: int, time_us: int) -> bytes:

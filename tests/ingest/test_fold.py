@@ -7,7 +7,6 @@ from freshrank.v1.events_pb2 import Context, EventBatch, EventKind, Forget, Impr
 
 from services.common import records
 from services.common.records import Message
-from services.ingest.outputs import split
 from tests.ingest.makers import HOUR, SECOND, T0, event, fold, impression, inbound, letters, message, rows, run
 
 
@@ -131,7 +130,7 @@ def test_large_steps_are_written_as_several_messages_in_order() -> None:
 
 def test_a_row_larger_than_a_message_travels_alone() -> None:
     batch = records.batch_of(records.INTERACTIONS, {"src_offset": [1, 2], "impression": [b"x" * 900, b"y" * 900]})
-    assert [records.decode(value).num_rows for value in split(batch, 1000)] == [1, 1]
+    assert [records.decode(value).num_rows for value in records.encode_split(batch, 1000)] == [1, 1]
 
 
 @pytest.mark.parametrize(
