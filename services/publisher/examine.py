@@ -1,0 +1,75 @@
+"""Runs a candidate through every check of the gate, cheapest first; a broken one does not get to the dear ones."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.common.encode import RowLookup
+from services.common.errors import CorruptState
+from services.publisher import gate, golden, onnx_file
+from services.publisher.checks import Check, Verdict, holds, verdict
+from services.publisher.gate import GateBounds
+from services.publisher.golden import Golden
+from services.publisher.manifest import GOLDEN, MODEL, Manifest
+from services.publisher.onnx_file import FileBounds, OnnxModel
+from services.publisher.replay import Scored, Snapshot
+from services.publisher.shelf import Opened
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the candidate is judged against, as it is now."""
+
+    champion: Opened | None
+    replay: Snapshot
+    rows: RowLookup
+    pushed_seq: int
+    rows_time_us: int
+    known: frozenset[str] = field(default_factory=frozenset)
+    """Releases that the learner may have compared itself with: champion and previous."""
+
+
+def examine(manifest: Manifest, folder: Path, now: Situation, bounds: GateBounds, files: FileBounds) -> Verdict:
+    """Judge an exported candidate. What goes wrong with its files is a failed check, never an error."""
+    first = now.champion is None
+    checks = [_parent(manifest, now), *gate.judge_learner(manifest.metrics, first, bounds)]
+    checks += gate.judge_rows(manifest.learned_up_to_us, manifest.seq, now.rows_time_us, now.pushed_seq, bounds)
+    try:
+        checks += onnx_file.judge_declaration(onnx_file.inspect(folder / MODEL), manifest.spec, files)
+        if not verdict(checks).passed:
+            return verdict(checks)
+        requests = golden.read(folder / GOLDEN, manifest.spec, manifest.golden_tolerance)
+        checks += _run(manifest, OnnxModel(folder / MODEL), requests, now, bounds)
+    except CorruptState as error:
+        checks.append(holds("readable", False, str(error)))
+    return verdict(checks)
+
+
+def _run(manifest: Manifest, model: OnnxModel, requests: Golden, now: Situation, bounds: GateBounds) -> list[Check]:
+    champion = now.champion
+    checks = gate.judge_golden(model.run(requests.inputs), requests.scores, requests.mask, requests.tolerance, bounds)
+    took = onnx_file.fastest_ms({"candidate": model}, requests.inputs)
+    if champion is not None:
+        took["champion"] = onnx_file.fastest_ms({"champion": champion.model}, champion.golden.inputs)["champion"]
+    checks.append(gate.judge_latency(took["candidate"], took.get("champion"), bounds))
+    if not verdict(checks).passed:
+        return checks
+    one, other = _scored(manifest, model, now)
+    return checks + gate.judge_replay(one, other, manifest.metrics, bounds)
+
+
+def _scored(manifest: Manifest, model: OnnxModel, now: Situation) -> tuple[Scored, Scored | None]:
+    champion = now.champion
+    if champion is None:
+        return now.replay.score([model], manifest.spec, now.rows)[0], None
+    if champion.manifest.spec == manifest.spec:
+        one, other = now.replay.score([model, champion.model], manifest.spec, now.rows)
+        return one, other
+    one = now.replay.score([model], manifest.spec, now.rows)[0]
+    return one, now.replay.score([champion.model], champion.manifest.spec, now.rows)[0]
+
+
+def _parent(manifest: Manifest, now: Situation) -> Check:
+    if now.champion is None:
+        return holds("parent", True)
+    known = manifest.parent in now.known
+    return holds("parent", known, f"compared with {manifest.parent or 'nothing'}, which does not serve")

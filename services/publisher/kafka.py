@@ -1,0 +1,98 @@
+"""The publisher's ends of the topics: routes and item rows out, acknowledged; examples and commands in."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from freshrank.v1.models_pb2 import ItemRow, Route
+
+from services.common.errors import DeadlineExceeded
+from services.common.kafka import Outbox, Record, Tail
+from services.common.topics import ITEM_UPDATES, ROUTES
+from services.publisher.book import Lane
+from services.publisher.routes import KEY
+from services.publisher.table import Rows
+
+_CHUNK = 5_000
+"""Records on their way at once: half of what the client's queue holds by default."""
+
+Outgoing = tuple[str, bytes, bytes | None]
+
+
+class Sender:
+    """An `Outbox` for threads: a call returns when everything is acknowledged."""
+
+    def __init__(self, outbox: Outbox, loop: asyncio.AbstractEventLoop, timeout_s: float = 60.0) -> None:
+        self._outbox, self._loop, self._timeout_s = outbox, loop, timeout_s
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """Send topic, key and value of each. Raises TemporaryError when not all were acknowledged: send all again."""
+        for start in range(0, len(records), _CHUNK):
+            done = asyncio.run_coroutine_threadsafe(self._send(records[start : start + _CHUNK]), self._loop)
+            try:
+                done.result(self._timeout_s)
+            except FutureTimeout as error:
+                done.cancel()
+                raise DeadlineExceeded(f"{len(records)} records not acknowledged") from error
+
+    def route(self, route: Route) -> None:
+        """Send the one record of routes."""
+        self.send([(ROUTES.name, KEY, route.SerializeToString(deterministic=True))])
+
+    def item_rows(self, lane: Lane, rows: Rows) -> None:
+        """Send rows of items to those who keep tables; a row of zeros deletes."""
+        self.send([(ITEM_UPDATES.name, _key(lane, row_id), value) for row_id, value in _values(lane, rows)])
+
+    async def _send(self, records: Sequence[Outgoing]) -> None:
+        await asyncio.gather(*(self._outbox.send(topic, value, key=key) for topic, key, value in records))
+
+
+class Reader:
+    """Follows a topic from given positions, one record at a time into `apply`; for one thread."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        positions: Mapping[int, int],
+        apply: Callable[[Record], None],
+        back: int | None = None,
+    ) -> None:
+        """`back`: begin so many messages before the end of each partition, whatever the positions say."""
+        self._tail = Tail(bootstrap, topic, positions)
+        if back is not None:
+            ends, start = self._tail.ends(), self._tail.positions
+            self._tail.close()
+            self._tail = Tail(bootstrap, topic, {p: max(start[p], ends[p] - back) for p in start})
+        self._topic, self._apply = topic, apply
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """Next offset of each partition."""
+        return dict(self._tail.positions)
+
+    def step(self) -> int:
+        """Take what has come; returns the number of records. Raises TemporaryError on broker faults."""
+        records = self._tail.poll(500, 0.2)
+        for record in records:
+            self._apply(record)
+        return len(records)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._tail.close()
+
+
+def _key(lane: Lane, item: str) -> bytes:
+    return f"r|{lane.slot}|{item}".encode()
+
+
+def _values(lane: Lane, rows: Rows) -> list[tuple[str, bytes | None]]:
+    present = rows.present
+    out: list[tuple[str, bytes | None]] = []
+    for at, row_id in enumerate(rows.ids):
+        message = ItemRow(
+            row=rows.rows[at], epoch=lane.epoch, seq=int(rows.seqs[at]), learned_up_to_us=int(rows.times_us[at])
+        )
+        out.append((row_id, message.SerializeToString() if present[at] else None))
+    return out

@@ -1,0 +1,293 @@
+"""The way of a release: candidate, judged, staged, loaded everywhere, warmed, routed, watched, drained, retired.
+
+Each step leaves the serving release alone until the one after it has succeeded, and the book is changed once, at the
+end: a crash or a failure anywhere before changes nothing. Routes follow the book: whatever it says is published until
+the broker has acknowledged it.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from freshrank.v1.models_pb2 import Route
+
+from services.common.errors import Conflict, CorruptState, FreshrankError, NotFound, PermanentError, TemporaryError
+from services.publisher import manifest as manifests
+from services.publisher.audit import Audit, before_and_after
+from services.publisher.book import Book, Entry, Keeper, State, Switches, Undo, held, promoted, rolling_back
+from services.publisher.checks import Verdict
+from services.publisher.fleet import Fleet
+from services.publisher.manifest import Manifest
+from services.publisher.routes import route_of
+from services.publisher.shelf import Shelf
+from services.publisher.store import ReleaseStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReleasePolicy:
+    """How releases move."""
+
+    approval: str = "auto"
+    """auto: what passes is routed; manual: it is held for a person."""
+    keep: int = 5
+    """Releases on disk, the serving ones included."""
+    watch_share: float = 0.02
+    drain_s: float = 10.0
+    """From routing away to unloading: longer than a route takes to arrive and a request to finish."""
+    rows_wait_s: float = 10.0
+    """How long a candidate waits for its rows to be pushed before it is judged without."""
+
+
+class Outside(Protocol):
+    """What the state machine does to the world beside Triton and the disk."""
+
+    def judge(self, manifest: Manifest) -> Verdict:
+        """Put an exported candidate through the gate."""
+        ...
+
+    def publish(self, route: Route) -> None:
+        """Send a route and wait for the acknowledgement. Raises TemporaryError."""
+
+    def tell_trainer(self, book: Book) -> None:
+        """Write control.json."""
+
+    def decided(self, decision: str, seconds: float) -> None:
+        """Count a decision; seconds from export to it."""
+
+
+class Releases:
+    """One arm's releases. Not for several threads: one loop calls `step` and the commands."""
+
+    def __init__(
+        self, keeper: Keeper, store: ReleaseStore, fleet: Fleet, audit: Audit, outside: Outside, policy: ReleasePolicy
+    ) -> None:
+        self._keeper, self._store, self._fleet = keeper, store, fleet
+        self._audit, self._outside, self._policy = audit, outside, policy
+        self.shelf = Shelf(store.releases)
+        self._draining: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._published: Route | None = None
+
+    @property
+    def book(self) -> Book:
+        """The book as it is."""
+        return self._keeper.book
+
+    def start(self, now_us: int) -> None:
+        """Clear what a crash left, and say again what the book says."""
+        self._store.prepare()
+        self._outside.tell_trainer(self.book)
+        for release in self._store.kept():
+            if not self.book.knows(release):
+                self._store.drop(release)  # staged, then the crash: it is still a candidate and comes again
+
+    def step(self, now_us: int) -> None:
+        """Do what is due: say the route, decide on the newest candidate, drain, collect."""
+        self.sync(now_us)
+        if not self.book.switches.releases and self.book.undo is None:
+            self._consider(now_us)
+        self._drain(now_us)
+
+    def sync(self, now_us: int) -> None:
+        """Publish the route when it is not what was last acknowledged, and keep control.json in step."""
+        self._outside.tell_trainer(self.book)
+        route = route_of(self.book, self._policy.watch_share, sorted(self.wanted()), 0)
+        if route != self._published:
+            stamped = Route()
+            stamped.CopyFrom(route)
+            stamped.updated_us = now_us
+            self._outside.publish(stamped)
+            self._published = route
+
+    def wanted(self) -> set[str]:
+        """Releases that every Triton server must have loaded."""
+        held = [entry.release for entry in self.book.of(State.HELD)]
+        return {name for name in (self.book.champion, self.book.previous, *held, *self._draining) if name}
+
+    def reconcile(self) -> list[str]:
+        """Bring servers that started anew or came back to what they must have; returns what was done."""
+        wanted = self.wanted()
+        for release in wanted:
+            self._store.stage_model(release)
+        return self._fleet.reconcile(wanted, manifests.is_release_id)
+
+    def heal(self) -> list[str]:
+        """Ask the serving releases their golden requests everywhere; reload where the answer is wrong."""
+        serving = [name for name in (self.book.champion, self.book.previous) if name]
+        return [address for name in serving for address in self._fleet.heal(name, self.shelf.get(name).golden)]
+
+    def promote(self, release: str, actor: str, now_us: int) -> None:
+        """Route to a held release because a person says so. Raises Conflict for any that is not held."""
+        entry = self.book.entry(release)
+        if entry.state != State.HELD:
+            raise Conflict(f"{release} is {entry.state}; only a held release can be promoted")
+        if (entry.lineage, entry.epoch) != (self.book.learning.lineage, self.book.learning.epoch):
+            raise Conflict(f"{release} is of lineage {entry.lineage}, which is not the serving one")
+        self._load(release)
+        self._route(entry, f"promoted by {actor or 'a person'}", actor, now_us)
+
+    def rollback(self, release: str, actor: str, reason: str, now_us: int) -> None:
+        """Back to `release`, or to the one before the champion when empty.
+
+        Raises NotFound when there is none to go back to, TemporaryError when it could not be loaded: nothing has
+        changed then.
+        """
+        target = self.book.entry(release) if release else self._before()
+        if target.release not in self._store.kept() or target.state not in (State.PREVIOUS, State.RETIRED):
+            raise NotFound(f"{target.release} is {target.state} and cannot be gone back to")
+        self._load(target.release)
+        bad = self.book.champion
+        undo = Undo(target.release, bad, target.seq, target.epoch, actor, reason)
+        figures = {"before": self.book.entry(bad).metrics, "after": target.metrics} if self.book.knows(bad) else {}
+        self._audit.add(now_us, "rolled_back", bad, target=target.release, actor=actor, reason=reason, **figures)
+        old = self.wanted()
+        self._keeper.change(lambda book: rolling_back(book, undo, now_us))
+        self._outside.decided("rolled_back", 0.0)
+        self._leave(old, now_us)
+        self.sync(now_us)
+
+    def freeze(self, switches: Switches, now_us: int) -> None:
+        """Turn the freeze switch; letting rows go again also ends a stop of the row gate."""
+        self._audit.add(
+            now_us, "frozen", rows=switches.rows, releases=switches.releases, learning=switches.learning,
+            actor=switches.actor, reason=switches.reason,
+        )  # fmt: skip
+        self._keeper.change(
+            lambda book: replace(book, switches=switches, stopped=book.stopped if switches.rows else "")
+        )
+        self.sync(now_us)
+
+    def _consider(self, now_us: int) -> None:
+        waiting = [name for name in self._store.candidates() if not self._settled(name)]
+        for older in waiting[:-1]:
+            self._refuse(older, "superseded by a newer candidate", now_us)
+        if not waiting:
+            return
+        try:
+            self._decide(waiting[-1], now_us)
+        except TemporaryError as error:
+            logger.warning("candidate waits", extra={"release": waiting[-1], "error": str(error)})
+        except PermanentError as error:
+            self._undo(waiting[-1])
+            self._refuse(waiting[-1], str(error), now_us)
+
+    def _settled(self, release: str) -> bool:
+        if self.book.knows(release):
+            self._store.drop_candidate(release)
+            return True
+        return False
+
+    def _decide(self, release: str, now_us: int) -> None:
+        folder = self._store.exports / release
+        manifest = manifests.read(folder)
+        self._store.verify(folder, manifest)
+        lane = self.book.learning
+        if (manifest.arm, manifest.lineage, manifest.epoch) != (self.book.arm, lane.lineage, lane.epoch):
+            raise CorruptState(f"of lineage {manifest.lineage}, epoch {manifest.epoch}: not the one that learns now")
+        if self._rows_on_their_way(manifest, now_us):
+            return
+        verdict = self._outside.judge(manifest)
+        if not verdict.passed:
+            self._refuse(release, verdict.reason, now_us, verdict, manifest)
+            return
+        self._store.stage(manifest)
+        self._load(release)
+        self._accept(manifest, verdict, now_us)
+
+    def _rows_on_their_way(self, manifest: Manifest, now_us: int) -> bool:
+        since = self._seen.setdefault(manifest.release, now_us)
+        behind = self.book.pushed_seq < manifest.seq and not self.book.stopped
+        return behind and now_us - since < self._policy.rows_wait_s * 1e6
+
+    def _load(self, release: str) -> None:
+        self._store.stage_model(release)
+        self._fleet.load_everywhere(release)
+        self._fleet.warm(release, self.shelf.get(release).golden)
+
+    def _accept(self, manifest: Manifest, verdict: Verdict, now_us: int) -> None:
+        entry = Entry.of(manifest, State.HELD, "waits for a person", now_us)
+        if self._policy.approval == "auto":
+            self._route(entry, "passed the gate", "", now_us, verdict)
+        else:
+            self._hold(entry, verdict, now_us)
+        self._store.drop_candidate(manifest.release)
+        self._seen.pop(manifest.release, None)
+
+    def _hold(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
+        figures = before_and_after(entry.metrics)
+        self._audit.add(now_us, "held", entry.release, parent=entry.parent, checks=verdict.to_json(), **figures)
+        old = self.wanted()
+        self._keeper.change(lambda book: held(book, entry, now_us))
+        self._leave(old, now_us)
+        self._outside.decided("held", _seconds(entry.created_us, now_us))
+
+    def _route(self, entry: Entry, reason: str, actor: str, now_us: int, verdict: Verdict | None = None) -> None:
+        checks, figures = verdict.to_json() if verdict else [], before_and_after(entry.metrics)
+        parent = self.book.champion
+        self._audit.add(
+            now_us, "promoted", entry.release, parent=parent, actor=actor, reason=reason, checks=checks, **figures
+        )
+        old = self.wanted()
+        self._keeper.change(lambda book: promoted(book, entry, reason, now_us))
+        self._leave(old, now_us)
+        self.sync(now_us)
+        self._outside.decided("promoted", _seconds(entry.created_us, now_us))
+
+    def _refuse(
+        self, release: str, reason: str, now_us: int, verdict: Verdict | None = None, manifest: Manifest | None = None
+    ) -> None:
+        checks = verdict.to_json() if verdict else []
+        figures = before_and_after(manifest.metrics) if manifest else {}
+        self._audit.add(now_us, "refused", release, reason=reason, checks=checks, **figures)
+        entry = Entry.of(manifest, State.REFUSED, reason, now_us) if manifest else _unread(release, reason, now_us)
+        self._keeper.change(lambda book: book.with_entry(entry))
+        self._store.drop_candidate(release)
+        self._seen.pop(release, None)
+        self._outside.decided("refused", 0.0)
+
+    def _undo(self, release: str) -> None:
+        try:
+            self._fleet.unload_everywhere(release)
+        except FreshrankError as error:
+            logger.warning("not unloaded", extra={"release": release, "error": str(error)})
+        self._store.drop(release)
+
+    def _leave(self, before: set[str], now_us: int) -> None:
+        for release in before - self.wanted():
+            self._draining[release] = now_us + int(self._policy.drain_s * 1e6)
+
+    def _drain(self, now_us: int) -> None:
+        for release in [name for name, end in self._draining.items() if end <= now_us]:
+            del self._draining[release]
+            if release not in self.wanted():
+                self._fleet.unload_everywhere(release)
+        keep = self._kept()
+        for release in self._store.kept():
+            if release not in keep and release not in self._draining and self.book.knows(release):
+                self._fleet.unload_everywhere(release)
+                self._store.drop(release)
+
+    def _kept(self) -> set[str]:
+        keep = self.wanted()
+        for entry in self.book.of(State.RETIRED):
+            if len(keep) >= self._policy.keep:
+                break
+            keep.add(entry.release)
+        return keep
+
+    def _before(self) -> Entry:
+        kept = set(self._store.kept())
+        for entry in self.book.of(State.PREVIOUS, State.RETIRED):
+            if entry.release in kept and manifests.age_order(entry.release) < manifests.age_order(self.book.champion):
+                return entry
+        raise NotFound("there is no earlier release to go back to")
+
+
+def _unread(release: str, reason: str, now_us: int) -> Entry:
+    return Entry(release, State.REFUSED, "", 0, 0, {}, 0, 0, "", 0, "", reason, now_us)
+
+
+def _seconds(since_us: int, now_us: int) -> float:
+    return max(0, now_us - since_us) / 1e6

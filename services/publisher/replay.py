@@ -1,0 +1,152 @@
+"""The newest closed impressions with their final labels, and what a model file says about them.
+
+Whole batches are kept: features and histories of an impression are encoded once per spec; only the rows are looked
+up again, because they are the ones that change.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from freshrank.v1.events_pb2 import DEGRADATION_STALE_FEATURES, Impression
+from numpy.typing import NDArray
+
+from services.common.encode import Layout, RowLookup, encode_values, fill_rows, layout_of
+from services.common.spec import Arrays, ModelSpec
+
+BATCH = 64
+"""Impressions encoded and scored together."""
+
+CACHE_BYTES = 256 << 20
+"""Encoded batches kept at most; beyond it they are encoded anew."""
+
+
+class Model(Protocol):
+    """Anything that scores a batch."""
+
+    def run(self, arrays: Arrays) -> NDArray[np.float32]:
+        """Scores [B, N, heads]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Closed:
+    """One impression whose click window has ended: `labels` [items] of heads as bits, for `items` in this order."""
+
+    impression: Impression
+    items: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Candidates of many impressions, flat: `labels` and `scores` [n, heads], `groups` [n] the impression's number."""
+
+    labels: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    groups: NDArray[np.int64]
+
+    @property
+    def impressions(self) -> int:
+        """How many impressions there are."""
+        return len(np.unique(self.groups))
+
+
+@dataclass
+class _Batch:
+    closed: list[Closed]
+    encoded: dict[str, tuple[Arrays, Layout]] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for arrays, _ in self.encoded.values() for array in arrays.values())
+
+
+class Replay:
+    """Keeps the newest impressions, at most `limit` and one batch; not for several threads."""
+
+    def __init__(self, limit: int, cache_bytes: int = CACHE_BYTES) -> None:
+        self._limit, self._cache_bytes = limit, cache_bytes
+        self._batches: deque[_Batch] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, closed: Closed) -> None:
+        """Keep one more; impressions answered without features or a model are left out, as in training."""
+        if closed.impression.degradation > DEGRADATION_STALE_FEATURES or not closed.items:
+            return
+        if not self._batches or len(self._batches[-1].closed) >= BATCH:
+            self._batches.append(_Batch([]))
+        batch = self._batches[-1]
+        batch.closed.append(closed)
+        batch.encoded.clear()
+        self._count += 1
+        while self._count - len(self._batches[0].closed) >= self._limit:
+            self._count -= len(self._batches.popleft().closed)
+
+    def snapshot(self, newest: int = 0, since_us: int = 0) -> "Snapshot":
+        """The batches as they are now, for another thread; `newest` > 0 takes about so many of the last ones only."""
+        batches: list[_Batch] = []
+        for batch in reversed(self._batches):
+            batches.append(_Batch(list(batch.closed), batch.encoded if len(batch.closed) == BATCH else {}))
+            if newest and sum(len(b.closed) for b in batches) >= newest:
+                break
+        return Snapshot(batches[::-1], self._cache_bytes)
+
+
+class Snapshot:
+    """A fixed set of closed impressions."""
+
+    def __init__(self, batches: list[_Batch], cache_bytes: int = CACHE_BYTES) -> None:
+        self._batches, self._cache_bytes = batches, cache_bytes
+
+    def __len__(self) -> int:
+        return sum(len(batch.closed) for batch in self._batches)
+
+    def score(self, models: Sequence[Model], spec: ModelSpec, rows: RowLookup) -> list[Scored]:
+        """Score every kept impression with each model over the same inputs."""
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in models]
+        labels, groups, number = [], [], 0
+        room = self._cache_bytes - sum(batch.bytes for batch in self._batches)
+        for batch in self._batches:
+            arrays, layout, room = _encoded(batch, spec, room)
+            fill_rows(arrays, layout, rows)
+            for part, model in zip(parts, models, strict=True):
+                part.append(model.run(arrays)[layout.items_at])
+            labels.append(_bits(batch.closed, len(spec.heads)))
+            groups.append(layout.items_at[0] + number)
+            number += len(batch.closed)
+        if not labels:
+            return [_nothing(len(spec.heads)) for _ in models]
+        truth, group = np.concatenate(labels), np.concatenate(groups)
+        return [Scored(truth, np.concatenate(part), group) for part in parts]
+
+
+def _encoded(batch: _Batch, spec: ModelSpec, room: int) -> tuple[Arrays, Layout, int]:
+    key = repr(spec)
+    if key not in batch.encoded:
+        impressions, items = [c.impression for c in batch.closed], [c.items for c in batch.closed]
+        layout = layout_of(impressions, spec, items)
+        arrays = encode_values(impressions, spec, layout)
+        size = sum(array.nbytes for array in arrays.values())
+        if size > room:
+            return arrays, layout, room
+        if len(batch.encoded) > 1:
+            batch.encoded.pop(next(iter(batch.encoded)))
+        batch.encoded[key] = (arrays, layout)
+        room -= size
+    return *batch.encoded[key], room
+
+
+def _bits(closed: Iterable[Closed], heads: int) -> NDArray[np.float32]:
+    flat = np.array([label for c in closed for label in c.labels], np.uint8)
+    return ((flat[:, None] >> np.arange(heads)) & 1).astype(np.float32)
+
+
+def _nothing(heads: int) -> Scored:
+    empty = np.zeros((0, heads), np.float32)
+    return Scored(empty, empty, np.zeros(0, np.int64))

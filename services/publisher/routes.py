@@ -1,0 +1,32 @@
+"""The one record that gateways obey: which release serves, which is watched against it, which rows they read."""
+
+from freshrank.v1.models_pb2 import Freeze, Route
+
+from services.publisher.book import Book
+
+KEY = b"route"
+
+
+def route_of(book: Book, watch_share: float, loaded: list[str], now_us: int) -> Route:
+    """What the book means for gateways; a stop of the row gate shows as frozen rows."""
+    switches = book.switches
+    stopped = bool(book.stopped)
+    return Route(
+        champion=book.champion,
+        previous=book.previous,
+        watch_share=watch_share if book.previous else 0.0,
+        slot=book.serving.slot,
+        epoch=book.serving.epoch,
+        freeze=Freeze(
+            rows=switches.rows or stopped,
+            releases=switches.releases,
+            learning=switches.learning,
+            actor="row gate" if stopped and not switches.rows else switches.actor,
+            reason=book.stopped if stopped and not switches.rows else switches.reason,
+        ),
+        updated_us=now_us,
+        previous_slot=book.serving.slot if book.previous else "",
+        previous_epoch=book.serving.epoch if book.previous else 0,
+        loaded=sorted(loaded),
+        arm=book.arm,
+    )

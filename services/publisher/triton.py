@@ -1,0 +1,91 @@
+"""Model control and inference of one Triton server over gRPC.
+
+Explicit control: nothing is loaded that was not asked for, each release under its own model name, because loading a
+version initialises every version of that name anew.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from services.common.errors import DeadlineExceeded, NotFound, PermanentError, TemporaryError
+from services.common.spec import OUTPUT
+from services.publisher.fleet import ServedStats
+
+_PASSING = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"})
+
+
+class TritonServer:
+    """One endpoint, `host:port`. Safe for several threads; every call has a deadline in seconds."""
+
+    def __init__(self, address: str, timeout_s: float = 2.0, load_timeout_s: float = 60.0) -> None:
+        self._client = grpcclient.InferenceServerClient(address)
+        self._timeout_s, self._load_timeout_s = timeout_s, load_timeout_s
+
+    def load(self, release: str) -> None:
+        """Load and wait until it is ready. Raises PermanentError when the server refuses the files."""
+        with _reported():
+            self._client.load_model(release, client_timeout=self._load_timeout_s)
+            if not self._client.is_model_ready(release, client_timeout=self._timeout_s):
+                raise PermanentError(f"{release} is loaded and not ready")
+
+    def unload(self, release: str) -> None:
+        """Take it out; requests in flight finish, unknown names are none of our trouble."""
+        with _reported():
+            self._client.unload_model(release, client_timeout=self._load_timeout_s)
+
+    def loaded(self) -> set[str]:
+        """Names of the models that are ready."""
+        with _reported():
+            index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
+            return {model.name for model in index.models if model.state == "READY"}
+
+    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Scores [B, N, heads] of one request. Raises NotFound when it is not loaded."""
+        inputs = []
+        for name, array in arrays.items():
+            tensor = grpcclient.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            inputs.append(tensor)
+        wanted = [grpcclient.InferRequestedOutput(OUTPUT)]
+        with _reported():
+            answer = self._client.infer(release, inputs, outputs=wanted, client_timeout=self._timeout_s)
+            scores: NDArray[np.float32] = answer.as_numpy(OUTPUT)
+            return scores
+
+    def stats(self, release: str) -> ServedStats:
+        """What the server has counted for a release since it was loaded."""
+        with _reported():
+            found = self._client.get_inference_statistics(release, client_timeout=self._timeout_s)
+        if not found.model_stats:
+            return ServedStats()
+        counted = found.model_stats[0].inference_stats
+        return ServedStats(counted.success.count, counted.fail.count, counted.success.ns / 1e9)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        raise _by_consequence(error) from error
+
+
+def _by_consequence(error: InferenceServerException) -> Exception:
+    status, text = str(error.status()), str(error.message())
+    if status == "StatusCode.DEADLINE_EXCEEDED":
+        return DeadlineExceeded(text)
+    if status in _PASSING:
+        return TemporaryError(text)
+    if status == "StatusCode.NOT_FOUND" or "unknown model" in text.lower():
+        return NotFound(text)
+    return PermanentError(text)
