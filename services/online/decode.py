@@ -120,20 +120,31 @@ def _varint(value: int) -> bytes:
 
 def event_times(cells: Sequence[Cell]) -> NDArray[np.int64]:
     """[n] microseconds since 1970 of serialized Timestamps; 0 where absent."""
-    fixed = np.array([cell or b"" for cell in cells], "S16")  # padded with zeros, which end any varint
-    out = np.zeros(len(cells), np.int64)
-    if not len(cells):
-        return out
-    data = fixed.view(np.uint8).reshape(len(cells), 16)
-    usual = (data[:, 0] == 0x08) & (data[:, 5] < 0x80) & (data[:, 1:5] >= 0x80).all(axis=1)  # 1978 to 2999
-    usual &= (data[:, 6] == 0x10) | (data[:, 6:] == 0).all(axis=1)
-    bits = data & 0x7F
-    weights = np.int64(1) << (7 * np.arange(5, dtype=np.int64))
-    nanos = np.where(np.logical_and.accumulate(data[:, 7:11] >= 0x80, axis=1), bits[:, 8:12], 0) @ weights[1:]
-    out[:] = (bits[:, 1:6] @ weights) * 1_000_000 + (nanos + bits[:, 7]) // 1000
+    if len(cells) < _FEW:
+        return np.array([_timestamp(cell) for cell in cells], np.int64)
+    # Little-endian words of 08 s s s s s 10 n n n n n, padded with zeros: a time from 1978 to 3058.
+    words = np.array([cell or b"" for cell in cells], "S16").view("<u8").reshape(len(cells), 2)
+    low, high = words[:, 0], words[:, 1]
+    after = low >> np.uint64(48)
+    usual = (low & np.uint64(0x8080808080FF)) == np.uint64(0x80808008 | 0x80 << 32)
+    usual &= (after & np.uint64(0xFF) == 0x10) & (high >> np.uint64(32) == 0) | (after | high == 0)
+    nanos = _sevens(low >> np.uint64(56) | high << np.uint64(8))
+    out = _sevens(low >> np.uint64(8)) * 1_000_000 + nanos // 1000
     for row in np.flatnonzero(~usual).tolist():
         out[row] = _timestamp(cells[row])
     return out
+
+
+_FEW = 16
+"""Below this a loop is faster than numpy's calls."""
+
+
+def _sevens(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The low seven bits of each of the lowest five bytes, put together."""
+    pairs = words & np.uint64(0x7F007F007F) | (words & np.uint64(0x7F007F00)) >> np.uint64(1)
+    fours = pairs & np.uint64(0x3FFF) | (pairs & np.uint64(0x3FFF0000)) >> np.uint64(2)
+    joined: NDArray[np.uint64] = fours | (pairs & np.uint64(0x7F00000000)) >> np.uint64(4)
+    return joined.view(np.int64)
 
 
 def _timestamp(cell: Cell) -> int:

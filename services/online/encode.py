@@ -134,7 +134,9 @@ def encode_column(name: str, kind: Kind, column: Column, rows: int) -> list[byte
 
 def _without_nulls(column: Column) -> tuple[NDArray[Any] | Sequence[Any], NDArray[np.bool_] | None]:
     values, nulls = column.values, column.nulls
-    if isinstance(values, np.ndarray) and values.dtype != object:
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = values.tolist()
+    if isinstance(values, np.ndarray):
         return (values, None) if nulls is None or not nulls.any() else (values[~nulls], nulls)
     missing = np.fromiter((v is None for v in values), np.bool_, len(values))
     if nulls is not None:

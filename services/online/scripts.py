@@ -35,6 +35,7 @@ if rule == 'fence' and tonumber(ARGV[2]) < current then
   return {0, current}
 end
 local live = tonumber(ARGV[3])
+local redis_call, parts = redis.call, struct.unpack
 local call = {}
 for f = 1, width do call[2 * f] = ARGV[4 + f] end
 local field, size = ARGV[5], 2 * width + 1
@@ -44,17 +45,17 @@ for i = 2, #KEYS do
   if rule == 'current' then
     order = struct.pack('>I4', current) .. string.sub(order, 5)
   end
-  local wins, stored = true, redis.call('HGET', key, field)
+  local wins, stored = true, redis_call('HGET', key, field)
   if stored and stored ~= order then
-    local e1, h1, l1 = struct.unpack('>I4I4I4', order)
-    local e0, h0, l0 = struct.unpack('>I4I4I4', stored)
+    local e1, h1, l1 = parts('>I4I4I4', order)
+    local e0, h0, l0 = parts('>I4I4I4', stored)
     wins = e1 > e0 or (e1 == e0 and (h1 > h0 or (h1 == h0 and l1 > l0)))
   end
   if wins then
     call[1], call[3] = key, order
     for f = 2, width do call[2 * f + 1] = ARGV[base + f] end
-    redis.call('HSET', unpack(call, 1, size))
-    if live > 0 then redis.call('EXPIRE', key, live) end
+    redis_call('HSET', unpack(call, 1, size))
+    if live > 0 then redis_call('EXPIRE', key, live) end
     written = written + 1
   end
   base = base + width

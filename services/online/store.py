@@ -26,7 +26,7 @@ from services.online import scripts
 from services.online.encode import encode_timestamps, frame
 from services.online.erase import erase_entities, erase_view, scan_entities
 from services.online.keys import Id, KeyEncoder, pack_orders
-from services.online.writer import AsyncMatrixWriter, MatrixWriter, Packer, WriteResult
+from services.online.writer import AsyncMatrixWriter, Chunk, MatrixWriter, Packer, WriteResult
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +137,7 @@ def _feature_names(table: FeatureView) -> list[str]:
     return [feature.name for feature in table.features]
 
 
-def _packed(
-    config: RepoConfig, table: FeatureView, data: Sequence[SdkRow]
-) -> list[tuple[Packer, list[tuple[int, bytes]]]]:
+def _packed(config: RepoConfig, table: FeatureView, data: Sequence[SdkRow]) -> list[tuple[Packer, list[Chunk]]]:
     """Commands for rows, which need not all carry the same features."""
     groups: defaultdict[tuple[str, ...], list[SdkRow]] = defaultdict(list)
     for row in data:
@@ -156,9 +154,7 @@ def _packed(
     return [(packer, _commands(config, packer, names, rows)) for names, rows in groups.items()]
 
 
-def _commands(
-    config: RepoConfig, packer: Packer, names: tuple[str, ...], rows: Sequence[SdkRow]
-) -> list[tuple[int, bytes]]:
+def _commands(config: RepoConfig, packer: Packer, names: tuple[str, ...], rows: Sequence[SdkRow]) -> list[Chunk]:
     version, project = config.entity_key_serialization_version, config.project.encode()
     keys = [serialize_entity_key(key, entity_key_serialization_version=version) + project for key, *_ in rows]
     cells = [[frame(values[name].SerializeToString()) for _, values, *_ in rows] for name in names]

@@ -4,7 +4,8 @@ One EVALSHA carries many entities; packing is shared by the synchronous and the 
 pandas, and nothing is a protobuf object.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -32,8 +33,11 @@ from services.online.keys import (
 CHUNK_ROWS = 128
 """Entities per script call: Redis serves nobody else while one runs (about 1 ms for 20 features)."""
 
-WINDOW = 16
-"""Script calls sent before their replies are read: bounds what waits in socket buffers."""
+WINDOW = 8
+"""Script calls on their way at a time: Redis works while the next ones are packed, and buffers stay small."""
+
+Chunk = tuple[int, bytes]
+"""Rows, and the packed command that writes them."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,10 @@ class Packer:
         self._chunk_rows, self._rule, self._ttl = chunk_rows, rule, key_ttl_s
         self._sha = frame(scripts.WRITE.sha.encode())
 
-    def commands(self, batch: Batch) -> Iterator[tuple[int, bytes]]:
+    def commands(self, batch: Batch) -> Iterator[Chunk]:
         """Yields (rows, packed EVALSHA) for each chunk.
 
-        Raises InvalidInput when a column, key or order does not fit; nothing has been sent then, if all commands
-        are taken before the first is sent.
+        Raises InvalidInput at once, before the first chunk is taken, when a column, key or order does not fit.
         """
         keys = self._keys.batch(*batch.entities)
         rows, event_us = len(keys), batch.event_us
@@ -111,7 +114,7 @@ class Packer:
         cells: Sequence[list[bytes]],
         times: list[bytes],
         orders: NDArray[np.uint8],
-    ) -> Iterator[tuple[int, bytes]]:
+    ) -> Iterator[Chunk]:
         """Like `commands`, for cells and event times that are framed already; `orders` is [n, 12] bytes."""
         columns = [frame_fixed(orders), *cells, times]
         head = self._head(names, int.from_bytes(orders[0, :4].tobytes()) if len(orders) else 0)
@@ -125,7 +128,7 @@ class Packer:
         numbers = (b"%d" % epoch, b"%d" % self._ttl, b"%d" % len(fields))
         return b"".join(map(frame, (self._rule, *numbers, *fields)))
 
-    def _command(self, head: bytes, keys: list[bytes], cells: list[list[bytes]]) -> tuple[int, bytes]:
+    def _command(self, head: bytes, keys: list[bytes], cells: list[list[bytes]]) -> Chunk:
         rows, width = len(keys), len(cells)
         count = 8 + rows + width + rows * width  # EVALSHA sha numkeys epoch-key, rule epoch ttl width
         start = b"*%d\r\n$7\r\nEVALSHA\r\n" % count + self._sha + frame(b"%d" % (rows + 1)) + self._epoch_key
@@ -151,6 +154,34 @@ class _Tally:
         return WriteResult(self._written, self._rows - self._written, self._fenced, self._missing)
 
 
+class _Flight:
+    """Chunks that were sent and not answered yet, in order."""
+
+    def __init__(self, tally: _Tally) -> None:
+        self._tally = tally
+        self._chunks: deque[Chunk] = deque()
+        self.unknown: list[Chunk] = []
+        """Chunks that Redis refused because it does not have the script."""
+
+    def sent(self, chunk: Chunk) -> bool:
+        """Notes a chunk; True when an answer must be read before the next one is sent."""
+        self._chunks.append(chunk)
+        return len(self._chunks) >= WINDOW
+
+    def answered(self, reply: Any) -> None:
+        """Takes the answer to the oldest chunk."""
+        chunk = self._chunks.popleft()
+        if isinstance(reply, NoScriptError):
+            self.unknown.append(chunk)
+        elif isinstance(reply, Exception):
+            raise reply
+        else:
+            self._tally.add(chunk[0], reply)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+
 class MatrixWriter:
     """Writes batches of one view with a blocking client (publisher, tools)."""
 
@@ -163,35 +194,34 @@ class MatrixWriter:
         Raises InvalidInput before anything is sent, TemporaryError when Redis failed: then some chunks may be
         stored, and the same batch can be written again.
         """
-        return self.send(batch.epoch, list(self._packer.commands(batch)))
+        return self.send(batch.epoch, self._packer.commands(batch))
 
-    def send(self, epoch: int, commands: Sequence[tuple[int, bytes]]) -> WriteResult:
-        """Sends packed chunks, loading the script where Redis does not have it."""
+    def send(self, epoch: int, commands: Iterable[Chunk]) -> WriteResult:
+        """Sends chunks while the next ones are packed, and loads the script where Redis does not have it."""
         tally = _Tally(epoch)
         with reported():
-            for start in range(0, len(commands), WINDOW):
-                self._window(commands[start : start + WINDOW], tally)
+            if unknown := self._stream(commands, tally):
+                self._client.script_load(scripts.WRITE.source)
+                if self._stream(unknown, tally):
+                    raise NoScriptError("NOSCRIPT right after loading it")
         return tally.result()
 
-    def _window(self, commands: Sequence[tuple[int, bytes]], tally: _Tally) -> None:
-        replies = self._exchange([packed for _, packed in commands])
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            self._client.script_load(scripts.WRITE.source)
-            replies = self._exchange([packed for _, packed in commands])
-        for (rows, _), reply in zip(commands, replies, strict=True):
-            tally.add(rows, _reply(reply))
-
-    def _exchange(self, packed: list[bytes]) -> list[Any]:
+    def _stream(self, commands: Iterable[Chunk], tally: _Tally) -> list[Chunk]:
         pool: Any = self._client.connection_pool
-        connection = pool.get_connection()
+        connection, flight = pool.get_connection(), _Flight(tally)
         try:
-            connection.send_packed_command(packed)
-            return [_read(connection) for _ in packed]
+            for chunk in commands:
+                connection.send_packed_command([chunk[1]])
+                if flight.sent(chunk):
+                    flight.answered(_read(connection))
+            while len(flight):
+                flight.answered(_read(connection))
         except BaseException:
             connection.disconnect()  # replies are left unread: the connection is out of step
             raise
         finally:
             pool.release(connection)
+        return flight.unknown
 
 
 class AsyncMatrixWriter:
@@ -202,35 +232,34 @@ class AsyncMatrixWriter:
 
     async def write(self, batch: Batch) -> WriteResult:
         """Like `MatrixWriter.write`."""
-        return await self.send(batch.epoch, list(self._packer.commands(batch)))
+        return await self.send(batch.epoch, self._packer.commands(batch))
 
-    async def send(self, epoch: int, commands: Sequence[tuple[int, bytes]]) -> WriteResult:
+    async def send(self, epoch: int, commands: Iterable[Chunk]) -> WriteResult:
         """Like `MatrixWriter.send`."""
         tally = _Tally(epoch)
         with reported():
-            for start in range(0, len(commands), WINDOW):
-                await self._window(commands[start : start + WINDOW], tally)
+            if unknown := await self._stream(commands, tally):
+                await self._client.script_load(scripts.WRITE.source)
+                if await self._stream(unknown, tally):
+                    raise NoScriptError("NOSCRIPT right after loading it")
         return tally.result()
 
-    async def _window(self, commands: Sequence[tuple[int, bytes]], tally: _Tally) -> None:
-        replies = await self._exchange([packed for _, packed in commands])
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            await self._client.script_load(scripts.WRITE.source)
-            replies = await self._exchange([packed for _, packed in commands])
-        for (rows, _), reply in zip(commands, replies, strict=True):
-            tally.add(rows, _reply(reply))
-
-    async def _exchange(self, packed: list[bytes]) -> list[Any]:
+    async def _stream(self, commands: Iterable[Chunk], tally: _Tally) -> list[Chunk]:
         pool: Any = self._client.connection_pool
-        connection = await pool.get_connection()
+        connection, flight = await pool.get_connection(), _Flight(tally)
         try:
-            await connection.send_packed_command(packed)
-            return [await _read_async(connection) for _ in packed]
+            for chunk in commands:
+                await connection.send_packed_command([chunk[1]])
+                if flight.sent(chunk):
+                    flight.answered(await _read_async(connection))
+            while len(flight):
+                flight.answered(await _read_async(connection))
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         finally:
             await pool.release(connection)
+        return flight.unknown
 
 
 def _read(connection: Any) -> Any:
@@ -245,10 +274,3 @@ async def _read_async(connection: Any) -> Any:
         return await connection.read_response(disable_decoding=True)
     except redis.ResponseError as error:
         return error
-
-
-def _reply(reply: Any) -> Sequence[int]:
-    if isinstance(reply, Exception):
-        raise reply
-    answer: Sequence[int] = reply
-    return answer

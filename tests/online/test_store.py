@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from threading import Barrier
 
+import numpy as np
 import pandas as pd
 import pytest
 import redis
@@ -16,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidInput
+from services.online.encode import Column, Kind
 from services.online.epochs import Epochs
 from services.online.keys import entity_key
+from services.online.writer import Batch, MatrixWriter, Packer
 from tests.online.conftest import Server
 from tests.online.shop import OURS, PROJECT, Shop, at, item, open_shop
 
@@ -121,6 +124,21 @@ def test_a_rollback_by_pushing_old_values_again_works_once_the_epoch_is_raised(
     Epochs(client, PROJECT).raise_to("everything", 1)
     shop.push([("a", value(1.0), at(0))])
     assert stored(shop) == 1.0
+
+
+def test_a_push_never_replaces_what_a_service_wrote_in_explicit_order(shop: Shop, client: redis.Redis) -> None:
+    """Its order is an event time in microseconds: taken as a sequence number it would block the service for ever."""
+    writer = MatrixWriter(client, Packer(PROJECT, "everything", ["item_id"], {"float32": Kind.FLOAT32}))
+
+    def write(names: list[str], number: float, seq: int) -> None:
+        column = {"float32": Column(np.full(len(names), number, np.float32))}
+        writer.write(Batch([names], column, np.full(len(names), 5), 1, np.full(len(names), seq, np.uint64)))
+
+    write(["a"], 1.0, 10)
+    shop.push([("a", value(9.0), at(0)), ("b", value(9.0), at(0))])
+    assert (stored(shop, "a"), stored(shop, "b")) == (1.0, 9.0)
+    write(["a", "b"], 2.0, 11)
+    assert (stored(shop, "a"), stored(shop, "b")) == (2.0, 2.0)
 
 
 def test_rows_of_one_batch_may_carry_different_features(shop: Shop) -> None:

@@ -38,6 +38,18 @@ def test_an_array_is_serialized_like_a_list_and_its_mask_makes_nulls(kind: Kind,
     assert cells == [frame(cell) for cell in serialized(kind, expected)]
 
 
+@pytest.mark.parametrize("values", [["a", None], np.array(["a", None], object), np.array(["a", "b"])])
+def test_text_may_come_as_a_list_or_an_array(values: Any) -> None:
+    cells = encode_column("f", Kind.STRING, Column(values, np.array([False, True])), 2)
+    assert cells == [frame(cell) for cell in serialized(Kind.STRING, ["a", None])]
+
+
+def test_a_matrix_may_have_null_rows() -> None:
+    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
+    cells = encode_column("f", Kind.FLOAT32_LIST, Column(matrix, np.array([False, True, False])), 3)
+    assert cells == [frame(cell) for cell in serialized(Kind.FLOAT32_LIST, [[0.0, 1.0], None, [4.0, 5.0]])]
+
+
 @pytest.mark.parametrize("dim", [1, 16, 32, 200])
 def test_a_matrix_is_serialized_as_lists_of_floats(dim: int) -> None:
     matrix = np.arange(3 * dim, dtype=np.float32).reshape(3, dim)
@@ -103,10 +115,14 @@ def test_a_packed_row_of_another_type_is_refused() -> None:
         decode.float_rows([to_proto(Kind.STRING, "abc").SerializeToString()], 2)
 
 
-@given(st.lists(st.none() | st.integers(0, 2**35 * 1_000_000), max_size=20))
+event_times = st.none() | st.integers(0, 2**35 * 1_000_000) | st.integers(1_700_000_000_000_000, 2**51)
+
+
+@given(st.lists(event_times, max_size=40))
 def test_event_times_are_read_as_protobuf_writes_them(times: list[int | None]) -> None:
     cells = [None if t is None else _timestamp(t).SerializeToString() for t in times]
     assert decode.event_times(cells).tolist() == [t or 0 for t in times]
+    assert decode.event_times(cells * 40).tolist() == [t or 0 for t in times] * 40
 
 
 @given(st.lists(st.integers(0, 2**35 * 1_000_000), max_size=20))
@@ -115,7 +131,8 @@ def test_event_times_are_written_as_protobuf_writes_them(times: list[int]) -> No
 
 
 def test_event_times_before_1970_are_read() -> None:
-    assert decode.event_times([Timestamp(seconds=-5, nanos=1000).SerializeToString()]).tolist() == [-4_999_999]
+    cell = Timestamp(seconds=-5, nanos=1000).SerializeToString()
+    assert decode.event_times([cell] * 40).tolist() == [-4_999_999] * 40
 
 
 def _timestamp(micros: int) -> Timestamp:
