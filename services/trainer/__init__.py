@@ -1,0 +1,1 @@
+"""Examples -> checkpoints: what is learned, when, and whether it is better."""

@@ -1,0 +1,78 @@
+"""From plain settings to the parts of a learner."""
+
+import torch
+
+from services.common.spec import ModelSpec
+from services.trainer.groups import Tables
+from services.trainer.learner import Blocks, Learner, LearnerConfig
+from services.trainer.model import Ranker, Sizes
+from services.trainer.retrieval import TwoTower
+from services.trainer.settings import Settings
+from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
+from services.trainer.strategies.optimisers import DenseConfig
+from services.trainer.strategies.weights import WeightConfig
+from services.trainer.tables import RowConfig
+from services.trainer.triggers import AnyOf, TimeTrigger, Trigger, VolumeTrigger
+
+
+def learner_of(settings: Settings, spec: ModelSpec, blocks: Blocks | None) -> Learner:
+    """An empty learner; equal settings give equal first weights."""
+    config = LearnerConfig(
+        rows=RowConfig(
+            dim=settings.row_dim,
+            max_rows=settings.max_rows,
+            admission=settings.admission,
+            rate=settings.row_learning_rate,
+            decay=settings.row_decay,
+            clip=settings.row_clip_norm,
+            max_norm=settings.row_max_norm,
+        ),
+        weights=WeightConfig(settings.propensity_clip, settings.position_power),
+        step_items=settings.batch_items,
+        share=settings.share,
+        expiry_us=int(settings.expiry_days * 24 * 3600 * 1e6),
+        window=settings.window,
+    )
+
+    def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
+        return online(settings, spec, tables, blocks)
+
+    return Learner(spec, config, strategy, blocks)
+
+
+def online(settings: Settings, spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
+    """The online strategy with fresh weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        blocks = blocks or {}
+        ranker = Ranker(spec, Sizes(), blocks.get("user"), blocks.get("item"))
+        towers = TwoTower(spec, settings.retrieval_dim)
+    config = OnlineConfig(
+        dense=DenseConfig(
+            optimiser=settings.optimiser,
+            rate=settings.learning_rate,
+            schedule=settings.schedule,
+            warmup=settings.warmup_steps,
+            decay=settings.weight_decay,
+            clip=settings.clip_norm,
+        ),
+        heads=tuple(settings.loss_weights.get(head, 0.0) for head in spec.heads),
+        row_dropout=settings.row_dropout,
+        seed=settings.seed,
+    )
+    return OnlineStrategy(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim)
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Where the dense part lives."""
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def trigger_of(settings: Settings) -> Trigger:
+    """By time, and by volume when that is set."""
+    triggers: list[Trigger] = [TimeTrigger(settings.update_interval)]
+    if settings.update_examples:
+        triggers.append(VolumeTrigger(settings.update_examples))
+    return AnyOf(triggers)

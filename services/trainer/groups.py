@@ -1,0 +1,117 @@
+"""Examples as arrays: what a step scores and learns from, encoded once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from services.common.encode import Layout, encode_values, layout_of
+from services.common.ids import keys_of
+from services.common.records import FLIP, INITIAL
+from services.common.spec import Arrays, ModelSpec
+from services.trainer.examples import Example, Step
+from services.trainer.keyindex import Keys, Slots
+from services.trainer.strategies.weights import WeightConfig, item_weights
+from services.trainer.tables import RowTable
+
+Floats = NDArray[np.float32]
+
+
+@dataclass
+class Tables:
+    """The two tables of an arm; in the shape that `services.common.encode` reads."""
+
+    item: RowTable
+    user: RowTable
+
+    def items(self, ids: Sequence[str]) -> tuple[Floats, Floats]:
+        """Rows and masks of items."""
+        return self.item.lookup(ids)
+
+    def users(self, ids: Sequence[str]) -> tuple[Floats, Floats]:
+        """Rows and masks of shoppers."""
+        return self.user.lookup(ids)
+
+
+@dataclass
+class Group:
+    """Impressions encoded together, B of them, N candidates at most."""
+
+    examples: list[Example]
+    layout: Layout
+    arrays: Arrays
+    """Inputs with the rows as they were before learning."""
+    item_keys: Keys
+    item_slots: Slots
+    """Of the candidates, then of the history, as the layout counts them."""
+    user_slots: Slots
+    negatives: Floats
+    """[B, N]: weight of loss(0) for every head."""
+    positives: Floats
+    """[B, N, heads]: weight of loss(1) - loss(0)."""
+
+    def tensors(self, device: torch.device) -> dict[str, Tensor]:
+        """The inputs on a device, sharing memory with `arrays` on the CPU."""
+        return {name: torch.from_numpy(array).to(device) for name, array in self.arrays.items()}
+
+
+def group_of(examples: Sequence[Example], spec: ModelSpec, tables: Tables, weights: WeightConfig) -> Group:
+    """Encode examples of one kind (INITIAL or FLIP): whole impressions, weights where the example says so."""
+    impressions = [example.impression for example in examples]
+    layout = layout_of(impressions, spec)
+    arrays = encode_values(impressions, spec, layout)
+    item_ids = layout.item_ids + layout.history_ids
+    item_keys, user_keys = keys_of(item_ids), keys_of(layout.users)
+    if examples[0].kind == INITIAL:
+        now_us = max(example.time_us for example in examples)
+        item_slots = tables.item.observe(item_ids, item_keys, now_us)
+        user_slots = tables.user.observe(layout.users, user_keys, now_us)
+    else:
+        item_slots, user_slots = tables.item.find(item_keys), tables.user.find(user_keys)
+    group = Group(
+        examples=list(examples),
+        layout=layout,
+        arrays=arrays,
+        item_keys=item_keys,
+        item_slots=item_slots,
+        user_slots=user_slots,
+        negatives=np.zeros((layout.batch, layout.candidates), np.float32),
+        positives=np.zeros((layout.batch, layout.candidates, len(spec.heads)), np.float32),
+    )
+    fill_rows(group, tables)
+    _fill_weights(group, weights)
+    return group
+
+
+def groups_of(step: Step, spec: ModelSpec, tables: Tables, weights: WeightConfig) -> list[Group]:
+    """The groups of a step that are learned from: what appeared, then what flipped."""
+    kinds = (step.initial, step.flips)
+    return [group_of(examples, spec, tables, weights) for examples in kinds if examples]
+
+
+def fill_rows(group: Group, tables: Tables) -> None:
+    """Put the rows as they are now into the arrays."""
+    layout, arrays, count = group.layout, group.arrays, len(group.layout.items)
+    rows, masks = tables.item.gather(group.item_slots)
+    arrays["row"][layout.items_at], arrays["row_mask"][layout.items_at] = rows[:count], masks[:count, None]
+    arrays["history_row"][layout.history_at] = rows[count:]
+    arrays["history_row_mask"][layout.history_at] = masks[count:, None]
+    rows, masks = tables.user.gather(group.user_slots)
+    arrays["user_row"][:], arrays["user_row_mask"][:] = rows, masks[:, None]
+
+
+def _fill_weights(group: Group, config: WeightConfig) -> None:
+    for number, example in enumerate(group.examples):
+        if not example.items:
+            continue
+        shown = [example.impression.items[k] for k in example.items]
+        if example.kind == INITIAL:
+            group.negatives[number, example.items] = item_weights(shown, example.weights, config, flips=False)
+        elif example.kind == FLIP:
+            heads = np.arange(group.positives.shape[2])
+            flipped = (example.labels[:, None] >> heads) & 1
+            flip_weights = item_weights(shown, example.weights, config, flips=True)
+            group.positives[number, example.items] = flipped * flip_weights[:, None]

@@ -1,0 +1,170 @@
+"""The whole state of an arm's learning as one fold of the example log: batch in, changed state out.
+
+Everything that decides a weight is here and in a checkpoint: rows, dense weights, the optimiser's memory, positions,
+the number of the step (the only source of chance) and the list of features.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from services.common.spec import ModelSpec
+from services.trainer.champion import Champion
+from services.trainer.examples import Batch, Example, Reader, Step
+from services.trainer.groups import Group, Tables, groups_of
+from services.trainer.progress import Progress, RunningLoss
+from services.trainer.strategies.base import Learned, Strategy
+from services.trainer.strategies.weights import WeightConfig
+from services.trainer.tables import RowConfig, RowTable
+
+Arrays = dict[str, NDArray[Any]]
+Blocks = dict[str, list[list[int]]]
+
+GOLDEN = 64
+"""Newest impressions kept as recorded requests of the next release."""
+
+_EXPIRY_STEP_US = 3600 * 1_000_000
+"""How often, on the log clock, rows are looked through for old ones."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What a learner is made from, beside the list of features."""
+
+    rows: RowConfig = field(default_factory=RowConfig)
+    weights: WeightConfig = field(default_factory=WeightConfig)
+    step_items: int = 2_048
+    share: float = 1.0
+    expiry_us: int = 30 * 24 * 3600 * 1_000_000
+    window: int = 5_000
+    heads: tuple[str, ...] = ("click", "cart", "purchase")
+
+
+StrategyFactory = Callable[[ModelSpec, Tables, Blocks | None], Strategy]
+
+
+class Learner:
+    """Applies batches; owns everything that a checkpoint holds."""
+
+    def __init__(
+        self, spec: ModelSpec, config: LearnerConfig, make: StrategyFactory, blocks: Blocks | None = None
+    ) -> None:
+        self.spec, self.config = spec, config
+        self.tables = Tables(RowTable(config.rows), RowTable(config.rows))
+        self.strategy = make(spec, self.tables, blocks)
+        self.reader = Reader(config.step_items, config.share)
+        self.progress = Progress(config.window)
+        self.running = RunningLoss()
+        self.champion: Champion | None = None
+        self.recent: deque[Example] = deque(maxlen=GOLDEN)
+        self.positions: dict[int, int] = {}
+        self.entries = 0
+        """Journal records applied."""
+        self.steps = 0
+        self.learned = 0
+        """Examples learned from since the beginning."""
+        self.learned_up_to_us = 0
+        """Event time of the newest action or impression learned."""
+        self.log_us = 0
+        self._expired_us = 0
+
+    def apply(self, batch: Batch) -> list[Learned]:
+        """Score, then learn, step by step; the positions move behind the batch."""
+        out = [self._step(step) for step in self.reader.steps(batch)]
+        self.positions |= {partition: end for partition, (_, end) in batch.ranges.items()}
+        self._expire()
+        return out
+
+    def adapt(self, spec: ModelSpec) -> None:
+        """Take another list of features."""
+        self.strategy.adapt(spec)
+        self.spec = spec
+
+    @torch.no_grad()
+    def scores(self, group: Group) -> NDArray[np.float32]:
+        """Click probabilities [B, N] of the learner as it is."""
+        ranker = self.strategy.ranker
+        logits = ranker.logits(group.tensors(next(ranker.parameters()).device))
+        out: NDArray[np.float32] = torch.sigmoid(logits[:, :, 0]).cpu().numpy()
+        return out
+
+    @property
+    def blocks(self) -> Blocks:
+        """Feature ids block by block, as the ranker holds them."""
+        ranker = self.strategy.ranker
+        return {"user": ranker.user_numeric.ids, "item": ranker.item_numeric.ids}
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, Arrays]]:
+        """(plain data, arrays by file) of everything but the rows."""
+        meta = {
+            "positions": {str(p): offset for p, offset in self.positions.items()},
+            "seen": {str(p): list(place) for p, place in self.reader.seen.items()},
+            "spec": self.spec.to_json(),
+            "blocks": self.blocks,
+            "tables": {name: {"used": t.next, "counted": t.sketch.added} for name, t in self._named_tables()},
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+        dense = {name: np.ascontiguousarray(value.numpy()).copy() for name, value in self.strategy.state().items()}
+        counts = {f"{name}.counts": table.sketch.counts for name, table in self._named_tables()}
+        progress: Arrays = dict(self.progress.state())
+        return meta, {"dense": dense | counts, "progress": progress}
+
+    def restore(self, meta: dict[str, Any], files: dict[str, Arrays], rows: Sequence[Arrays]) -> None:
+        """Take a checkpoint in; `rows` are the packed rows of its chain, the oldest first."""
+        self.positions = {int(p): offset for p, offset in meta["positions"].items()}
+        self.reader.seen = {int(p): (place[0], place[1]) for p, place in meta["seen"].items()}
+        for name in _COUNTERS:
+            setattr(self, name, meta[name])
+        for name, table in self._named_tables():
+            for packed in rows:
+                table.unpack({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(f"{name}.")})
+            table.reopen(meta["tables"][name]["used"])
+            table.sketch.counts = files["dense"][f"{name}.counts"].copy()
+            table.sketch.added = meta["tables"][name]["counted"]
+        self.strategy.load({k: torch.from_numpy(v.copy()) for k, v in files["dense"].items() if ":" in k})
+        self.progress.load(files["progress"])
+
+    def pack_rows(self, choose: Callable[[RowTable], NDArray[np.int64]]) -> Arrays:
+        """Rows of both tables for a checkpoint; `choose` says which slots."""
+        return {f"{name}.{k}": v for name, t in self._named_tables() for k, v in t.pack(choose(t)).items()}
+
+    def _step(self, step: Step) -> Learned:
+        groups = groups_of(step, self.spec, self.tables, self.config.weights)
+        self._judge(groups)
+        for example in step.closed:
+            self.progress.closed(example)
+        self.log_us = max(self.log_us, step.log_time_us)
+        for example in step.forgets:
+            self.tables.user.remove([example.user])
+        self.steps += 1
+        learned = self.strategy.learn(groups, self.steps)
+        self.recent.extend(step.initial)
+        news = [*step.initial, *step.flips]
+        self.learned += len(news)
+        self.learned_up_to_us = max([self.learned_up_to_us, *(example.event_time_us for example in news)])
+        return learned
+
+    def _judge(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            theirs = None if self.champion is None else self.champion.clicks(group, self.spec, self.tables)
+            if theirs is not None:
+                self.running.add(theirs, group.negatives, group.positives[:, :, 0])
+            if group.negatives.any():
+                self.progress.scored(group.examples, self.scores(group), theirs)
+
+    def _expire(self) -> None:
+        if self.log_us - self._expired_us >= _EXPIRY_STEP_US:
+            self._expired_us = self.log_us
+            for _, table in self._named_tables():
+                table.expire(self.log_us - self.config.expiry_us)
+
+    def _named_tables(self) -> list[tuple[str, RowTable]]:
+        return [("item", self.tables.item), ("user", self.tables.user)]
+
+
+_COUNTERS = ("entries", "steps", "learned", "learned_up_to_us", "log_us", "_expired_us")

@@ -1,0 +1,70 @@
+"""Who wants to know what the loop does: metrics, TensorBoard, a test. Nobody, by default."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from services.trainer.examples import Batch
+from services.trainer.strategies.base import Learned
+
+
+class Observer(Protocol):
+    """Told after the fact; must not raise."""
+
+    def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
+        """A batch was learned from."""
+        ...
+
+    def delta(self, seq: int, rows: int) -> None:
+        """Rows were written for the publisher."""
+        ...
+
+    def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
+        """A candidate was exported."""
+        ...
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Something was given up and the loop goes on: "export", "champion", "control", "features"."""
+        ...
+
+
+class Nobody:
+    """Does not want to know."""
+
+    def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
+        """Nothing."""
+
+    def delta(self, seq: int, rows: int) -> None:
+        """Nothing."""
+
+    def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
+        """Nothing."""
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Nothing."""
+
+
+class All:
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.learned(batch, steps, seconds)
+
+    def delta(self, seq: int, rows: int) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.delta(seq, rows)
+
+    def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.released(name, metrics, learned, seconds)
+
+    def failed(self, what: str, error: Exception) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.failed(what, error)

@@ -1,0 +1,57 @@
+"""Figures of ranked lists: AUC over all candidates, log-loss, NDCG@10 per list."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.bool_]
+
+EPSILON = 1e-6
+"""Probabilities are kept this far from 0 and 1."""
+
+
+def auc(labels: Labels, scores: Floats) -> float:
+    """Probability that a positive is scored above a negative, ties counting half; NaN without one of both.
+
+    >>> auc(np.array([True, False, False]), np.array([0.3, 0.1, 0.3], np.float32))
+    0.75
+    """
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, back, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[back]
+    return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def log_loss(labels: Labels, scores: Floats) -> float:
+    """Mean log-loss; NaN when there is nothing.
+
+    >>> round(log_loss(np.array([True]), np.array([0.5], np.float32)), 4)
+    0.6931
+    """
+    if not len(labels):
+        return float("nan")
+    p = np.clip(scores.astype(np.float64), EPSILON, 1 - EPSILON)
+    return float(-np.where(labels, np.log(p), np.log1p(-p)).mean())
+
+
+def ndcg(labels: Labels, scores: Floats, top: int = 10) -> float:
+    """NDCG of one list; NaN without a positive. Ties keep the order served.
+
+    >>> ndcg(np.array([False, True]), np.array([0.1, 0.9], np.float32))
+    1.0
+    """
+    if not labels.any():
+        return float("nan")
+    gains = labels[np.argsort(-scores, kind="stable")][:top]
+    discounts = 1 / np.log2(np.arange(2, top + 2))
+    best = discounts[: min(top, int(labels.sum()))].sum()
+    return float((gains * discounts[: len(gains)]).sum() / best)
+
+
+def logit(scores: Floats) -> NDArray[np.float64]:
+    """ln(p / (1 - p)), bounded by EPSILON."""
+    p = np.clip(scores.astype(np.float64), EPSILON, 1 - EPSILON)
+    return np.log(p) - np.log1p(-p)

@@ -1,0 +1,82 @@
+"""Settings of the trainer: FRESHRANK_TRAINER_<FIELD>, read once in `__main__`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Every field with its unit and the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix="FRESHRANK_TRAINER_", frozen=True, extra="forbid")
+
+    arm: str = Field("main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="arm of the model store this trainer is")
+    clock: Literal["wall", "log"] = Field(
+        "wall", description="what triggers count: the time of day, or the log's in replays faster than life"
+    )
+    update_interval: float = Field(
+        30.0, ge=0.1, le=86_400, description="seconds between releases; 30 keeps the dense part under a minute old"
+    )
+    update_examples: int = Field(
+        0, ge=0, description="examples after which a release is made before its time; 0 = time alone decides"
+    )
+    push_interval: float = Field(
+        1.0, ge=0, le=60, description="seconds between row deltas; 0 = one after every batch, for lockstep replays"
+    )
+    share: float = Field(
+        1.0, ge=0.01, le=1, description="share of shoppers learned from, by hash; weights make up for the rest"
+    )
+    batch_items: int = Field(
+        2_048, ge=1, le=65_536, description="candidates per update; larger is faster, smaller reacts within a batch"
+    )
+    optimiser: Literal["adagrad", "adam"] = Field(
+        "adagrad", description="of the dense part; Adagrad bears updates of very different sizes, as flips make them"
+    )
+    learning_rate: float = Field(0.02, gt=0, le=10, description="of the dense part")
+    row_learning_rate: float = Field(0.05, gt=0, le=10, description="of the rows")
+    schedule: Literal["constant", "inverse_sqrt"] = Field(
+        "constant", description="of both rates; a stream has no end, so the default does not fall"
+    )
+    warmup_steps: int = Field(100, ge=0, description="updates over which the rates rise from nothing")
+    weight_decay: float = Field(1e-6, ge=0, le=1, description="decoupled, of the dense part, per update and rate")
+    row_decay: float = Field(0.0, ge=0, le=1, description="the same of touched rows")
+    clip_norm: float = Field(10.0, ge=0, description="largest length of the dense gradient; 0 = any")
+    row_clip_norm: float = Field(1.0, gt=0, description="largest length of one row's gradient in one update")
+    row_max_norm: float = Field(8.0, gt=0, description="largest length of a row; the row gate refuses above 16")
+    loss_weights: dict[str, float] = Field(
+        {"click": 1.0, "cart": 1.0, "purchase": 1.0}, description="weight of each head's loss, by head"
+    )
+    objective: dict[str, float] = Field(
+        {"click": 1.0, "cart": 1.0, "purchase": 1.0},
+        description="weight of each head in the score items are ordered by",
+    )
+    propensity_clip: float = Field(
+        1.0, ge=1, le=100, description="largest 1/propensity of an explored item; 1 = not used"
+    )
+    position_power: float = Field(
+        0.0, ge=0, le=2, description="examination of place k is (k+1)^-power; 0 = scores are of clicks as shown"
+    )
+    row_dim: int = Field(16, ge=1, le=256, description="values of an embedding row; the row views have as many")
+    max_rows: int = Field(
+        4_000_000, ge=1_000, description="rows of each table at most; memory is used only as rows come"
+    )
+    admission: int = Field(
+        3, ge=1, le=255, description="times an id is seen before it gets a row; rarer ones stay content"
+    )
+    expiry_days: float = Field(30.0, gt=0, description="days on the log clock after which an unseen row goes")
+    row_dropout: float = Field(0.05, ge=0, lt=1, description="share of rows hidden in learning, for items without one")
+    retrieval_dim: int = Field(32, ge=1, le=512, description="values of a retrieval vector")
+    window: int = Field(5_000, ge=1, description="judged impressions that the metrics of a release are over")
+    checkpoints: int = Field(3, ge=1, le=100, description="newest checkpoints kept beside those of loadable releases")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="of the dense part; auto takes a GPU if there is one"
+    )
+    threads: int = Field(1, ge=1, le=256, description="of torch; small matrices get slower with more")
+    seed: int = Field(1, ge=0, description="of first weights and row dropout; equal seeds and logs give equal weights")
+    poll_ms: float = Field(100.0, gt=0, le=10_000, description="longest wait for examples before timers are looked at")
+    poll_messages: int = Field(500, ge=1, le=100_000, description="messages per batch at most")
+    tensorboard: Path | None = Field(None, description="folder for TensorBoard; none = <store>/arms/<arm>/tensorboard")

@@ -1,0 +1,1 @@
+"""How an update is made: strategies behind one small protocol (`strategies.base`)."""

@@ -1,0 +1,112 @@
+"""Dense optimisers on one flat vector: a step is a handful of operations however many layers there are.
+
+A model's parameters become views of one vector, their gradients of another. That is also what makes
+a checkpoint of the optimiser two named arrays.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """How dense weights move."""
+
+    optimiser: Literal["adagrad", "adam"] = "adagrad"
+    rate: float = 0.02
+    schedule: Literal["constant", "inverse_sqrt"] = "constant"
+    warmup: int = 100
+    """Steps over which the rate rises to its full height."""
+    decay: float = 1e-6
+    """Decoupled weight decay per step, times the rate."""
+    clip: float = 10.0
+    """Largest length of the whole gradient; 0 = any."""
+    first: float = 0.1
+    """What Adagrad's accumulators start from."""
+
+
+def rate_at(config: DenseConfig, step: int) -> float:
+    """Share of the full rate at a step, counted from 0.
+
+    >>> rate_at(DenseConfig(warmup=4), 0), rate_at(DenseConfig(warmup=4), 9)
+    (0.25, 1.0)
+    """
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    if config.schedule == "inverse_sqrt":
+        return rise * math.sqrt(max(1, config.warmup) / max(config.warmup, step + 1, 1))
+    return rise
+
+
+class DenseOptimiser:
+    """Adagrad (Duchi et al., 2011) or Adam (Kingma, Ba, 2015) over all parameters of a module."""
+
+    def __init__(self, module: nn.Module, config: DenseConfig) -> None:
+        self.config, self._module = config, module
+        parameters = list(module.parameters())
+        self._flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+        self._gradient = torch.zeros_like(self._flat)
+        self._squares = torch.full_like(self._flat, config.first if config.optimiser == "adagrad" else 0.0)
+        self._momentum = torch.zeros_like(self._flat) if config.optimiser == "adam" else self._flat[:0]
+        self.steps = 0
+        self._views: dict[str, slice] = {}
+        at = 0
+        for name, parameter in module.named_parameters():
+            part = slice(at, at + parameter.numel())
+            parameter.data = self._flat[part].view_as(parameter)
+            parameter.grad = self._gradient[part].view_as(parameter)
+            self._views[name] = part
+            at = part.stop
+
+    def zero(self) -> None:
+        """Forget the gradient, in place: the parameters' gradients stay views."""
+        self._gradient.zero_()
+
+    def finite(self) -> bool:
+        """False when the gradient holds a NaN or an infinity."""
+        return bool(torch.isfinite(self._gradient.sum()))
+
+    @torch.no_grad()
+    def step(self) -> float:
+        """Move the parameters; returns the share of the full rate that this step used."""
+        c, g = self.config, self._gradient
+        if c.clip > 0:
+            g *= torch.clamp(c.clip / (torch.linalg.vector_norm(g) + 1e-12), max=1.0)
+        share = rate_at(c, self.steps)
+        self.steps += 1
+        rate = c.rate * share
+        if c.decay:
+            self._flat.mul_(1 - rate * c.decay)
+        if c.optimiser == "adagrad":
+            self._squares.addcmul_(g, g)
+            self._flat.addcdiv_(g, self._squares.sqrt().add_(1e-10), value=-rate)
+        else:
+            self._momentum.lerp_(g, 0.1)
+            self._squares.mul_(0.999).addcmul_(g, g, value=0.001)
+            unbiased = math.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+            self._flat.addcdiv_(self._momentum, self._squares.sqrt().add_(1e-8), value=-rate * unbiased)
+        return share
+
+    def state(self) -> dict[str, Tensor]:
+        """Accumulators by parameter: `squares.<name>`, `momentum.<name>`, in the parameter's shape."""
+        shapes = {name: parameter.shape for name, parameter in self._module.named_parameters()}
+        return {
+            f"{kind}.{name}": vector[part].view(shapes[name])
+            for kind, vector in self._vectors()
+            for name, part in self._views.items()
+        }
+
+    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Take `state` in; names that are not in it keep what a new optimiser has."""
+        self.steps = steps
+        for kind, vector in self._vectors():
+            for name, part in self._views.items():
+                if f"{kind}.{name}" in state:
+                    vector[part] = state[f"{kind}.{name}"].reshape(-1).to(vector)
+
+    def _vectors(self) -> list[tuple[str, Tensor]]:
+        return [("squares", self._squares)] + ([("momentum", self._momentum)] if self._momentum.numel() else [])
