@@ -28,7 +28,7 @@ class GateBounds:
     """Closed impressions that the file is run on."""
     auc: float = 0.005
     """Area lost against the champion."""
-    log_loss: float = 0.005
+    log_loss: float = 0.01
     """Relative rise of the learner's log-loss over the champion's."""
     file_log_loss: float = 0.01
     """Relative rise of the file's log-loss over what the learner's figures promise."""

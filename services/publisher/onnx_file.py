@@ -54,7 +54,9 @@ def inspect(path: Path) -> Inspection:
     """Read the declarations. Raises CorruptState when the file is no valid ONNX graph."""
     try:
         model = onnx.load(os.fspath(path), load_external_data=False)
-        onnx.checker.check_model(model)
+        external = _external(model)
+        if not external:  # else the checker would go and look for the other file
+            onnx.checker.check_model(model)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError, TypeError) as error:
         raise CorruptState(
             f"model.onnx: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -64,7 +66,7 @@ def inspect(path: Path) -> Inspection:
         ir_version=model.ir_version,
         opset=max((o.version for o in model.opset_import if o.domain in _DOMAINS), default=0),
         domains=domains | frozenset(node.domain for node in model.graph.node),
-        external_data=_external(model),
+        external_data=external,
         functions=len(model.functions),
         size=path.stat().st_size,
         inputs={value.name: _declared(value) for value in model.graph.input},

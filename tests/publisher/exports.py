@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def model_proto(net: Net) -> onnx.ModelProto:
     return made
 
 
+@lru_cache(maxsize=16)
+def window(count: int, seed: int) -> list[Closed]:
+    """Impressions that several tests look at and none changes."""
+    return impressions(count, seed)
+
+
 def impressions(
     count: int, seed: int = 0, items: int = 10, weights: NDArray[np.float32] = TRUE_WEIGHTS
 ) -> list[Closed]:
@@ -154,7 +161,7 @@ def figures(
 
 
 def _figures(net: Net, closed: list[Closed], rows: RowLookup | None) -> dict[str, float]:
-    arrays = encode([c.impression for c in closed], net.spec, rows or NoRows(net.spec.row_dim))
+    arrays = _encoded(closed, net.spec) if rows is None else encode(_of(closed), net.spec, rows)
     predicted = predict(net, arrays)[..., 0].ravel()
     labels = np.array([bits & 1 for c in closed for bits in c.labels])
     return {
@@ -163,6 +170,21 @@ def _figures(net: Net, closed: list[Closed], rows: RowLookup | None) -> dict[str
         "ndcg_at_10": 0.5,
         "ctr": float(labels.mean()),
     }
+
+
+_ENCODED: dict[tuple[str, int, str], Arrays] = {}
+"""Arrays of impressions that several tests look at."""
+
+
+def _encoded(closed: list[Closed], spec: ModelSpec) -> Arrays:
+    key = (closed[0].impression.impression_id, len(closed), repr(spec))
+    if key not in _ENCODED:
+        _ENCODED[key] = encode(_of(closed), spec, NoRows(spec.row_dim))
+    return _ENCODED[key]
+
+
+def _of(closed: Iterable[Closed]) -> list[Impression]:
+    return [c.impression for c in closed]
 
 
 def predict(net: Net, arrays: Arrays) -> NDArray[np.float32]:
