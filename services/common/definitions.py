@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from services.common import filters
@@ -67,6 +68,9 @@ FUNCTIONS = {
 }
 """Every function. count, ratio and decay look only at whether their column has a value."""
 
+JOIN_COLUMNS = {"user_id": "user", "session_id": "session", "item_id": "item", "category": "category"}
+"""Column that holds each join key."""
+
 _TAGS = ("where", "n", "half_life", "numerator", "denominator", "prior", "prior_weight")
 
 
@@ -91,7 +95,7 @@ class FeatureDefinition:
     prior: float = 0.0
     prior_weight: float = 0.0
 
-    @property
+    @cached_property
     def id(self) -> int:
         """Unsigned 32-bit id of name and definition together."""
         return feature_id(self)
@@ -165,10 +169,11 @@ def define(
 ) -> FeatureDefinition:
     """Check and build a definition.
 
-    Raises InvalidInput with field `view:name`, a reason (unknown_function, unknown_column, wrong_column, wrong_type,
+    Raises InvalidInput with field `view:name`, a reason (wrong_entity, unknown_function, unknown_column, wrong_column, wrong_type,
     bad_filter, bad_window, too_many_tiles, window_too_long, missing_tag, unknown_tag, bad_tag) and a sentence.
     """
     try:
+        _check_keys(join_keys)
         rules = _rules(function)
         _check_column(rules, function, column)
         _check_type(rules, column, value_type)
@@ -179,6 +184,19 @@ def define(
         )
     except InvalidInput as error:
         raise InvalidInput(f"{view}:{name}", error.reason, error.detail) from error
+
+
+def by_user(join_keys: Sequence[str]) -> bool:
+    """True when the view is folded from the log keyed by user; otherwise from the one keyed by item."""
+    return "user_id" in join_keys or "session_id" in join_keys
+
+
+def _check_keys(join_keys: Sequence[str]) -> None:
+    for key in join_keys:
+        if key not in JOIN_COLUMNS:
+            raise _invalid("wrong_entity", f"no column holds the join key {key!r}; there are {', '.join(JOIN_COLUMNS)}")
+    if not by_user(join_keys) and "item_id" not in join_keys:
+        raise _invalid("wrong_entity", "a view needs user, session or item among its entities: logs are keyed by them")
 
 
 def _rules(function: str) -> FunctionRules:

@@ -18,6 +18,7 @@ as code.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,6 +129,7 @@ class Or:
 Filter = Compare | In | IsNull | Not | And | Or
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Filter:
     """Read a filter. Raises InvalidInput (reason `bad_filter` or `unknown_column`) that says what is wrong and where.
 

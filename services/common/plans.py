@@ -5,6 +5,7 @@ Read from the registry by `services.online.registry.load_plan`. Pure: nothing he
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from services.common import filters
 from services.common.definitions import FeatureDefinition, feature_id, hash8
@@ -52,7 +53,7 @@ class CrossFeature:
     builtin: str
     args: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def id(self) -> int:
         """Unsigned 32-bit id of name and definition together."""
         return feature_id(self)

@@ -1,0 +1,1 @@
+"""Events into feature values: sliding windows by shopper, item, category and visit, written to Feast."""

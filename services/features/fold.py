@@ -1,0 +1,327 @@
+"""The two folds of the service: views keyed by user or session from `interactions`, views keyed by item from
+`item_interactions`. Pure: messages in, changed values and derived rows out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from services.common.definitions import by_user
+from services.common.errors import CorruptState
+from services.common.plans import ViewPlan
+from services.common.records import FORGET, INTERACTIONS, ITEM_INTERACTIONS, Message, decode
+from services.common.stage import Snapshot
+from services.features.aggregates import Ints
+from services.features.group import Group
+from services.features.interner import Interner, pack_words, unpack_words
+from services.features.routing import item_messages
+from services.features.rows import Rows, counted, item_rows, packed, to_numpy, unseen, user_rows
+from services.features.views import ViewRows, ViewState
+
+DUE_ROWS = 5_000
+"""Keys of one view that time alone has changed, published per step at most: bounds a step."""
+
+_WORDS_SLACK = 50_000
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What follows from some messages."""
+
+    views: list[ViewRows] = field(default_factory=list)
+    items: dict[int, list[bytes]] = field(default_factory=dict)
+    """Messages for each partition of item_interactions."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Rows: aggregated, late, bot, duplicate, forgotten."""
+    log: pa.Table | None = None
+    """The rows themselves, for the archive, with `log_offset` and `log_index`."""
+    clock_us: int = 0
+
+
+class ViewsFold:
+    """State of one partition; `UserFold` and `ItemFold` say how its messages become rows."""
+
+    schema: pa.Schema
+
+    def __init__(self, views: Sequence[ViewPlan], due_rows: int = DUE_ROWS) -> None:
+        self.next_offset = 0
+        self.clock_us = 0
+        self.publish_from = 0
+        """Positions up to here were published before: state only, each touched key is published once after it."""
+        self.interner = Interner()
+        self.forgotten: list[tuple[str, int]] = []
+        """(user, before) of forgets since the first unfinished back-fill began."""
+        self._due_rows = due_rows
+        self.views = {view.name: self._new_view(view, 0) for view in views if self.folds(view)}
+
+    @staticmethod
+    def folds(view: ViewPlan) -> bool:
+        """True when this kind of fold computes the view."""
+        raise NotImplementedError
+
+    def _new_view(self, view: ViewPlan, position: int) -> ViewState:
+        state = ViewState(view, self.interner)
+        state.plan(view, position, lambda _: False)
+        return state
+
+    def apply(self, messages: Sequence[Message]) -> Outputs:
+        """Take messages in log order; returns the values of every key that changed."""
+        if not messages:
+            return Outputs()
+        table, origin = self._table(messages)
+        fresh = self._fresh(table)
+        self.next_offset = messages[-1].offset + 1
+        if table.num_rows:
+            self.clock_us = max(self.clock_us, int(to_numpy(table.column("time_us")).max()))
+        keep, counts = counted(table, fresh)
+        publish = self.next_offset > self.publish_from
+        views: list[ViewRows] = []
+        for rows, last in self._segments(table, keep, fresh, counts):
+            views = self._fold_rows(rows, publish and last)
+        counts["aggregated"] = int(keep.sum())
+        items, log = self._derived(table, rows, keep, origin), self._archived(table, fresh, origin)
+        return Outputs(views, items, counts, log, self.clock_us)
+
+    def _table(self, messages: Sequence[Message]) -> tuple[pa.Table, tuple[Ints, Ints]]:
+        batches = [decode(message.value) for message in messages]
+        if any(batch.schema != self.schema for batch in batches):
+            raise CorruptState("a message on the topic has the columns of another one")
+        lengths = [batch.num_rows for batch in batches]
+        offset = np.repeat(np.array([message.offset for message in messages], np.int64), lengths)
+        index = np.concatenate([np.arange(length) for length in lengths])
+        return pa.Table.from_batches(batches, self.schema).combine_chunks(), (offset, index)
+
+    def _fold_rows(self, rows: Rows, publish: bool) -> list[ViewRows]:
+        found = [
+            view.apply(rows, self.clock_us, publish, self._due_rows, self.next_offset) for view in self.views.values()
+        ]
+        return [view for view in found if view is not None]
+
+    def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
+        raise NotImplementedError
+
+    def _segments(
+        self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
+    ) -> Iterator[tuple[Rows, bool]]:
+        """Rows to fold one after the other, and whether they are the last."""
+        raise NotImplementedError
+
+    def _derived(
+        self, table: pa.Table, last: Rows, keep: NDArray[np.bool_], origin: tuple[Ints, Ints]
+    ) -> dict[int, list[bytes]]:
+        return {}
+
+    def _archived(self, table: pa.Table, fresh: NDArray[np.bool_], origin: tuple[Ints, Ints]) -> pa.Table | None:
+        return None
+
+    def publish_all(self) -> None:
+        """Have every key published again: the online store lost its data."""
+        for view in self.views.values():
+            view.publish_all()
+
+    def replan(self, views: Sequence[ViewPlan], keep: Callable[[int], bool]) -> None:
+        """Take a new plan: new features start at this position (see `unfilled`), removed views stop.
+
+        `keep(id)`: a release that can still be loaded names this superseded definition.
+        """
+        mine = {view.name: view for view in views if self.folds(view)}
+        self.views = {
+            name: state
+            for name, state in self.views.items()
+            if name in mine and state.join_keys == mine[name].join_keys
+        }
+        for name, view in mine.items():
+            if name in self.views:
+                self.views[name].plan(view, self.next_offset, keep)
+            else:
+                self.views[name] = self._new_view(view, self.next_offset)
+
+    def unfilled(self) -> list[tuple[str, Group]]:
+        """Groups of features whose past, below `group.fill_below`, is missing, by view."""
+        return [(name, group) for name, view in self.views.items() for group in view.groups if not group.ready]
+
+    def filler(self, view: str, group: Group) -> "ViewsFold":
+        """An empty fold of the same kind that computes only this group, to be fed with what lies below."""
+        plan = ViewPlan(view, self.views[view].join_keys, group.program.definitions)
+        filler = self._empty([plan])
+        filler.publish_from = group.fill_below
+        return filler
+
+    def _empty(self, views: Sequence[ViewPlan]) -> "ViewsFold":
+        raise NotImplementedError
+
+    def fill(self, view: str, group: Group, filler: "ViewsFold") -> bool:
+        """Merge a filler that has folded everything below; False when the group is not wanted any more."""
+        if view not in self.views or group not in self.views[view].groups or group.ready:
+            return False
+        for user, before_us in self.forgotten:
+            filler.views[view].forget(user, before_us)
+        self.views[view].merge(filler.views[view], group, self.clock_us)
+        if not self.unfilled():
+            self.forgotten.clear()
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """Copy the state."""
+        self._clean_words()
+        arrays: dict[str, NDArray[Any]] = {f"words/{n}": a for n, a in pack_words(self.interner.words).items()}
+        meta: dict[str, Any] = {
+            "clock_us": self.clock_us, "forgotten": self.forgotten, "views": {}, **self._marks(),
+        }  # fmt: skip
+        for name, view in self.views.items():
+            found, meta["views"][name] = view.save()
+            arrays |= {f"view/{name}/{path}": array for path, array in found.items()}
+        return Snapshot(self.next_offset, arrays, meta)
+
+    def _marks(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _restore_marks(self, meta: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over the state of a snapshot, its plan included; `replan` follows with the current one."""
+        meta = snapshot.meta
+        self.next_offset, self.clock_us = snapshot.next_offset, meta["clock_us"]
+        self.forgotten = [(user, before_us) for user, before_us in meta["forgotten"]]
+        self.interner = Interner(unpack_words(snapshot.arrays["words/ends"], snapshot.arrays["words/bytes"]))
+        self.views = {}
+        for name, saved in meta["views"].items():
+            prefix = f"view/{name}/"
+            mine = {path[len(prefix) :]: a for path, a in snapshot.arrays.items() if path.startswith(prefix)}
+            self.views[name] = ViewState.load(name, mine, saved, self.interner)
+        self._restore_marks(meta)
+
+    def _clean_words(self) -> None:
+        used = [codes for view in self.views.values() for codes in view.words_used()]
+        kept = np.unique(np.concatenate(used)) if used else np.zeros(0, np.int64)
+        if len(self.interner.words) <= 2 * len(kept) + _WORDS_SLACK:
+            return
+        renumbered = np.zeros(len(self.interner.words), np.int64)
+        renumbered[kept] = np.arange(len(kept))
+        words = self.interner.text(kept)
+        self.interner.restart(words)
+        for view in self.views.values():
+            for group in view.groups:
+                group.remap(renumbered)
+
+
+class UserFold(ViewsFold):
+    """Views keyed by user or session, and the rows that items are counted by."""
+
+    schema = INTERACTIONS
+
+    def __init__(
+        self, views: Sequence[ViewPlan], partition: int, partitions: int, due_rows: int = DUE_ROWS, derive: bool = True
+    ) -> None:
+        super().__init__(views, due_rows)
+        self._partition, self._partitions, self._derive = partition, partitions, derive
+        self._applied = -1
+
+    @staticmethod
+    def folds(view: ViewPlan) -> bool:
+        """Views with user or session among their keys."""
+        return by_user(view.join_keys)
+
+    def _empty(self, views: Sequence[ViewPlan]) -> ViewsFold:
+        return UserFold(views, self._partition, self._partitions, derive=False)
+
+    def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
+        offset = to_numpy(table.column("src_offset")).astype(np.int64)
+        index = to_numpy(table.column("src_index").fill_null(0)).astype(np.int64)
+        position = packed(offset, index)
+        fresh = unseen(position, self._applied)
+        if len(position):
+            self._applied = max(self._applied, int(position.max()))
+        return fresh
+
+    def _segments(
+        self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
+    ) -> Iterator[tuple[Rows, bool]]:
+        forgets = np.flatnonzero((to_numpy(table.column("kind")) == FORGET) & fresh).tolist()
+        counts["forgotten"] = len(forgets)
+        start = 0
+        for at in forgets:
+            yield user_rows(table, _between(keep, start, at)), False
+            self._forget(str(table.column("user")[at]), int(table.column("time_us")[at].as_py()))
+            start = at
+        yield user_rows(table, _between(keep, start, len(keep))), True
+
+    def _forget(self, user: str, before_us: int) -> None:
+        for view in self.views.values():
+            view.forget(user, before_us)
+        if self.unfilled():
+            self.forgotten.append((user, before_us))
+
+    def _derived(
+        self, table: pa.Table, last: Rows, keep: NDArray[np.bool_], origin: tuple[Ints, Ints]
+    ) -> dict[int, list[bytes]]:
+        if not self._derive:
+            return {}
+        whole = bool(np.isin(np.flatnonzero(keep), last.source).all())
+        rows = last if whole else user_rows(table, keep)
+        return item_messages(table, rows, origin, self._partition, self._partitions)
+
+    def _archived(self, table: pa.Table, fresh: NDArray[np.bool_], origin: tuple[Ints, Ints]) -> pa.Table | None:
+        if not self._derive:
+            return None
+        places = {"log_offset": pa.array(origin[0]), "log_index": pa.array(origin[1])}
+        for name, column in places.items():
+            table = table.append_column(name, column)
+        return table.filter(pa.array(fresh))
+
+    def _marks(self) -> dict[str, Any]:
+        return {"applied": self._applied}
+
+    def _restore_marks(self, meta: Mapping[str, Any]) -> None:
+        self._applied = meta["applied"]
+
+
+class ItemFold(ViewsFold):
+    """Views keyed by item, over the rows that the user stages of all partitions sent."""
+
+    schema = ITEM_INTERACTIONS
+
+    def __init__(self, views: Sequence[ViewPlan], due_rows: int = DUE_ROWS) -> None:
+        super().__init__(views, due_rows)
+        self._applied: dict[int, int] = {}
+
+    @staticmethod
+    def folds(view: ViewPlan) -> bool:
+        """Views with an item and without user or session among their keys."""
+        return not by_user(view.join_keys)
+
+    def _empty(self, views: Sequence[ViewPlan]) -> ViewsFold:
+        return ItemFold(views)
+
+    def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
+        source = to_numpy(table.column("src_partition"))
+        position = packed(
+            to_numpy(table.column("src_offset")).astype(np.int64), to_numpy(table.column("src_index")).astype(np.int64)
+        )
+        fresh = np.zeros(len(source), np.bool_)
+        for number in np.unique(source).tolist():
+            mine = source == number
+            fresh[mine] = unseen(position[mine], self._applied.get(number, -1))
+            self._applied[number] = max(self._applied.get(number, -1), int(position[mine].max()))
+        return fresh
+
+    def _segments(
+        self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
+    ) -> Iterator[tuple[Rows, bool]]:
+        yield item_rows(table, keep), True
+
+    def _marks(self) -> dict[str, Any]:
+        return {"applied": {str(number): position for number, position in self._applied.items()}}
+
+    def _restore_marks(self, meta: Mapping[str, Any]) -> None:
+        self._applied = {int(number): position for number, position in meta["applied"].items()}
+
+
+def _between(keep: NDArray[np.bool_], start: int, end: int) -> NDArray[np.bool_]:
+    part = np.zeros(len(keep), np.bool_)
+    part[start:end] = keep[start:end]
+    return part
