@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SERVICES := gateway ingest features joiner trainer publisher client
+CACHE := $(or $(FRESHRANK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshrank)
+HELM_VERSION := v3.19.0
+HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 export OMP_NUM_THREADS ?= 1
 export UV_NO_PROGRESS ?=
 
-.PHONY: help setup parts demo test test-unit test-pipeline test-long check bench proto pins clean
+.PHONY: help setup parts demo test test-unit test-pipeline test-long check bench proto render docs pins clean
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -53,9 +56,21 @@ bench: parts ## floors, stock ways and ours, interleaved; writes docs/benchmarks
 proto: $(STAMP) ## regenerate the stubs
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=services/pb --pyi_out=services/pb --grpc_python_out=services/pb proto/freshrank/v1/*.proto
 
+$(HELM):
+	@command -v go >/dev/null || { echo "helm is built with Go, and there is no Go here"; exit 1; }
+	@echo "helm $(HELM_VERSION): a few minutes the first time"
+	@GOBIN=$(dir $(HELM)) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+render: $(HELM) ## render helm/freshrank into k8s/base (needs Go, to build helm)
+	@$(HELM) template freshrank helm/freshrank --kube-version 1.30.0 > k8s/base/freshrank.yaml
+
+docs: $(STAMP) ## write the generated tables of docs/ anew
+	@$(BIN)/python -m docs.generate
+
 pins: $(STAMP) ## resolve the pinned requirements again
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/all.txt
 	@for s in $(SERVICES); do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
+	@echo hatchling | $(BIN)/uv pip compile -q - -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/build.txt
 
 clean: ## remove what the commands made inside the checkout
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-report
