@@ -23,10 +23,12 @@ from services.common.errors import CorruptState, TemporaryError
 from services.common.ids import keys_of
 
 VERSION = 1
-HEADER_BYTES = 4096
+HEADER_BYTES = 16_384
 COUNT, GENERATION, HEARTBEAT, CAUGHT_UP, ID_BYTES = range(5)
 """Places in the header: slots in use, layout generation, writer's last sign of life (us), first catch-up (us; 0 =
 not yet), bytes of ids in use."""
+POSITIONS = 16
+"""From here on: next offset of each partition of the topic that is in the table, plus 1; 0 = nothing read."""
 
 CATEGORIES = 4
 """Categories kept per item; the first is the main one."""
@@ -182,6 +184,11 @@ class ItemTable:
         self._generation = generation
 
     @property
+    def positions(self) -> dict[int, int]:
+        """Next offset of each partition that is not in the table yet."""
+        return positions_in(self.header)
+
+    @property
     def count(self) -> int:
         """Slots in use."""
         return min(int(self.header[COUNT]), self.layout.capacity)
@@ -272,6 +279,12 @@ class ItemTable:
             else:
                 found[place] = -1
         slots[missing] = found
+
+
+def positions_in(header: NDArray[np.int64]) -> dict[int, int]:
+    """Positions that a header holds."""
+    stored = header[POSITIONS:]
+    return {int(partition): int(stored[partition]) - 1 for partition in np.flatnonzero(stored)}
 
 
 def probe(index: NDArray[Any], keys: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """The one writer of the item table: records of `item_updates` in, mapped columns out.
 
 Values of a key replace each other in the order of the topic. The files outlive the process (the kernel keeps the
-pages), positions are saved beside them; so a restart goes on where it was. After a restart of the machine, or on
+pages), and the positions lie among them; so a restart goes on where it was. After a restart of the machine, or on
 another log, the table is built anew from the compacted topic.
 """
 
@@ -47,11 +47,9 @@ class TableWriter:
 
     def __init__(self, folder: Path, origin: Origin) -> None:
         """Open the folder's table, or an empty one when it is of another origin or unreadable."""
-        self._folder, self._origin = folder, origin
-        self.positions = _saved_positions(folder, origin)
-        if self.positions is None:
+        self._folder = folder
+        if not _is_of(folder, origin):
             shutil.rmtree(folder, ignore_errors=True)
-            self.positions = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._header = map_file(folder / "header.bin", np.dtype("<i8"), table.HEADER_BYTES // 8, writable=True)
         self._header[table.CAUGHT_UP] = 0
@@ -59,6 +57,7 @@ class TableWriter:
         path = folder / "layout.json"
         self._layout = Layout.from_json(path.read_text()) if path.is_file() else Layout()
         self._grow(max(self._layout.capacity, FIRST_CAPACITY))
+        _replace(folder / "origin.json", json.dumps({"version": table.VERSION, **vars(origin)}))
         self._slots: dict[str, int] = {}
         self.skipped = 0
         """Records that could not be read."""
@@ -82,10 +81,15 @@ class TableWriter:
         if caught_up and not self._header[table.CAUGHT_UP]:
             self._header[table.CAUGHT_UP] = now_us
 
-    def save(self, positions: Mapping[int, int]) -> None:
-        """Remember up to where the topic is in the table."""
-        state = {"version": table.VERSION, "origin": vars(self._origin), "positions": dict(positions)}
-        _replace(self._folder / "state.json", json.dumps(state))
+    @property
+    def positions(self) -> dict[int, int]:
+        """Next offset of each partition that is not in the table yet."""
+        return table.positions_in(self._header)
+
+    def applied(self, positions: Mapping[int, int]) -> None:
+        """Say up to where the topic is in the table; after `apply`."""
+        for partition, offset in positions.items():
+            self._header[table.POSITIONS + partition] = offset + 1
 
     def reader(self) -> ItemTable:
         """A reader of the same files."""
@@ -298,15 +302,13 @@ def _fill(index: NDArray[Any], keys: NDArray[np.uint64], slots: NDArray[np.int64
         taken[place] = slot + 1
 
 
-def _saved_positions(folder: Path, origin: Origin) -> dict[int, int] | None:
+def _is_of(folder: Path, origin: Origin) -> bool:
     try:
-        state = json.loads((folder / "state.json").read_text())
-        if state["version"] != table.VERSION or state["origin"] != vars(origin):
-            return None
         Layout.from_json((folder / "layout.json").read_text())
-        return {int(p): int(offset) for p, offset in state["positions"].items()}
-    except (OSError, ValueError, KeyError, TypeError, CorruptState):
-        return None
+        stored = json.loads((folder / "origin.json").read_text())
+    except (OSError, ValueError, CorruptState):
+        return False
+    return bool(stored == {"version": table.VERSION, **vars(origin)})
 
 
 def _replace(path: Path, text: str) -> None:

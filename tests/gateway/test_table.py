@@ -125,9 +125,9 @@ def test_records_that_are_none_of_ours_are_counted_and_skipped(writer: TableWrit
 def test_a_restart_goes_on_and_another_log_or_boot_starts_anew(tmp_path: Path) -> None:
     first = TableWriter(tmp_path, HERE)
     first.apply([entry("x"), row("x", [1, 2])])
-    first.save({0: 7})
+    first.applied({0: 7, 2: 0})
     again = TableWriter(tmp_path, HERE)
-    assert again.positions == {0: 7}
+    assert again.positions == {0: 7, 2: 0} == again.reader().positions
     again.apply([entry("y")])
     reader = again.reader()
     assert reader.slots(["x", "y"]).tolist() == [0, 1]
@@ -135,11 +135,11 @@ def test_a_restart_goes_on_and_another_log_or_boot_starts_anew(tmp_path: Path) -
     for other in (Origin("other", "boot"), Origin("log", "other")):
         fresh = TableWriter(tmp_path, other)
         assert (fresh.positions, fresh.reader().count) == ({}, 0)
-        fresh.save({0: 1})
+        fresh.applied({0: 1})
 
 
 def test_a_damaged_layout_starts_anew(tmp_path: Path) -> None:
-    TableWriter(tmp_path, HERE).save({0: 7})
+    TableWriter(tmp_path, HERE).applied({0: 7})
     (tmp_path / "layout.json").write_text("{")
     assert TableWriter(tmp_path, HERE).positions == {}
 

@@ -1,0 +1,183 @@
+"""Everything about a shopper from the Feast online store, in one round trip."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.gateway.candidates import RowSlot
+from services.gateway.schema import ITEM, PAIR, SESSION, USER, Schema, ViewColumns
+from services.gateway.shopper import ItemMisses, Recent, Shopper
+from services.online.keys import KeyEncoder
+from services.online.reader import MatrixReader, Read, Rows
+
+MOST_MISSES = 200
+"""Items read from the store per request; the item table has all but the newest."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Whose values are wanted."""
+
+    user: str
+    session: str
+    categories: Sequence[str]
+    """Main categories among the candidates, for user x category features."""
+    missing: Sequence[str]
+    """Candidates that the item table has not seen."""
+    row_slot: RowSlot
+    now_us: int
+
+
+class ShopperStore:
+    """Reads shoppers of one project; for one event loop."""
+
+    def __init__(self, reader: MatrixReader, project: str) -> None:
+        self._reader = reader
+        self._user = KeyEncoder(project, USER)
+        self._session = KeyEncoder(project, SESSION)
+        self._item = KeyEncoder(project, ITEM)
+        self._pair = KeyEncoder(project, PAIR)
+
+    async def read(self, schema: Schema, ask: Ask, timeout_s: float) -> Shopper:
+        """One round trip.
+
+        Raises DeadlineExceeded after the timeout, TemporaryError when the store cannot answer, CorruptState for a
+        value of the wrong type.
+        """
+        trip = _Trip(schema, ask)
+        single: dict[tuple[str, ...], list[bytes]] = {USER: [self._user.one((ask.user,))]}
+        if ask.session:
+            single[SESSION] = [self._session.one((ask.session,))]
+        trip.add_views(single)
+        if ask.categories and schema.pair_views:
+            keys = self._pair.batch(ask.categories, [ask.user] * len(ask.categories))
+            trip.add_pairs(keys)
+        if ask.row_slot.name:
+            trip.add_row("user", single[USER])
+        if ask.missing:
+            trip.add_items(self._item.batch(ask.missing[:MOST_MISSES]))
+        answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
+        return trip.shopper(answers)
+
+    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> NDArray[np.float32]:
+        """Only user x category features [categories, pairs]: for candidates found with what `read` gave."""
+        trip = _Trip(schema, ask)
+        if ask.categories and schema.pair_views:
+            trip.add_pairs(self._pair.batch(ask.categories, [ask.user] * len(ask.categories)))
+        answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
+        return trip.shopper(answers).pair
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._reader.close()
+
+
+class _Trip:
+    """Puts reads together and takes their answers apart again."""
+
+    def __init__(self, schema: Schema, ask: Ask) -> None:
+        self._schema, self._ask = schema, ask
+        self.reads: list[Read] = []
+        self._at: dict[tuple[str, str], int] = {}
+
+    def add_views(self, keys: Mapping[tuple[str, ...], list[bytes]]) -> None:
+        columns = {view.view: view for view in self._schema.user_views}
+        lists = {entry.view: entry for entry in self._schema.lists}
+        for name in dict.fromkeys([*columns, *lists]):
+            view, arrays = columns.get(name), lists.get(name)
+            entity = tuple(sorted((view or arrays).join_keys))  # type: ignore[union-attr]
+            if entity not in keys:
+                continue
+            objects = tuple(f"{p}_{part}" for p in arrays.prefixes for part in _PARTS) if arrays else ()
+            self._add("view", Read(name, keys[entity], numeric=view.fields if view else (), objects=objects))
+
+    def add_pairs(self, keys: list[bytes]) -> None:
+        for view in self._schema.pair_views:
+            self._add("pair", Read(view.view, keys, numeric=view.fields))
+
+    def add_row(self, entity: str, keys: list[bytes]) -> None:
+        slot = self._ask.row_slot
+        self._add("row", Read(f"{entity}_row_{slot.name}", keys, packed=(("row", slot.dim),)))
+
+    def add_items(self, keys: list[bytes]) -> None:
+        for view in self._schema.item_views:
+            self._add("item", Read(view.view, keys, numeric=view.fields))
+        if self._ask.row_slot.name:
+            self.add_row("item", keys)
+
+    def _add(self, group: str, read: Read) -> None:
+        self._at[group, read.view] = len(self.reads)
+        self.reads.append(read)
+
+    def shopper(self, answers: Sequence[Rows]) -> Shopper:
+        schema, ask = self._schema, self._ask
+        got = {name: answers[place] for name, place in self._at.items()}
+        user = np.full(len(schema.user), np.nan, np.float32)
+        for view in schema.user_views:
+            if ("view", view.view) in got:
+                user[view.places] = got["view", view.view].matrix[0]
+        views = tuple(name for group, name in got if group == "view")
+        rows = [got["view", name] for name in views]
+        row = got.get(("row", f"user_row_{ask.row_slot.name}"))
+        there = row is not None and bool(_row_mask(row, ask.row_slot)[0])
+        return Shopper(
+            user=user,
+            pair=self._pairs(got),
+            lists=self._lists(got),
+            views=views,
+            pos=tuple(int(r.seq[0]) for r in rows),
+            times_us=tuple(int(r.event_us[0]) for r in rows),
+            row=row.packed["row"][0] if row is not None and there else None,
+            row_seq=int(row.seq[0]) if row is not None and there else 0,
+            row_time_us=int(row.event_us[0]) if row is not None and there else 0,
+            misses=self._misses(got),
+        )
+
+    def _pairs(self, got: Mapping[tuple[str, str], Rows]) -> NDArray[np.float32]:
+        blocks = [got["pair", view.view].matrix for view in self._schema.pair_views if ("pair", view.view) in got]
+        if not blocks:
+            return np.full((len(self._ask.categories), self._schema.pairs), np.nan, np.float32)
+        return np.concatenate(blocks, axis=1)
+
+    def _lists(self, got: Mapping[tuple[str, str], Rows]) -> dict[str, Recent]:
+        out = {}
+        for entry in self._schema.lists:
+            rows = got.get(("view", entry.view))
+            for prefix in entry.prefixes if rows is not None else ():
+                recent = _recent(*(rows.objects[f"{prefix}_{part}"][0] for part in _PARTS))  # type: ignore[union-attr]
+                if recent is not None:
+                    out[f"{entry.view}:{prefix}"] = recent
+        return out
+
+    def _misses(self, got: Mapping[tuple[str, str], Rows]) -> ItemMisses:
+        ids = self._ask.missing[:MOST_MISSES]
+        if not ids:
+            return ItemMisses()
+        stored: list[ViewColumns] = [view for view in self._schema.item_views if ("item", view.view) in got]
+        rows = got.get(("row", f"item_row_{self._ask.row_slot.name}"))
+        mask = _row_mask(rows, self._ask.row_slot) if rows is not None else None
+        return ItemMisses(
+            ids=ids,
+            views={view.view: got["item", view.view].matrix for view in stored},
+            pos={view.view: got["item", view.view].seq.astype(np.int64) for view in stored},
+            rows=rows.packed["row"] * mask[:, None] if rows is not None and mask is not None else None,
+            row_mask=mask,
+            row_seq=np.where(mask, rows.seq, 0).astype(np.int64) if rows is not None and mask is not None else None,
+        )
+
+
+_PARTS = ("items", "kinds", "times")
+
+
+def _row_mask(rows: Rows, slot: RowSlot) -> NDArray[np.bool_]:
+    return rows.packed_mask["row"] & (rows.epoch >= slot.epoch)
+
+
+def _recent(items: Any, kinds: Any, times: Any) -> Recent | None:
+    """The three lists as one; None when they are null or, torn by a definition's change, of unequal length."""
+    if items is None or kinds is None or times is None or not len(items) == len(kinds) == len(times):
+        return None
+    return Recent(items, np.array(kinds, np.int64), np.array(times, np.int64))

@@ -1,0 +1,1 @@
+"""gRPC's part of the gateway: servicers, error statuses, servers."""

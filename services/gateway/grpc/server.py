@@ -1,0 +1,90 @@
+"""The two gRPC servers: the shop's port and the operator's port, with health and reflection on both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.errors import InvalidInput, TemporaryError
+
+RANKING, ADMIN = "freshrank.v1.Ranking", "freshrank.v1.Admin"
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.max_connection_age_ms", 600_000),  # so that clients spread over pods that came later
+    ("grpc.max_connection_age_grace_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files; without a certificate the port speaks plain text."""
+
+    cert: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+
+    def credentials(self) -> Any:
+        """Server credentials, None for plain text. Raises InvalidInput when files are missing or do not fit."""
+        if self.cert is None or self.key is None:
+            if self.cert or self.key or self.client_ca:
+                raise InvalidInput("tls_cert", "missing_field", "tls_cert and tls_key are needed together")
+            return None
+        ca = _read("tls_client_ca", self.client_ca) if self.client_ca else None
+        pair = (_read("tls_key", self.key), _read("tls_cert", self.cert))
+        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+
+
+class Server:
+    """One port; health says SERVING only between `open` and `drain`."""
+
+    def __init__(self, name: str, interceptors: Sequence[Any], reflect: bool, share_port: bool = False) -> None:
+        options = [*_OPTIONS, ("grpc.so_reuseport", int(share_port))]
+        self.grpc = grpc.aio.server(interceptors=tuple(interceptors), options=options)
+        self._name = name
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        if reflect:
+            names = (name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self.grpc)
+        self.port = 0
+
+    async def open(self, host: str, port: int, tls: Tls) -> int:
+        """Bind and serve, not ready yet; returns the port. Raises TemporaryError when it is taken."""
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        credentials, address = tls.credentials(), f"{host}:{port}"
+        try:
+            if credentials is None:
+                self.port = self.grpc.add_insecure_port(address)
+            else:
+                self.port = self.grpc.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise TemporaryError(f"{address} cannot be bound: {error}") from error
+        await self.grpc.start()
+        return self.port
+
+    async def ready(self, is_ready: bool) -> None:
+        """Tell health checks."""
+        serving = health_pb2.HealthCheckResponse
+        await self._say(serving.SERVING if is_ready else serving.NOT_SERVING)
+
+    async def drain(self, seconds: float) -> None:
+        """Say NOT_SERVING, take no new calls, let the ones inside finish."""
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.grpc.stop(seconds)
+
+    async def _say(self, status: Any) -> None:
+        for name in ("", self._name):
+            await self._health.set(name, status)
+
+
+def _read(setting: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(setting, "not_found", f"{path} cannot be read") from error

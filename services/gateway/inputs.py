@@ -1,0 +1,145 @@
+"""Live values -> the model's inputs: the same arrays that `services/common/encode.py` makes of the impression later.
+
+That equality is what "trained as served" means (design D2) and is tested for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common import spec as specs
+from services.common.spec import Arrays, ModelSpec, columns_for
+from services.gateway import cross
+from services.gateway.candidates import Candidates, ItemRows, RowSlot, item_rows
+from services.gateway.schema import Schema
+from services.gateway.shopper import Recent, Shopper
+from services.gateway.table import ItemTable
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Served:
+    """The history as it goes into model and impression: newest first, at most the model's length."""
+
+    recent: Recent
+    tokens: NDArray[np.uint32]
+    """[length, MAX_TOKENS] content tokens; the first `counts` of each row are used."""
+    counts: Ints
+    content: Floats
+    rows: ItemRows
+
+
+NO_HISTORY = Recent((), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def history(table: ItemTable, shopper: Shopper, schema: Schema, length: int, row_slot: RowSlot) -> Served:
+    """The shopper's history with the content and rows of its items."""
+    recent = shopper.lists.get(schema.history, NO_HISTORY)
+    recent = Recent(recent.items[:length], recent.kinds[:length], recent.times[:length])
+    slots = table.slots(recent.items)
+    records = table.catalogue(slots)
+    return Served(
+        recent,
+        records["token"],
+        records["tokens"].astype(np.int64),
+        records["content"],
+        item_rows(table, row_slot, slots),
+    )
+
+
+def complete(candidates: Candidates, shopper: Shopper, schema: Schema, table: ItemTable, now_us: int) -> Floats:
+    """Fill user x category and cross features into the candidates' matrix; returns it, [n, item features]."""
+    features = candidates.features
+    start = 0
+    known = np.flatnonzero(candidates.category >= 0)
+    for view in schema.pair_views:
+        values = shopper.pair[:, start : start + len(view.fields)]
+        start += len(view.fields)
+        if len(values):
+            features[known[:, None], view.places] = values[candidates.category[known]]
+    if schema.cross.features:
+        scene = scene_of(candidates, shopper, table, now_us)
+        features[:, schema.cross.places] = cross.compute(schema.cross.features, scene)
+    return features
+
+
+def scene_of(candidates: Candidates, shopper: Shopper, table: ItemTable, now_us: int) -> cross.Scene:
+    """What the cross features look at."""
+    touched = {}
+    for path, recent in shopper.lists.items():
+        records = table.catalogue(table.slots(recent.items))
+        categories = records["categories"][:, 0].astype(np.int64)
+        touched[path] = cross.touch(recent, candidates.index, records["price"], categories)
+    return cross.Scene(
+        now_us=now_us,
+        prior_rank=candidates.wanted.prior_rank,
+        price=candidates.price,
+        category=candidates.records["categories"][:, 0].astype(np.int64),
+        published_us=candidates.records["published_us"],
+        touched=touched,
+    )
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """A model's spec against a schema: which column feeds which input."""
+
+    spec: ModelSpec
+    user: Ints
+    item: Ints
+
+    @staticmethod
+    def of(spec: ModelSpec, schema: Schema) -> "InputPlan":
+        """Raises nothing: what the schema lacks stays missing."""
+        return InputPlan(
+            spec, columns_for(spec.user_features, schema.user_ids), columns_for(spec.item_features, schema.item_ids)
+        )
+
+
+def assemble(
+    plan: InputPlan,
+    candidates: Candidates,
+    shopper: Shopper,
+    served: Served,
+    context: Sequence[int],
+    now_us: int,
+) -> Arrays:
+    """Inputs of one request, B = 1, candidates padded."""
+    spec, n = plan.spec, len(candidates)
+    arrays = specs.zeros(spec, 1, specs.padded(n))
+    _columns(arrays["user"][0], plan.user, shopper.user)
+    if shopper.row is not None and len(shopper.row) == spec.row_dim:
+        arrays["user_row"][0] = shopper.row
+        arrays["user_row_mask"][0] = 1
+    arrays["context"][0] = context
+    _history(arrays, served, now_us)
+    _columns(arrays["item"][0, :n], plan.item, candidates.features)
+    arrays["content"][0, :n] = candidates.records["content"]
+    arrays["row"][0, :n] = candidates.rows.values
+    arrays["row_mask"][0, :n, 0] = candidates.rows.mask
+    arrays["mask"][0, :n] = 1
+    return arrays
+
+
+def _columns(target: Floats, columns: Ints, values: Floats) -> None:
+    there = columns >= 0
+    if there.all():
+        target[...] = values[..., columns]
+    else:
+        target[..., there] = values[..., columns[there]]
+
+
+def _history(arrays: Mapping[str, NDArray[np.generic]], served: Served, now_us: int) -> None:
+    count = len(served.recent)
+    if not count:
+        return
+    arrays["history_content"][0, :count] = served.content
+    arrays["history_row"][0, :count] = served.rows.values
+    arrays["history_row_mask"][0, :count, 0] = served.rows.mask
+    arrays["history_kind"][0, :count] = served.recent.kinds
+    arrays["history_age"][0, :count] = np.log1p(np.maximum(0, now_us - served.recent.times) / 1e6)
+    arrays["history_mask"][0, :count] = 1

@@ -1,0 +1,139 @@
+"""Kafka's part of the gateway: what it sends, and the two compacted topics it follows."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from freshrank.v1.events_pb2 import Forget, Inbound
+from freshrank.v1.models_pb2 import CatalogueItem, Command, Route
+
+from services.common.clock import WallClock
+from services.common.errors import TemporaryError
+from services.common.ids import partition_of
+from services.common.kafka import Ack, Outbox, Tail
+from services.common.topics import COMMANDS, EVENTS, ITEM_UPDATES, ROUTES
+from services.gateway.table_writer import Origin, TableWriter, boot_id
+from services.gateway.track import Parcel
+
+logger = logging.getLogger(__name__)
+
+BATCH = 2_000
+RETRY_S = 1.0
+
+
+class Sender:
+    """Puts records where the contracts say; every send is acknowledged by all replicas."""
+
+    def __init__(self, outbox: Outbox, partitions: int, headers: Callable[[], Mapping[str, bytes]]) -> None:
+        self._outbox, self._partitions, self._headers = outbox, partitions, headers
+
+    def parcel(self, parcel: Parcel) -> "asyncio.Future[Ack]":
+        """Events of a Track call."""
+        return self._events(parcel.partition, parcel.key, parcel.inbound)
+
+    def impression(self, user: str, inbound: Inbound) -> "asyncio.Future[Ack]":
+        """An impression, on its user's partition."""
+        return self._events(partition_of(user, self._partitions), user, inbound)
+
+    def forget(self, user: str, before_us: int, received_us: int) -> "asyncio.Future[Ack]":
+        """The wish to be forgotten, on the user's partition."""
+        inbound = Inbound(forget=Forget(user_id=user, before_us=before_us), received_us=received_us)
+        return self._events(partition_of(user, self._partitions), user, inbound)
+
+    def item(self, item: str, entry: CatalogueItem | None) -> "asyncio.Future[Ack]":
+        """A catalogue entry; None deletes it."""
+        value = entry.SerializeToString() if entry is not None else None
+        return self._outbox.send(ITEM_UPDATES.name, value, key=f"c|{item}".encode(), headers=self._headers())
+
+    def command(self, command: Command) -> "asyncio.Future[Ack]":
+        """What a person asks of the publisher."""
+        key = command.command_id.encode()
+        return self._outbox.send(COMMANDS.name, command.SerializeToString(), key=key, headers=self._headers())
+
+    def close(self) -> int:
+        """Send what is queued; returns the number of records that could not be sent."""
+        return self._outbox.close()
+
+    def _events(self, partition: int, key: str, inbound: Inbound) -> "asyncio.Future[Ack]":
+        value = inbound.SerializeToString()
+        return self._outbox.send(EVENTS.name, value, partition=partition, key=key.encode(), headers=self._headers())
+
+
+class RouteTail:
+    """Follows the routes topic in a thread; `on_route` is called there with each new route."""
+
+    def __init__(self, bootstrap: str, on_route: Callable[[Route], None]) -> None:
+        self._bootstrap, self._on_route = bootstrap, on_route
+        self._stop = threading.Event()
+        self.positions: dict[int, int] = {}
+        self._thread = threading.Thread(target=self._run, name="routes", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the route that holds now comes first, an empty one when there is none."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop and wait for the thread."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except TemporaryError as error:
+                logger.warning("routes cannot be read: %s", error)
+                self._stop.wait(RETRY_S)
+
+    def _follow(self) -> None:
+        tail = Tail(self._bootstrap, ROUTES.name)
+        try:
+            ends, newest, known = tail.ends(), Route(), False
+            while not self._stop.is_set():
+                values = [value for _, _, _, _, value in tail.poll(100, 0.05) if value]
+                if values:
+                    newest = Route.FromString(values[-1])
+                if (values or not known) and all(tail.positions[p] >= end for p, end in ends.items()):
+                    self._on_route(newest)
+                    known = True
+                self.positions = dict(tail.positions)
+        finally:
+            tail.close()
+
+
+def write_table(bootstrap: str, folder: Path, stop: threading.Event) -> None:
+    """Body of the writer process: keep the item table of a folder at the end of item_updates until told to stop."""
+    clock = WallClock()
+    writer = TableWriter(folder, origin(bootstrap))
+    while not stop.is_set():
+        try:
+            _tail_into(writer, Tail(bootstrap, ITEM_UPDATES.name, writer.positions), clock, stop)
+        except TemporaryError as error:
+            logger.warning("item updates cannot be read: %s", error)
+            stop.wait(RETRY_S)
+
+
+def _tail_into(writer: TableWriter, tail: Tail, clock: WallClock, stop: threading.Event) -> None:
+    try:
+        ends, caught_up = tail.ends(), False
+        while not stop.is_set():
+            records = tail.poll(BATCH, 0.02)
+            if records:
+                writer.apply([(key, value) for _, _, _, key, value in records if key is not None])
+            writer.applied(tail.positions)
+            caught_up = caught_up or all(tail.positions[p] >= end for p, end in ends.items())
+            writer.alive(clock.now_us(), caught_up)
+    finally:
+        tail.close()
+
+
+def origin(bootstrap: str) -> Origin:
+    """Identity of the cluster's log. Raises TemporaryError when the cluster cannot be asked."""
+    try:
+        cluster = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).cluster_id
+    except Exception as error:
+        raise TemporaryError(f"Kafka cannot be asked: {error}") from error
+    return Origin(f"{cluster}/{ITEM_UPDATES.name}", boot_id())

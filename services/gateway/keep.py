@@ -1,0 +1,165 @@
+"""Keeps the state that requests read current: plan, route, releases, catalogue, signs of lost data."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from freshrank.v1.models_pb2 import Route
+
+from services.common.errors import FreshrankError
+from services.common.plans import CrossFeature, Plan
+from services.gateway import catalogue, cross, retrieve
+from services.gateway.candidates import RowSlot
+from services.gateway.meters import Meters
+from services.gateway.pipeline import State
+from services.gateway.releases import Release, World, load_release, world_of
+from services.gateway.schema import Schema
+from services.gateway.table import HEARTBEAT, ItemTable
+
+logger = logging.getLogger(__name__)
+
+EPOCHS_S = 1.0
+
+
+class PlanReader(Protocol):
+    """Where the feature repository's plan is read."""
+
+    def load(self) -> Plan:
+        """The plan as of now."""
+        ...
+
+
+class EpochReader(Protocol):
+    """Where the epochs of views are read."""
+
+    async def read(self, views: Sequence[str]) -> dict[str, int | None]:
+        """Epoch of each view, None where there is none."""
+        ...
+
+
+class Keeper:
+    """Owns the State; every change replaces a whole value."""
+
+    def __init__(self, state: State, store: Path, meters: Meters, past_crosses: dict[int, CrossFeature]) -> None:
+        self.state = state
+        self._store, self._meters = store, meters
+        self._crosses = past_crosses
+        self._plan: Plan | None = None
+        self._route: Route | None = None
+        self._releases: dict[str, Release] = {}
+        self._changing = asyncio.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Plan and route are known, and the catalogue has been seen."""
+        return self._plan is not None and self._route is not None and self.state.picture is not None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan in force."""
+        return self._plan
+
+    async def planned(self, plan: Plan) -> None:
+        """A new plan. Raises InvalidInput when it holds a cross feature this gateway cannot compute: the old stays."""
+        cross.check(plan.crosses)
+        self._crosses.update({feature.id: feature for feature in plan.crosses})
+        async with self._changing:
+            self._plan = plan
+            await self._change()
+
+    async def routed(self, route: Route) -> None:
+        """A new route; its releases are read before it takes effect."""
+        async with self._changing:
+            self._route = route
+            for name in (route.champion, route.previous):
+                if name and name not in self._releases:
+                    await self._load(name)
+            await self._change()
+
+    async def _load(self, name: str) -> None:
+        try:
+            self._releases[name] = await asyncio.to_thread(load_release, self._store, name)
+        except FreshrankError as error:
+            self._meters.faults.labels("releases", type(error).__name__).inc()
+            logger.error("release cannot be read", extra={"release": name, "error": str(error)})
+
+    async def _change(self) -> None:
+        if self._plan is None or self._route is None:
+            return
+        named = {self._route.champion, self._route.previous}
+        self._releases = {name: release for name, release in self._releases.items() if name in named}
+        self.state.world = await asyncio.to_thread(
+            world_of, self._plan, self._route, dict(self._releases), dict(self._crosses)
+        )
+
+    def paint(self, table: ItemTable) -> None:
+        """Renew the picture of the catalogue; called in a thread with a reader of its own."""
+        world, plan = self.state.world, self._plan
+        serving = world.champion
+        table.refresh()
+        self.state.picture = catalogue.paint(
+            table,
+            self.state.picture,
+            serving.release.name if serving else "",
+            serving.release.matrices if serving else {},
+            serving.rows if serving else RowSlot(),
+            retrieve.popularity(plan) if plan else retrieve.Popularity(None, None),
+        )
+
+    def measure(self, table: ItemTable, now_us: int) -> float:
+        """Seconds since the table's writer was last alive."""
+        age_s = max(0.0, (now_us - int(table.header[HEARTBEAT])) / 1e6)
+        self._meters.table_age.set(age_s)
+        self._meters.items.set(table.count)
+        return age_s
+
+
+def watched_views(world: World) -> list[str]:
+    """Views whose loss of data must be noticed: those that the next request will read."""
+    schema: Schema = world.schema
+    rows = world.champion.rows.name if world.champion else ""
+    views = [view.view for view in (*schema.user_views, *schema.pair_views, *schema.item_views)]
+    return [*dict.fromkeys(views), *([f"user_row_{rows}", f"item_row_{rows}"] if rows else [])]
+
+
+async def watch_plan(keeper: Keeper, reader: PlanReader, seconds: float) -> None:
+    """Read the registry again and again; a plan that cannot be used leaves the old one in force."""
+    while True:
+        try:
+            plan = await asyncio.to_thread(reader.load)
+            if keeper.plan is None or plan.version != keeper.plan.version:
+                await keeper.planned(plan)
+        except FreshrankError as error:
+            logger.warning("the feature repository's plan cannot be used", extra={"error": str(error)})
+        await asyncio.sleep(seconds if keeper.plan is not None else 0.5)
+
+
+async def watch_table(
+    keeper: Keeper, table: ItemTable, now_us: Callable[[], int], seconds: float, lag_s: float
+) -> None:
+    """Renew the catalogue's picture; note when the table's writer is silent."""
+    while True:
+        try:
+            await asyncio.to_thread(keeper.paint, table)
+        except FreshrankError as error:
+            logger.warning("the catalogue cannot be read", extra={"error": str(error)})
+        keeper.state.lagging = replace(keeper.state.lagging, table=keeper.measure(table, now_us()) > lag_s)
+        await asyncio.sleep(seconds)
+
+
+async def watch_epochs(keeper: Keeper, epochs: EpochReader) -> None:
+    """Note when a view has no epoch: the store lost its data, and it is being pushed again."""
+    while True:
+        views = watched_views(keeper.state.world)
+        try:
+            found = await epochs.read(views)
+            lost = sorted(view for view, epoch in found.items() if epoch is None)
+            if lost and not keeper.state.lagging.store:
+                logger.warning("views have no epoch: their data is lost or was never written", extra={"views": lost})
+            keeper.state.lagging = replace(keeper.state.lagging, store=bool(lost))
+        except FreshrankError:  # a request that reads now steps down by itself
+            pass
+        await asyncio.sleep(EPOCHS_S)

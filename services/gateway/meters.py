@@ -1,0 +1,56 @@
+"""What the gateway measures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from freshrank.v1.events_pb2 import Degradation
+
+from services.common.metrics import FRESHNESS_BUCKETS, LATENCY_BUCKETS, Metrics
+from services.gateway.calls import Ages
+from services.gateway.candidates import Candidates
+from services.gateway.ladder import Rung
+
+
+class Meters:
+    """The gateway's metrics; no label ever holds a user or an item."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.registry = metrics.registry
+        self.requests = metrics.counter("requests_total", "calls answered", ("method", "code"))
+        self.seconds = metrics.histogram("request_seconds", "time of a call", ("method",), LATENCY_BUCKETS)
+        self._stages = metrics.histogram("stage_seconds", "time of a stage", ("stage",), LATENCY_BUCKETS)
+        self.degraded = metrics.counter("degradations_total", "answers by rung of the ladder", ("rung",))
+        self.faults = metrics.counter("part_failures_total", "failures of parts, by part and error", ("part", "error"))
+        self._ages = metrics.histogram(
+            "age_seconds", "age of what an answer was computed from, at the reader", ("what",), FRESHNESS_BUCKETS
+        )
+        self.impressions = metrics.counter("impressions_total", "impressions by what became of them", ("outcome",))
+        self.events = metrics.counter("events_total", "events tracked, by outcome", ("outcome",))
+        self.items = metrics.gauge("table_items", "items in the item table")
+        self.table_age = metrics.gauge("table_age_seconds", "since the table's writer was last alive")
+        self.missing = metrics.counter("candidates_missing_total", "candidates the item table did not hold")
+        self.candidates = metrics.counter("candidates_total", "candidates ranked")
+        self.with_row = metrics.counter("candidates_with_row_total", "candidates that had an embedding row")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of a request."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self._stages.labels(name).observe(perf_counter() - start)
+
+    def count(self, candidates: Candidates, rung: Rung) -> None:
+        """Count an answer's candidates and its rung."""
+        self.degraded.labels(Degradation.Name(rung).removeprefix("DEGRADATION_").lower()).inc()
+        self.candidates.inc(len(candidates))
+        self.with_row.inc(int(candidates.rows.mask.sum()))
+        self.missing.inc(int((candidates.slots < 0).sum()))
+
+    def ages(self, ages: Ages) -> None:
+        """Record the ages of an answer; what is not there is not counted."""
+        for what, ms in vars(ages).items():
+            if ms >= 0:
+                self._ages.labels(what.removesuffix("_ms")).observe(ms / 1e3)

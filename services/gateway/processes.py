@@ -1,0 +1,58 @@
+"""The gateway's child processes: the item table's writer and further workers, which never outlive their parent."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from services.common.errors import TemporaryError
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """`python -m services.gateway <role>`, started again when it ends."""
+
+    def __init__(self, role: Sequence[str]) -> None:
+        self.role = tuple(role)
+        self._process = self._start()
+
+    def ended(self) -> bool:
+        """True when it ended by itself; then it has been started again."""
+        code = self._process.poll()
+        if code is None:
+            return False
+        logger.error("a child process ended", extra={"role": " ".join(self.role), "code": code})
+        self._process = self._start()
+        return True
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def stop(self, seconds: float) -> None:
+        """SIGTERM, then SIGKILL."""
+        self._process.terminate()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "services.gateway", *self.role, str(os.getpid())]
+        return subprocess.Popen(command)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process with its parent. Raises TemporaryError when the parent is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise TemporaryError("the parent process has ended")

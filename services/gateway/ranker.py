@@ -1,0 +1,277 @@
+"""Rank, Recommend and Similar: the protocol-free core of the service."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.errors import NotFound, Overloaded
+from services.common.tokens import Tokens
+from services.gateway import catalogue, ladder, rank, rerank, retrieve
+from services.gateway import filter as filters
+from services.gateway.calls import Answer, Caller, RankCall, RecommendCall, SimilarCall
+from services.gateway.candidates import RowSlot, Wanted, gather
+from services.gateway.catalogue import Picture
+from services.gateway.feast import Ask
+from services.gateway.impressions import AsServed
+from services.gateway.inputs import NO_HISTORY
+from services.gateway.ladder import Budget
+from services.gateway.pages import Pages, Rest
+from services.gateway.pipeline import Evaluation, Pipeline
+from services.gateway.retrieve import Covisits, Quotas
+from services.gateway.shopper import Recent, Shopper
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+PURCHASE = 4
+"""EventKind of a purchase: what was bought is not recommended again."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How answers are put together."""
+
+    candidates: int = 128
+    """Most candidates scored for Recommend: one of the paddings."""
+    explore: float = 0.03
+    """Share of positions of Recommend given to exploration."""
+    explore_rank: float = 0.0
+    """The same for Rank, where the caller's candidates are all shown: off unless asked for."""
+    unshown: int = 8
+    """Candidates not shown that are logged per impression of Recommend."""
+    category_cap: int = 3
+    """Most results of one category among `category_window` in a row; 0 = no limit."""
+    category_window: int = 6
+    quotas: Quotas = Quotas()
+
+
+class Ranker:
+    """Answers calls; `emit` takes what was served and must not wait."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        tokens: Tokens,
+        emit: Callable[[AsServed], None],
+        policy: Policy = Policy(),
+        covisits: Covisits | None = None,
+    ) -> None:
+        self._pipeline, self._tokens, self._emit, self._policy = pipeline, tokens, emit, policy
+        self._pages = Pages(tokens)
+        self._covisits = covisits or Covisits()
+
+    async def rank(self, call: RankCall, budget: Budget) -> Answer:
+        """The caller's candidates in order."""
+        found = await self._pipeline.evaluate(call.caller, call.wanted, call.now_us, budget)
+        count, seed = len(call.wanted.ids), _seed(found.impression_id)
+        shown = rerank.explore(found.scored.order, count, self._policy.explore_rank, seed)
+        missing = [call.wanted.ids[i] for i in np.flatnonzero(found.candidates.records["live"] == 0).tolist()]
+        served = _as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=False)
+        return self._answer(served, found, missing=missing)
+
+    async def recommend(self, call: RecommendCall, budget: Budget) -> Answer:
+        """Items from the catalogue, or the next page of an earlier answer."""
+        if call.page_token:
+            return await self._next_page(call, budget)
+        found, reasons = await self._recommended(call, budget)
+        order = self._varied(found)
+        shown = rerank.explore(order, call.size, self._policy.explore, _seed(found.impression_id))
+        sample = rerank.unshown(order, shown.order, self._policy.unshown, _seed(found.impression_id))
+        served = _as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=True, unshown=sample)
+        ids = found.candidates.wanted.ids
+        left = [ids[place] for place in order[~np.isin(order, shown.order)].tolist()]
+        rest = Rest(left, 1, len(shown.order), call.size, call.placement, call.now_us // 1_000_000)
+        next_page = self._pages.write(rest, call.caller.user)
+        why = [[reasons[place]] for place in shown.order.tolist()]
+        return self._answer(served, found, reasons=why, next_page=next_page)
+
+    async def similar(self, call: SimilarCall, budget: Budget) -> Answer:
+        """Items like one item, by content and, with a release, by what its rows have learned.
+
+        Raises NotFound for an item that is not in the catalogue, Overloaded while the catalogue is being read.
+        """
+        picture = self._picture()
+        slot = int(self._pipeline.table.slots([call.item])[0])
+        if slot < 0 or slot >= picture.count or not picture.records["live"][slot]:
+            raise NotFound(f"there is no item {call.item!r}")
+        vectors = picture.vectors if picture.vectors is not None else picture.records["content"]
+        keep = filters.without(picture.available, np.array([slot]))
+        caller = call.caller
+        world = self._pipeline.state.world
+        shopper, rung = await self._shopper(caller, call.now_us, budget) if caller else (None, ladder.NONE)
+        if shopper is not None:
+            keep = filters.without(keep, self._pipeline.table.slots(_recent(shopper, world.schema.history).items))
+        nearness = _cosine(vectors, slot)
+        slots = retrieve.top(np.where(keep, nearness, np.nan), call.size)
+        ids = self._pipeline.table.ids(slots)
+        reasons = [[f"similar to {call.item}"]] * len(ids)
+        if caller is None or shopper is None:
+            return Answer(ids, nearness[slots].astype(np.float32), reasons=reasons, frozen=world.frozen, rung=rung)
+        found = await self._pipeline.evaluate(caller, Wanted.of(ids), call.now_us, budget)
+        shown = rerank.Shown(np.arange(len(ids)), None, None)
+        served = _as_served(found, caller, "similar", call.now_us, shown, closed_loop=True, score=nearness[slots])
+        return self._answer(served, found, reasons=reasons)
+
+    async def _recommended(self, call: RecommendCall, budget: Budget) -> tuple[Evaluation, list[str]]:
+        pipeline, picture, caller = self._pipeline, self._picture(), call.caller
+        world = pipeline.state.world
+        shopper, rung = await self._shopper(caller, call.now_us, budget)
+        with pipeline.meters.stage("retrieve"):
+            slots, reasons = self._candidates(call, picture, shopper)
+            wanted = Wanted.of(pipeline.table.ids(slots))
+        serving = next(iter(world.servings(caller.user)), None)
+        rows = serving.rows if serving else RowSlot()
+        with pipeline.meters.stage("items"):
+            candidates = gather(pipeline.table, world.schema, wanted, rows)
+        ask = Ask(caller.user, caller.session, candidates.categories, (), rows, call.now_us)
+        if rung == ladder.NONE:
+            shopper, rung = await pipeline.read_pairs(world.schema, ask, shopper, budget)
+        else:
+            pairs = np.full((len(candidates.categories), world.schema.pairs), np.nan, np.float32)
+            shopper = replace(shopper, pair=pairs)
+        found = await pipeline.score(world, caller, candidates, shopper, rung, call.now_us, budget)
+        return found, reasons
+
+    async def _shopper(self, caller: Caller, now_us: int, budget: Budget) -> tuple[Shopper, ladder.Rung]:
+        world = self._pipeline.state.world
+        serving = next(iter(world.servings(caller.user)), None)
+        rows = serving.rows if serving else RowSlot()
+        return await self._pipeline.read(world.schema, Ask(caller.user, caller.session, (), (), rows, now_us), budget)
+
+    def _candidates(self, call: RecommendCall, picture: Picture, shopper: Shopper) -> tuple[Ints, list[str]]:
+        table = self._pipeline.table
+        recent = _recent(shopper, self._pipeline.state.world.schema.history)
+        touched = table.slots(recent.items)
+        bought = touched[recent.kinds == PURCHASE]
+        keep = filters.without(picture.available, np.concatenate([bought, table.slots(call.exclude)]))
+        if call.categories:
+            codes = [table.category_codes.get(name, -1) for name in call.categories]
+            keep &= filters.in_categories(picture.records, codes)
+        covisited = table.slots(self._covisits.next_to(list(recent.items[:10]), self._policy.quotas.covisited))
+        vector = self._vector(picture, shopper, touched)
+        found = catalogue.sources(picture, keep, vector, touched, covisited, self._policy.quotas)
+        return retrieve.merge(found, self._policy.candidates)
+
+    def _vector(self, picture: Picture, shopper: Shopper, touched: Ints) -> Floats | None:
+        champion = self._pipeline.state.world.champion
+        if picture.vectors is None or champion is None or champion.release.name != picture.release:
+            return None
+        known = touched[(touched >= 0) & (touched < picture.count)]
+        return retrieve.user_vector(shopper.row, picture.vectors[known], champion.release.matrices)
+
+    def _varied(self, found: Evaluation) -> Ints:
+        """The order of what may still be shown, varied: stock may have changed since the catalogue's last picture."""
+        order = found.scored.order
+        order = order[filters.available(found.candidates.records)[order]]
+        return rerank.vary(order, found.candidates.category, self._policy.category_cap, self._policy.category_window)
+
+    async def _next_page(self, call: RecommendCall, budget: Budget) -> Answer:
+        rest = self._pages.read(call.page_token, call.caller.user, call.now_us)
+        table = self._pipeline.table
+        keep = filters.available(table.catalogue(table.slots(rest.ids)))
+        ids = [item for item, kept in zip(rest.ids, keep.tolist(), strict=True) if kept and item not in call.exclude]
+        page, left = ids[: rest.size], ids[rest.size :]
+        found = await self._pipeline.evaluate(call.caller, Wanted.of(page), call.now_us, budget)
+        shown = rerank.Shown(np.arange(len(page)), None, None)
+        served = _as_served(
+            found, call.caller, rest.placement, call.now_us, shown, True, page=rest.page, first=rest.position
+        )
+        following = Rest(left, rest.page + 1, rest.position + len(page), rest.size, rest.placement, rest.issued_s)
+        return self._answer(served, found, next_page=self._pages.write(following, call.caller.user))
+
+    def _picture(self) -> Picture:
+        picture = self._pipeline.state.picture
+        if picture is None:
+            raise Overloaded("the catalogue is being read, try again")
+        return picture
+
+    def _answer(
+        self,
+        served: AsServed,
+        found: Evaluation,
+        reasons: Sequence[Sequence[str]] = (),
+        missing: Sequence[str] = (),
+        next_page: str = "",
+    ) -> Answer:
+        """The answer to a call; what was served goes on its way."""
+        ids, order = found.candidates.wanted.ids, served.order
+        release = found.serving.release if found.serving else None
+        ages = rank.ages(found.candidates, found.shopper, release.learned_up_to_us if release else 0, served.time_us)
+        self._pipeline.meters.ages(ages)
+        self._pipeline.meters.count(found.candidates, found.rung)
+        if len(order):
+            self._emit(served)
+        objectives = found.scored.objectives
+        return Answer(
+            ids=[ids[place] for place in order.tolist()],
+            scores=served.score[order],
+            heads=found.scored.heads,
+            objectives=objectives[order] if objectives is not None else np.zeros((len(order), 0), np.float32),
+            reasons=reasons,
+            token=self._tokens.issue(served.impression_id, served.user, served.time_us) if len(order) else "",
+            next_page=next_page,
+            release=served.release,
+            arm=served.arm,
+            rung=found.rung,
+            ages=ages,
+            frozen=found.world.frozen,
+            missing=missing,
+            request_id=served.impression_id,
+        )
+
+
+def _as_served(
+    found: Evaluation,
+    caller: Caller,
+    placement: str,
+    now_us: int,
+    shown: rerank.Shown,
+    closed_loop: bool,
+    unshown: Sequence[int] = (),
+    page: int = 0,
+    first: int = 0,
+    score: Floats | None = None,
+) -> AsServed:
+    return AsServed(
+        impression_id=found.impression_id,
+        user=caller.user,
+        session=caller.session,
+        context=caller.context,
+        placement=placement,
+        time_us=now_us,
+        release=found.serving.release.name if found.serving else "",
+        arm=found.world.route.arm,
+        slot=found.rows.name,
+        epoch=found.rows.epoch,
+        degradation=found.rung,
+        closed_loop=closed_loop,
+        page=page,
+        schema=found.world.schema,
+        shopper=found.shopper,
+        served=found.served,
+        candidates=found.candidates,
+        score=found.scored.score if score is None else score.astype(np.float32),
+        order=shown.order,
+        first_position=first,
+        propensity=shown.propensity,
+        explored=shown.explored,
+        unshown=unshown,
+    )
+
+
+def _recent(shopper: Shopper, history: str) -> Recent:
+    return shopper.lists.get(history, NO_HISTORY)
+
+
+def _cosine(vectors: Floats, slot: int) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=1)
+    near: Floats = vectors @ vectors[slot] / np.maximum(lengths * lengths[slot], 1e-12)
+    return near
+
+
+def _seed(impression_id: str) -> int:
+    """Repeatable per answer."""
+    return zlib.crc32(impression_id.encode())

@@ -1,0 +1,119 @@
+"""Releases as the gateway serves them: manifest and retrieval matrices from the model store, and the current route."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from freshrank.v1.models_pb2 import Route
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from services.common.errors import CorruptState, NotFound
+from services.common.ids import share_of
+from services.common.plans import CrossFeature, Plan
+from services.common.spec import ModelSpec
+from services.gateway import schema as schemas
+from services.gateway.candidates import RowSlot
+from services.gateway.inputs import InputPlan
+from services.gateway.schema import Schema
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One immutable release."""
+
+    name: str
+    spec: ModelSpec
+    objective: Mapping[str, float]
+    """Weight of each head in the final score."""
+    learned_up_to_us: int
+    matrices: Mapping[str, Floats]
+    """Of retrieval.safetensors: content, row, user_row."""
+
+    @property
+    def weights(self) -> Floats:
+        """Weight per head, [heads]; a release without an objective is ordered by its first head."""
+        weights = np.array([self.objective.get(head, 0.0) for head in self.spec.heads], np.float32)
+        if not weights.any():
+            weights[0] = 1
+        return weights
+
+
+def load_release(store: Path, name: str) -> Release:
+    """Read `releases/<name>/` of the store. Raises NotFound, or CorruptState when the manifest is not one."""
+    folder = store / "releases" / name
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no release {name}") from error
+    except ValueError as error:
+        raise CorruptState(f"manifest of {name}: {error}") from error
+    path = folder / "retrieval.safetensors"
+    try:
+        return Release(
+            name=name,
+            spec=ModelSpec.from_json(manifest["spec"]),
+            objective=manifest.get("objective") or {},
+            learned_up_to_us=int(manifest.get("learned_up_to_us", 0)),
+            matrices=load_file(path) if path.is_file() else {},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptState(f"manifest of {name}: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A release with the rows it is served with, against the schema in force."""
+
+    release: Release
+    rows: RowSlot
+    inputs: InputPlan
+
+
+@dataclass(frozen=True)
+class World:
+    """What one request is answered with; replaced as a whole when plan or route change."""
+
+    schema: Schema
+    route: Route = field(default_factory=Route)
+    champion: Serving | None = None
+    previous: Serving | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Learning or releases are frozen."""
+        return bool(self.route.freeze.learning or self.route.freeze.releases)
+
+    def servings(self, user: str) -> list[Serving]:
+        """Releases to try for this user, in order: the watch keeps a sticky share on the previous one."""
+        both = [self.champion, self.previous]
+        if self.previous is not None and share_of(user, "watch") < self.route.watch_share:
+            both.reverse()
+        return [serving for serving in both if serving is not None]
+
+
+def world_of(
+    plan: Plan, route: Route, releases: Mapping[str, Release], crosses: Mapping[int, CrossFeature] | None = None
+) -> World:
+    """Put plan, route and loaded releases together; a routed release that is not among them is left out.
+
+    `crosses`: cross features of earlier plans, which a release may still name.
+    """
+    routed = [releases[name] for name in (route.champion, route.previous) if name in releases]
+    schema = schemas.build(plan, [release.spec for release in routed], crosses)
+    return World(
+        schema=schema,
+        route=route,
+        champion=_serving(releases.get(route.champion), route.slot, route.epoch, schema),
+        previous=_serving(releases.get(route.previous), route.previous_slot, route.previous_epoch, schema),
+    )
+
+
+def _serving(release: Release | None, slot: str, epoch: int, schema: Schema) -> Serving | None:
+    if release is None:
+        return None
+    return Serving(release, RowSlot(slot, release.spec.row_dim, epoch), InputPlan.of(release.spec, schema))

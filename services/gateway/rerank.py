@@ -1,0 +1,95 @@
+"""The order of an answer: weighted objectives, variety of categories, exploration with known probabilities."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+def objective(scores: Floats, weights: Floats) -> Floats:
+    """One score per candidate [n] from the probabilities per head [n, heads]."""
+    total: Floats = scores @ weights
+    return total
+
+
+def by_score(score: Floats, prior_rank: Ints) -> Ints:
+    """Places by score, highest first; equal scores keep the caller's order, then the given one.
+
+    >>> by_score(np.array([.5, .9, .5], np.float32), np.array([2, 3, 1]))
+    array([1, 2, 0])
+    """
+    last = np.where(prior_rank > 0, prior_rank, np.iinfo(np.int64).max)
+    return np.lexsort((np.arange(len(score)), last, -score.astype(np.float64)))
+
+
+def callers_order(prior_rank: Ints) -> Ints:
+    """The caller's own order; candidates without a place come last, as given."""
+    last = np.where(prior_rank > 0, prior_rank, np.iinfo(np.int64).max)
+    return np.lexsort((np.arange(len(prior_rank)), last))
+
+
+def vary(order: Ints, category: Ints, most: int, window: int) -> Ints:
+    """At most `most` of one category among any `window` results in a row, where others are left; the rest keeps order.
+
+    `category`: code per place, -1 = none (never capped); `most` 0 = off.
+
+    >>> vary(np.array([0, 1, 2, 3]), np.array([7, 7, 7, 8]), 2, 3)
+    array([0, 1, 3, 2])
+    """
+    if not most or not len(order):
+        return order
+    out: list[int] = []
+    waiting = order.tolist()
+    codes = category.tolist()
+    while waiting:
+        near = [codes[place] for place in out[-(window - 1) :]] if window > 1 else []
+        pick = next((i for i, p in enumerate(waiting) if codes[p] < 0 or near.count(codes[p]) < most), 0)
+        out.append(waiting.pop(pick))
+    return np.array(out, np.int64)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an answer shows and how likely that was."""
+
+    order: Ints
+    propensity: Floats | None
+    """[shown] probability of the item at its position under the policy; None: the order was deterministic."""
+    explored: NDArray[np.bool_] | None
+
+
+def explore(order: Ints, shown: int, share: float, seed: int) -> Shown:
+    """Show the first ones, but with probability `share` per position a uniformly drawn one of those left over.
+
+    The pool of position k is every candidate not among the first `shown` and not drawn before; so the probability of
+    a drawn item is share / pool, and of an item on its own position 1 - share.
+    """
+    shown = min(shown, len(order))
+    pool = order[shown:].tolist()
+    if share <= 0 or not pool:
+        return Shown(order[:shown], None, None)
+    random = np.random.default_rng(seed)
+    out = order[:shown].copy()
+    propensity = np.full(shown, 1 - share, np.float32)
+    explored = np.zeros(shown, np.bool_)
+    for position, drawn in enumerate((random.random(shown) < share).tolist()):
+        if not pool:
+            propensity[position] = 1
+        elif drawn:
+            propensity[position] = share / len(pool)
+            out[position] = pool.pop(int(random.integers(len(pool))))
+            explored[position] = True
+    return Shown(out, propensity, explored)
+
+
+def unshown(order: Ints, shown: Ints, count: int, seed: int) -> list[int]:
+    """A sample of candidates that were scored and not shown, for the negatives of the loss."""
+    rest = np.setdiff1d(order, shown)
+    if not len(rest) or not count:
+        return []
+    random = np.random.default_rng(seed)
+    sample: list[int] = random.choice(rest, min(count, len(rest)), replace=False).tolist()
+    return sample

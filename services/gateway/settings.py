@@ -1,0 +1,50 @@
+"""Settings of the gateway; variables FRESHRANK_GATEWAY_<FIELD>."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Everything that can be set, with its unit and the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix="FRESHRANK_GATEWAY_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address the gRPC servers bind; the pod's own in a cluster")
+    port: int = Field(50051, ge=0, le=65535, description="shop's port; 0 takes a free one")
+    admin_port: int = Field(50052, ge=0, le=65535, description="operator's port; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that answer; they share the item table and the port")
+    triton: str = Field("127.0.0.1:8001", description="Triton's gRPC address; dns:///name:port spreads over replicas")
+    clock: Literal["wall", "request"] = Field(
+        "wall", description="request: replays bring their own time with each call"
+    )
+    table_dir: Path | None = Field(None, description="folder of the item table; None = <store>/table, fast local disk")
+    token_keys: str = Field(
+        "",
+        description="<id>:<hex>,...: the first signs attribution tokens, all check; as the joiner's; required",
+    )
+    deadline_ms: int = Field(150, ge=5, le=10_000, description="answering time of calls that bring no deadline")
+    write_deadline_ms: int = Field(5_000, ge=5, le=60_000, description="the same for calls that wait for Kafka")
+    longest_deadline_ms: int = Field(2_000, ge=5, le=60_000, description="a longer deadline is not used up")
+    concurrency: int = Field(64, ge=1, description="calls answered at once per worker; more are refused at once")
+    user_rate: float = Field(0.0, ge=0, description="ranking calls per second and user; 0 = no limit")
+    user_burst: float = Field(20.0, ge=1, description="calls a user may make at once")
+    explore: float = Field(0.03, ge=0, le=0.5, description="share of Recommend's positions given to exploration")
+    explore_rank: float = Field(0.0, ge=0, le=0.5, description="the same for Rank, which shows all candidates")
+    candidates: int = Field(128, ge=10, le=1024, description="most candidates scored for Recommend")
+    category_cap: int = Field(3, ge=0, description="results of one category among six in a row; 0 = no limit")
+    unshown: int = Field(8, ge=0, le=64, description="candidates not shown, logged per impression of Recommend")
+    plan_seconds: float = Field(10.0, gt=0, description="how often the feature repository's registry is read")
+    picture_seconds: float = Field(1.0, gt=0, description="how often candidates' vectors and popularity are renewed")
+    table_lag_seconds: float = Field(30.0, gt=0, description="a table whose writer is silent for longer is stale")
+    recent_answers: int = Field(500, ge=0, description="answers kept for Explain, about 70 KB each")
+    drain_seconds: float = Field(10.0, ge=0, description="time for calls in flight after SIGTERM")
+    reflection: bool = Field(True, description="lets grpcurl list the services")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; None = plain text")
+    tls_key: Path | None = Field(None, description="PEM private key of tls_cert")
+    tls_client_ca: Path | None = Field(None, description="PEM; when set, clients must present a certificate (mTLS)")
+    admin_token: str = Field("", description="bearer token of the admin port; empty = none is asked for")

@@ -1,0 +1,111 @@
+"""Scores from Triton: one gRPC call per request, with the bytes of the arrays put straight behind a ready head.
+
+A protobuf message may be a concatenation of parts, so what never changes for a release and a padding (names, types,
+shapes) is serialized once, and a request is that head plus the raw contents.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from services.common.errors import DeadlineExceeded, TemporaryError
+from services.common.spec import OUTPUT, Arrays
+from services.gateway.breaker import Breaker
+
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_DATATYPES = {"float32": "FP32", "int64": "INT64"}
+_RAW_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2])
+_HEADS = 256
+"""Heads remembered: releases x paddings."""
+
+
+class ScorerUnavailable(TemporaryError):
+    """Raised when Triton, or the model, cannot be used now."""
+
+
+class TritonScorer:
+    """Asks one Triton address (or a load-balanced name) for scores; for one event loop."""
+
+    def __init__(self, url: str, breaker: Breaker | None = None) -> None:
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.lb_policy_name", "round_robin"),
+            ("grpc.enable_retries", 0),
+        ]
+        self._channel = grpc.aio.insecure_channel(url, options=options)
+        self._infer = self._channel.unary_unary(_INFER, None, service_pb2.ModelInferResponse.FromString)
+        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._breaker = breaker or Breaker()
+
+    async def score(self, release: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
+        """Probabilities [B, N, heads] of a loaded release.
+
+        Raises DeadlineExceeded after the timeout, ScorerUnavailable when the release is not loaded, Triton fails, or
+        has failed so often that it is left alone for a moment.
+        """
+        loop = asyncio.get_running_loop()
+        if not self._breaker.allows(loop.time()):
+            raise ScorerUnavailable("Triton fails and is left alone for a moment")
+        try:
+            answer = await self._infer(self._request(release, arrays), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error, loop.time()) from error
+        self._breaker.worked()
+        return _scores(answer)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    def _request(self, release: str, arrays: Arrays) -> bytes:
+        shapes = (arrays["user"].shape[0], *arrays["item"].shape)
+        head = self._heads.get((release, shapes))
+        if head is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            head = self._heads[release, shapes] = _head(release, arrays)
+        parts = [head]
+        for array in arrays.values():
+            parts += (_RAW_TAG, _varint(array.nbytes), array.tobytes())
+        return b"".join(parts)
+
+    def _failure(self, error: grpc.aio.AioRpcError, now: float) -> TemporaryError:
+        code = error.code()
+        if code is grpc.StatusCode.NOT_FOUND:  # the release is gone, Triton is well
+            return ScorerUnavailable(f"the release is not loaded: {error.details()}")
+        self._breaker.failed(now)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded("Triton did not answer in time")
+        return ScorerUnavailable(f"{code.name}: {error.details()}")
+
+
+def _head(release: str, arrays: Arrays) -> bytes:
+    request: Any = service_pb2.ModelInferRequest(model_name=release)
+    for name, array in arrays.items():
+        request.inputs.add(name=name, datatype=_DATATYPES[str(array.dtype)], shape=array.shape)
+    request.outputs.add(name=OUTPUT)
+    head: bytes = request.SerializeToString()
+    return head
+
+
+def _scores(answer: Any) -> NDArray[np.float32]:
+    shape: Sequence[int] = answer.outputs[0].shape
+    scores = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(shape)
+    if not np.isfinite(scores).all():
+        raise ScorerUnavailable("the model's scores are not finite")
+    return scores
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
