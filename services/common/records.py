@@ -150,7 +150,7 @@ def decode(value: bytes) -> pa.RecordBatch:
         raise CorruptState("not a columnar message of this version")
     try:
         return pa.ipc.read_record_batch(pa.py_buffer(value).slice(2), SCHEMAS[value[0]])
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, EOFError, OSError) as error:
         raise CorruptState(f"columnar message: {error}") from error
 
 

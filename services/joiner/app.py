@@ -1,0 +1,42 @@
+"""The joiner put together."""
+
+from services.common import health as probes
+from services.common.clock import Clock, WallClock
+from services.common.faust import Runtime
+from services.common.health import Health
+from services.common.kafka import Outbox
+from services.common.metrics import Metrics
+from services.common.snapshots import SnapshotStore
+from services.joiner.kafka import JoinerStage
+from services.joiner.meters import Meters
+from services.joiner.settings import JoinerSettings
+
+
+async def serve(settings: JoinerSettings) -> None:
+    """Serve until SIGTERM. Raises InvalidInput for settings that cannot work."""
+    metrics, health, outbox = Metrics("joiner"), Health(), Outbox(settings.bootstrap)
+    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
+    try:
+        await build(settings, outbox, health, metrics).run()
+    finally:
+        server.shutdown()
+        outbox.close()
+
+
+def build(
+    settings: JoinerSettings, outbox: Outbox, health: Health, metrics: Metrics, clock: Clock | None = None
+) -> Runtime:
+    """Wire the parts; nothing is read before `run`."""
+    clock, folder = clock or WallClock(), settings.store / "snapshots" / "joiner"
+    stage = JoinerStage(settings.rules(), folder / "spill", outbox, Meters(metrics), clock)
+    return Runtime(
+        "joiner",
+        settings.bootstrap,
+        [stage],
+        SnapshotStore(folder),
+        health,
+        metrics,
+        instance=settings.instance,
+        snapshot_seconds=settings.snapshot_s,
+        clock=clock,
+    )
