@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminStub:
-    """Missing associated documentation comment in .proto file."""
+    """For operators, on a port of its own.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -67,40 +68,47 @@ class AdminStub:
 
 
 class AdminServicer:
-    """Missing associated documentation comment in .proto file."""
+    """For operators, on a port of its own.
+    """
 
     def ListReleases(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Releases that are kept, with their figures.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteRelease(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Ask the publisher to serve a release.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackRelease(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Ask the publisher to serve an earlier release again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetFreeze(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Set the freeze switch.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What is served now.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForgetUser(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Write a forget record to the log.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -147,7 +155,8 @@ def add_AdminServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Admin:
-    """Missing associated documentation comment in .proto file."""
+    """For operators, on a port of its own.
+    """
 
     @staticmethod
     def ListReleases(request,

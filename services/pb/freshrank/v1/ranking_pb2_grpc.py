@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RankingStub:
-    """Missing associated documentation comment in .proto file."""
+    """For the shop.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -77,7 +78,8 @@ class RankingStub:
 
 
 class RankingServicer:
-    """Missing associated documentation comment in .proto file."""
+    """For the shop.
+    """
 
     def Recommend(self, request, context):
         """Items for a shopper, chosen from the whole catalogue.
@@ -187,7 +189,8 @@ def add_RankingServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Ranking:
-    """Missing associated documentation comment in .proto file."""
+    """For the shop.
+    """
 
     @staticmethod
     def Recommend(request,

@@ -1,0 +1,160 @@
+"""Writes the tables of the docs from the code they are about: `make docs`.
+
+A table lies between `<!-- name:begin -->` and `<!-- name:end -->`; what stands around it is written by hand.
+A test writes every page again and compares.
+"""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from services.common.settings import SHARED_PREFIX, ServiceSettings
+from services.common.topics import TOPICS
+
+ROOT = Path(__file__).parents[1]
+SERVICES = ("gateway", "ingest", "features", "joiner", "trainer", "publisher")
+"""In the order of the data."""
+STREAMS = frozenset({"ingest", "features", "joiner"})
+"""Those that the stage runtime carries; its metrics are theirs too."""
+
+
+def settings_of(service: str) -> type[ServiceSettings]:
+    """The settings class of a service: the one that `services.<service>.settings` defines."""
+    module = importlib.import_module(f"services.{service}.settings")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, ServiceSettings) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise LookupError(f"services.{service}.settings defines {len(found)} settings classes, not one")
+    return found[0]
+
+
+def own_fields(service: str) -> dict[str, FieldInfo]:
+    """What a service adds to the settings that all have."""
+    return {name: f for name, f in settings_of(service).model_fields.items() if name not in shared_fields()}
+
+
+def shared_fields() -> dict[str, FieldInfo]:
+    """The settings that all services have."""
+    return dict(ServiceSettings.model_fields)
+
+
+def topics_table() -> str:
+    """One row per topic: what lies on it, who writes it, who reads it."""
+    rows = [
+        (
+            f"`{t.name}`",
+            t.key,
+            t.message,
+            ", ".join(t.producers),
+            ", ".join(t.consumers),
+            "one" if t.single else "as set",
+            _kept(t.config),
+        )
+        for t in TOPICS
+    ]
+    return _table(("Topic", "Key", "Message", "Written by", "Read by", "Partitions", "Kept"), rows)
+
+
+def settings_tables() -> str:
+    """One table of the shared settings, one per service."""
+    parts = [f"### All services: `{SHARED_PREFIX}<NAME>`\n\n{_settings(shared_fields())}"]
+    for service in SERVICES:
+        heading = f"### {service}: `{SHARED_PREFIX}{service.upper()}_<NAME>`"
+        parts.append(f"{heading}\n\n{_settings(own_fields(service))}")
+    return "\n\n".join(parts)
+
+
+def metrics_tables() -> str:
+    """One table per service of what its `/metrics` holds."""
+    parts = []
+    for service in SERVICES:
+        paths = sorted((ROOT / "services" / service).rglob("*.py"))
+        paths += [ROOT / "services" / "common" / "faust.py"] if service in STREAMS else []
+        rows = [row for path in paths for row in _metrics(ast.parse(path.read_text()))]
+        parts.append(
+            f"### {service}: `freshrank_{service}_<name>`\n\n{_table(('Name', 'Kind', 'Labels', 'What'), rows)}"
+        )
+    return "\n\n".join(parts)
+
+
+def fill(text: str, tables: Mapping[str, str]) -> str:
+    """Put each table between its marks. Raises LookupError when a mark is missing.
+
+    >>> fill("a <!-- t:begin -->old<!-- t:end --> b", {"t": "new"}).split()
+    ['a', '<!--', 't:begin', '-->', 'new', '<!--', 't:end', '-->', 'b']
+    """
+    for name, table in tables.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not pattern.search(text):
+            raise LookupError(f"no marks for {name}")
+        text = pattern.sub(lambda _: f"{begin}\n{table}\n{end}", text)  # noqa: B023 - used at once
+    return text
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page with its tables as they should be."""
+    tables = {
+        ROOT / "docs" / "architecture.md": {"topics": topics_table()},
+        ROOT / "docs" / "operations.md": {"settings": settings_tables(), "metrics": metrics_tables()},
+    }
+    for path, named in tables.items():
+        yield path, fill(path.read_text(), named)
+
+
+def _settings(fields: Mapping[str, FieldInfo]) -> str:
+    rows = [(f"`{name.upper()}`", _default(f), _plain(f.description or "")) for name, f in fields.items()]
+    return _table(("Name", "Default", "What"), rows)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is PydanticUndefined or value is None:
+        return "required" if field.is_required() else "none"
+    return f"`{_plain(str(value))}`" if str(value) else "empty"
+
+
+def _metrics(tree: ast.Module) -> Iterator[tuple[str, str, str, str]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr="counter" | "gauge" | "histogram" as kind),
+                args=[ast.Constant(value=str(name)), ast.Constant(value=str(text)), *rest],
+            ):
+                labels = [w for label in rest[:1] for w in ast.walk(label) if isinstance(w, ast.Constant)]
+                labels += [
+                    w
+                    for word in node.keywords
+                    if word.arg == "labels"
+                    for w in ast.walk(word.value)
+                    if isinstance(w, ast.Constant)
+                ]
+                yield f"`{name}`", kind, ", ".join(str(label.value) for label in labels), _plain(text)
+
+
+def _kept(config: Mapping[str, str]) -> str:
+    if config.get("cleanup.policy") == "compact":
+        return "newest per key"
+    return f"{int(config['retention.ms']) // 86_400_000} days"
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    for page, content in pages():
+        page.write_text(content)
