@@ -38,11 +38,10 @@ class LearnerConfig:
 
     rows: RowConfig = field(default_factory=RowConfig)
     weights: WeightConfig = field(default_factory=WeightConfig)
-    step_items: int = 2_048
+    step_items: int = 512
     share: float = 1.0
     expiry_us: int = 30 * 24 * 3600 * 1_000_000
     window: int = 5_000
-    heads: tuple[str, ...] = ("click", "cart", "purchase")
 
 
 StrategyFactory = Callable[[ModelSpec, Tables, Blocks | None], Strategy]

@@ -17,6 +17,7 @@ from services.trainer.checkpoint import Checkpoints, Name, Saved
 from services.trainer.control import Control
 from services.trainer.deltas import DeltaFiles, DeltaInfo
 from services.trainer.examples import Batch, Ranges
+from services.trainer.files import remove_staging
 from services.trainer.hooks import Hooks
 from services.trainer.journal import Journal, Record
 from services.trainer.learner import Blocks, Learner
@@ -96,6 +97,7 @@ class Loop:
         self._observer, self._hooks = observer, hooks
         self._checkpoints = Checkpoints(paths.root / "checkpoints", hooks, config.keep)
         self._deltas = DeltaFiles(paths.root / "deltas", hooks)
+        remove_staging(paths.root / "exports")
         self._control = Control()
         self._control_us = self._pushed_us = 0
         self._chain: list[Name] = []

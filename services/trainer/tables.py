@@ -31,15 +31,15 @@ class RowConfig:
     max_rows: int = 4_000_000
     admission: int = 3
     """Times an id must have been seen before it gets a row."""
-    rate: float = 0.05
+    rate: float = 0.2
     decay: float = 0.0
     clip: float = 1.0
     """Largest length of one row's gradient in one step."""
     max_norm: float = 8.0
     """Rows are scaled back to this length: the publisher's row gate refuses longer ones."""
     epsilon: float = 1e-6
-    first: float = 0.1
-    """What an accumulator starts from, so that a row's first step is not a full one."""
+    first: float = 0.01
+    """What an accumulator starts from: keeps a row's first step below the full rate."""
 
 
 class RowTable:

@@ -41,19 +41,21 @@ class TimeTrigger:
 
 
 class VolumeTrigger:
-    """After so many examples.
+    """After so many examples, counted from the first call.
 
     >>> trigger = VolumeTrigger(100)
-    >>> trigger.due(0, 99), trigger.due(0, 100)
-    (False, True)
+    >>> trigger.due(0, 7), trigger.due(0, 106), trigger.due(0, 107)
+    (False, False, True)
     """
 
     def __init__(self, examples: int) -> None:
         self._examples = examples
-        self._learned = 0
+        self._learned: int | None = None
 
     def due(self, now_us: int, learned: int) -> bool:
         """See `Trigger`."""
+        if self._learned is None:
+            self._learned = learned
         return learned - self._learned >= self._examples
 
     def fired(self, now_us: int, learned: int) -> None:

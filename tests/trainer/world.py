@@ -1,4 +1,4 @@
-"""A small shop for the trainer's tests: impressions, clicks that follow a rule, and a file of examples to read them from."""
+"""A small shop for the trainer's tests: impressions, clicks that follow a rule, a file of examples to read them from."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -133,19 +133,21 @@ def message(rows: Sequence[Mapping[str, object]]) -> bytes:
 
 
 class FileSource:
-    """Messages of each partition from files `<partition>.jsonl` of hex lines; batches of changing sizes."""
+    """Messages of each partition; how many make a batch depends on where it starts, so that runs can be compared."""
 
-    def __init__(self, logs: Mapping[int, Sequence[bytes]], sizes: Sequence[int] = (3, 1, 5, 2)) -> None:
+    def __init__(self, logs: Mapping[int, Sequence[bytes]], sizes: Sequence[int] = (2, 1, 3, 1)) -> None:
         self._logs, self._sizes = logs, sizes
         self._at: dict[int, int] = {}
-        self._polls = 0
 
     def seek(self, positions: Mapping[int, int]) -> None:
         self._at = {partition: positions.get(partition, 0) for partition in self._logs}
 
+    def size(self) -> int:
+        """Messages of each partition in the next batch."""
+        return self._sizes[sum(self._at.values()) % len(self._sizes)]
+
     def poll(self, timeout_s: float) -> Batch | None:
-        size = self._sizes[self._polls % len(self._sizes)]
-        self._polls += 1
+        size = self.size()
         ends = {p: min(len(self._logs[p]), at + size) for p, at in self._at.items()}
         ranges = {p: (at, ends[p]) for p, at in self._at.items() if ends[p] > at}
         self._at = ends

@@ -25,9 +25,6 @@ from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser
 from services.trainer.strategies.weights import WeightConfig
 from services.trainer.tables import RowTable
 
-RATE_SCALE = 256.0
-"""Candidates that the summed loss is divided by: a constant, so that gradients have handy sizes."""
-
 
 @dataclass(frozen=True)
 class OnlineConfig:
@@ -80,7 +77,7 @@ class OnlineStrategy:
             total = total + self._loss(self.ranker.logits(inputs), group)
         weight = float(sum(group.negatives.sum() for group in groups))
         loss = float(total.detach())
-        (total / RATE_SCALE).backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         if not self._dense.finite() or not np.isfinite(loss):
             return Learned(loss, weight, skipped=True)
         share = self._dense.step()
@@ -88,7 +85,7 @@ class OnlineStrategy:
             gradient = rows.values.grad
             if gradient is not None:
                 known = rows.slots >= 0
-                table.learn(rows.slots[known], gradient.cpu().numpy()[known] * np.float32(RATE_SCALE), share)
+                table.learn(rows.slots[known], gradient.cpu().numpy()[known], share)
         self._learn_towers(groups)
         return Learned(loss, weight)
 

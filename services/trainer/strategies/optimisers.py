@@ -18,15 +18,15 @@ class DenseConfig:
     """How dense weights move."""
 
     optimiser: Literal["adagrad", "adam"] = "adagrad"
-    rate: float = 0.02
+    rate: float = 0.05
     schedule: Literal["constant", "inverse_sqrt"] = "constant"
     warmup: int = 100
     """Steps over which the rate rises to its full height."""
     decay: float = 1e-6
     """Decoupled weight decay per step, times the rate."""
-    clip: float = 10.0
+    clip: float = 100.0
     """Largest length of the whole gradient; 0 = any."""
-    first: float = 0.1
+    first: float = 0.01
     """What Adagrad's accumulators start from."""
 
 
