@@ -20,6 +20,7 @@ from services.features.interner import Interner, pack_words, unpack_words
 from services.features.routing import item_messages
 from services.features.rows import Rows, counted, item_rows, packed, to_numpy, unseen, user_rows
 from services.features.views import ViewRows, ViewState
+from services.features.windows import NEVER
 
 DUE_ROWS = 5_000
 """Keys of one view that time alone has changed, published per step at most: bounds a step."""
@@ -36,8 +37,6 @@ class Outputs:
     """Messages for each partition of item_interactions."""
     counts: dict[str, int] = field(default_factory=dict)
     """Rows: aggregated, late, bot, duplicate, forgotten."""
-    log: pa.Table | None = None
-    """The rows themselves, for the archive, with `log_offset` and `log_index`."""
     clock_us: int = 0
 
 
@@ -50,8 +49,10 @@ class ViewsFold:
         self.next_offset = 0
         self.clock_us = 0
         self.publish_from = 0
-        """Positions up to here were published before: state only, each touched key is published once after it."""
+        """Below this position nothing is published: state only, each touched key is published once from here on."""
         self.interner = Interner()
+        self.marks: dict[str, Any] = {}
+        """What the stage knew of the online store when it last wrote: kept with the state."""
         self.forgotten: list[tuple[str, int]] = []
         """(user, before) of forgets since the first unfinished back-fill began."""
         self._due_rows = due_rows
@@ -77,13 +78,12 @@ class ViewsFold:
         if table.num_rows:
             self.clock_us = max(self.clock_us, int(to_numpy(table.column("time_us")).max()))
         keep, counts = counted(table, fresh)
-        publish = self.next_offset > self.publish_from
+        publish = self.next_offset >= self.publish_from
         views: list[ViewRows] = []
         for rows, last in self._segments(table, keep, fresh, counts):
             views = self._fold_rows(rows, publish and last)
         counts["aggregated"] = int(keep.sum())
-        items, log = self._derived(table, rows, keep, origin), self._archived(table, fresh, origin)
-        return Outputs(views, items, counts, log, self.clock_us)
+        return Outputs(views, self._derived(table, rows, keep, origin), counts, self.clock_us)
 
     def _table(self, messages: Sequence[Message]) -> tuple[pa.Table, tuple[Ints, Ints]]:
         batches = [decode(message.value) for message in messages]
@@ -114,14 +114,6 @@ class ViewsFold:
     ) -> dict[int, list[bytes]]:
         return {}
 
-    def _archived(self, table: pa.Table, fresh: NDArray[np.bool_], origin: tuple[Ints, Ints]) -> pa.Table | None:
-        return None
-
-    def publish_all(self) -> None:
-        """Have every key published again: the online store lost its data."""
-        for view in self.views.values():
-            view.publish_all()
-
     def replan(self, views: Sequence[ViewPlan], keep: Callable[[int], bool]) -> None:
         """Take a new plan: new features start at this position (see `unfilled`), removed views stop.
 
@@ -147,7 +139,7 @@ class ViewsFold:
         """An empty fold of the same kind that computes only this group, to be fed with what lies below."""
         plan = ViewPlan(view, self.views[view].join_keys, group.program.definitions)
         filler = self._empty([plan])
-        filler.publish_from = group.fill_below
+        filler.publish_from = NEVER
         return filler
 
     def _empty(self, views: Sequence[ViewPlan]) -> "ViewsFold":
@@ -168,24 +160,24 @@ class ViewsFold:
         """Copy the state."""
         self._clean_words()
         arrays: dict[str, NDArray[Any]] = {f"words/{n}": a for n, a in pack_words(self.interner.words).items()}
-        meta: dict[str, Any] = {
-            "clock_us": self.clock_us, "forgotten": self.forgotten, "views": {}, **self._marks(),
-        }  # fmt: skip
+        meta: dict[str, Any] = {"clock_us": self.clock_us, "forgotten": self.forgotten, "marks": self.marks}
+        meta |= {"views": {}, **self._applied_marks()}
         for name, view in self.views.items():
             found, meta["views"][name] = view.save()
             arrays |= {f"view/{name}/{path}": array for path, array in found.items()}
         return Snapshot(self.next_offset, arrays, meta)
 
-    def _marks(self) -> dict[str, Any]:
+    def _applied_marks(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _restore_marks(self, meta: Mapping[str, Any]) -> None:
+    def _restore_applied(self, meta: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
     def restore(self, snapshot: Snapshot) -> None:
         """Take over the state of a snapshot, its plan included; `replan` follows with the current one."""
         meta = snapshot.meta
         self.next_offset, self.clock_us = snapshot.next_offset, meta["clock_us"]
+        self.marks = dict(meta["marks"])
         self.forgotten = [(user, before_us) for user, before_us in meta["forgotten"]]
         self.interner = Interner(unpack_words(snapshot.arrays["words/ends"], snapshot.arrays["words/bytes"]))
         self.views = {}
@@ -193,7 +185,7 @@ class ViewsFold:
             prefix = f"view/{name}/"
             mine = {path[len(prefix) :]: a for path, a in snapshot.arrays.items() if path.startswith(prefix)}
             self.views[name] = ViewState.load(name, mine, saved, self.interner)
-        self._restore_marks(meta)
+        self._restore_applied(meta)
 
     def _clean_words(self) -> None:
         used = [codes for view in self.views.values() for codes in view.words_used()]
@@ -265,18 +257,10 @@ class UserFold(ViewsFold):
         rows = last if whole else user_rows(table, keep)
         return item_messages(table, rows, origin, self._partition, self._partitions)
 
-    def _archived(self, table: pa.Table, fresh: NDArray[np.bool_], origin: tuple[Ints, Ints]) -> pa.Table | None:
-        if not self._derive:
-            return None
-        places = {"log_offset": pa.array(origin[0]), "log_index": pa.array(origin[1])}
-        for name, column in places.items():
-            table = table.append_column(name, column)
-        return table.filter(pa.array(fresh))
-
-    def _marks(self) -> dict[str, Any]:
+    def _applied_marks(self) -> dict[str, Any]:
         return {"applied": self._applied}
 
-    def _restore_marks(self, meta: Mapping[str, Any]) -> None:
+    def _restore_applied(self, meta: Mapping[str, Any]) -> None:
         self._applied = meta["applied"]
 
 
@@ -314,10 +298,10 @@ class ItemFold(ViewsFold):
     ) -> Iterator[tuple[Rows, bool]]:
         yield item_rows(table, keep), True
 
-    def _marks(self) -> dict[str, Any]:
+    def _applied_marks(self) -> dict[str, Any]:
         return {"applied": {str(number): position for number, position in self._applied.items()}}
 
-    def _restore_marks(self, meta: Mapping[str, Any]) -> None:
+    def _restore_applied(self, meta: Mapping[str, Any]) -> None:
         self._applied = {int(number): position for number, position in meta["applied"].items()}
 
 

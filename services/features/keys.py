@@ -145,6 +145,10 @@ class Keys:
         self._soonest_us = int(later.min()) if len(later) else NEVER
         return found
 
+    def overdue(self) -> int:
+        """How many keys wait to be published."""
+        return int((self.next_us == OVERDUE).sum()) if self._soonest_us == OVERDUE else 0
+
     def save(self) -> tuple[dict[str, NDArray[Any]], int]:
         """Arrays of the keys in use, in the order of their slots, and the next serial."""
         used = self.used()

@@ -51,11 +51,12 @@ class ViewState:
         self.groups: list[Group] = []
         self._current: dict[int, FeatureDefinition] = {}
 
-    def plan(self, view: ViewPlan, position: int, keep: Callable[[int], bool]) -> list[Group]:
-        """Take a new version of the view; returns groups that must be filled from below `position`.
+    def plan(self, view: ViewPlan, position: int, keep: Callable[[int], bool]) -> None:
+        """Take a new version of the view; what is new in it starts at `position` and waits for a back-fill.
 
         A definition that is gone or was changed is computed on under `name@hash8` while `keep(id)` says so.
         """
+        before = [self.field(definition) for group in self.groups for definition in group.definitions]
         self._current = {definition.id: definition for definition in view.features}
         known: set[int] = set()
         for group in self.groups:
@@ -65,13 +66,18 @@ class ViewState:
         added = [definition for definition in view.features if definition.id not in known]
         if added:
             self.groups.append(Group(compiled(added), self._interner, position))
-        self.publish_all()
-        return [group for group in self.groups if not group.ready]
+        after = {self.field(definition) for group in self.groups for definition in group.definitions}
+        if not after <= set(before):
+            self.publish_all()
 
     def publish_all(self) -> None:
         """Have every key published again, as there is room."""
         used = self.keys.used()
         self.keys.plan_next(used, np.full(len(used), OVERDUE, np.int64))
+
+    def overdue(self) -> int:
+        """Keys that wait to be published."""
+        return self.keys.overdue()
 
     def field(self, definition: FeatureDefinition) -> str:
         """Name a definition's values are stored under."""

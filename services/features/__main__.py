@@ -1,0 +1,13 @@
+"""Run features: `python -m services.features`."""
+
+import asyncio
+
+from services.common import logs
+from services.common.settings import load_settings
+from services.features.app import serve
+from services.features.settings import FeaturesSettings
+
+if __name__ == "__main__":
+    settings = load_settings(FeaturesSettings)
+    logs.configure("features", settings.log_level)
+    asyncio.run(serve(settings))

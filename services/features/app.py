@@ -1,0 +1,119 @@
+"""Features put together."""
+
+import asyncio
+import logging
+
+import redis.asyncio
+
+from services.common import health as probes
+from services.common.clock import Clock, WallClock
+from services.common.faust import Runtime
+from services.common.health import Health
+from services.common.kafka import Outbox
+from services.common.metrics import Metrics
+from services.common.snapshots import SnapshotStore
+from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
+from services.features.archive import FeatureArchive, LogArchive
+from services.features.feast import OnlineSink, StoreGuard
+from services.features.fold import ViewsFold
+from services.features.kafka import ItemStage, LogReader, TimedFold, UserStage
+from services.features.meters import Meters
+from services.features.pickup import Pickup
+from services.features.settings import FeaturesSettings
+from services.online.registry import PlanSource
+
+log = logging.getLogger(__name__)
+
+_TOPICS = (INTERACTIONS, ITEM_INTERACTIONS)
+_ARCHIVE_EVERY_S = 10.0
+
+
+class Features:
+    """One worker: `await run()` serves until SIGTERM."""
+
+    def __init__(self, settings: FeaturesSettings, health: Health, metrics: Metrics, clock: Clock) -> None:
+        self._settings, self._health = settings, health
+        meters = Meters(metrics)
+        self._outbox = Outbox(settings.bootstrap)
+        self._redis = redis.asyncio.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        self._log = LogReader(settings.bootstrap)
+        self._pickup = Pickup(
+            PlanSource(settings.feature_repo), self._log, settings.store / "releases", self._folds, meters
+        )
+        project = self._pickup.plan.project
+        self._guard = StoreGuard(self._redis, project, meters)
+        self._archive = FeatureArchive(
+            settings.store / "archive" / "features", clock, settings.archive_rows, int(settings.archive_s * 1e6)
+        )
+        sink = OnlineSink(self._redis, project, meters, clock)
+        shared = (lambda: self._pickup.plan, self._pickup.keep, sink, self._archive, meters, self._log)
+        self._runtime = Runtime(
+            "features",
+            settings.bootstrap,
+            [
+                UserStage(settings.partitions, self._outbox, settings.due_rows, *shared),
+                ItemStage(self._outbox, settings.due_rows, *shared),
+            ],
+            SnapshotStore(settings.store / "snapshots" / "features"),
+            health,
+            metrics,
+            instance=settings.instance,
+            snapshot_seconds=settings.snapshot_s,
+            clock=clock,
+        )
+        health.extra = lambda: {"plan": self._pickup.plan.version, "refused": self._pickup.refusal}
+
+    async def run(self) -> None:
+        """Fold, write, watch the registry and the online store."""
+        try:
+            await self._runtime.run(self._alongside)
+        finally:
+            self._archive.close()
+            self._outbox.close()
+            await self._redis.aclose()
+
+    def _folds(self) -> dict[tuple[str, int], ViewsFold]:
+        found = {(topic.name, p): f for topic in _TOPICS for p, f in self._runtime.folds(topic.name).items()}
+        return {key: fold.fold for key, fold in found.items() if isinstance(fold, TimedFold)}
+
+    async def _alongside(self) -> None:
+        await asyncio.gather(
+            self._guard.run(lambda: self._folds().values(), self._settings.check_s),
+            self._pickup.run(self._settings.registry_s),
+            self._archive_log(),
+        )
+
+    async def _archive_log(self) -> None:
+        block, folder = self._settings.archive_block, self._settings.store / "archive" / "interactions"
+        archives: dict[int, LogArchive] = {}
+        while block:
+            await asyncio.sleep(_ARCHIVE_EVERY_S)
+            for (topic, partition), fold in list(self._folds().items()):
+                if topic == INTERACTIONS.name:
+                    archive = archives.setdefault(partition, LogArchive(folder, partition, block))
+                    await asyncio.to_thread(self._catch_up, archive, partition, fold.next_offset, block)
+
+    def _catch_up(self, archive: LogArchive, partition: int, position: int, block: int) -> None:
+        """Archive whole blocks below a fold's position; what is younger is on the log."""
+        if position - archive.next_offset < block:
+            return
+        try:
+            for messages in self._log.between(INTERACTIONS.name, partition, archive.next_offset, position):
+                archive.put(messages)
+        except Exception as error:
+            log.warning("the log archive falls behind", extra={"partition": partition, "error": str(error)})
+
+
+async def serve(settings: FeaturesSettings) -> None:
+    """Serve until SIGTERM. Raises InvalidInput when the registry holds a plan that cannot be computed."""
+    metrics, health = Metrics("features"), Health()
+    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
+    try:
+        await build(settings, health, metrics).run()
+    finally:
+        server.shutdown()
+
+
+def build(settings: FeaturesSettings, health: Health, metrics: Metrics, clock: Clock | None = None) -> Features:
+    """Wire the parts; reads the registry, connects to nothing else before `run`."""
+    return Features(settings, health, metrics, clock or WallClock())

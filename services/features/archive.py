@@ -1,0 +1,119 @@
+"""Parquet under the store: the cleaned log, and the feature rows that were emitted (batch source of each view).
+
+Files of the log hold a fixed range of offsets, so writing one again gives the same file. Files of feature rows are
+named by the positions they span; a row holds at its `_pos` whoever wrote it, so one that is there twice says the same.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from services.common.clock import Clock
+from services.common.records import INTERACTIONS, TICK, Message, decode
+from services.features.rows import to_numpy
+from services.features.views import ViewRows
+from services.online.encode import Column
+
+_TYPES = {
+    "INT64": pa.int64(), "INT32": pa.int32(), "FLOAT32": pa.float32(), "FLOAT64": pa.float64(), "BOOL": pa.bool_(),
+    "STRING": pa.string(), "BYTES": pa.binary(), "UNIX_TIMESTAMP": pa.timestamp("s", "UTC"),
+}  # fmt: skip
+
+
+class FeatureArchive:
+    """Collects emitted rows and writes a file per view and partition when there are enough or time has passed."""
+
+    def __init__(self, folder: Path, clock: Clock, roll_rows: int, roll_us: int) -> None:
+        self._folder, self._clock, self._rows, self._us = folder, clock, roll_rows, roll_us
+        self._held: dict[tuple[str, str, int], list[ViewRows]] = {}
+        self._since_us: dict[tuple[str, str, int], int] = {}
+
+    def add(self, topic: str, partition: int, rows: ViewRows) -> None:
+        """Take rows that were stored; roll_rows 0 keeps nothing."""
+        if not self._rows:
+            return
+        key = (rows.view, topic, partition)
+        held = self._held.setdefault(key, [])
+        self._since_us.setdefault(key, self._clock.now_us())
+        held.append(rows)
+        full = sum(len(part.keys) for part in held) >= self._rows
+        if full or self._clock.now_us() - self._since_us[key] >= self._us:
+            self._roll(key)
+
+    def close(self) -> None:
+        """Write what is held."""
+        for key in list(self._held):
+            self._roll(key)
+
+    def _roll(self, key: tuple[str, str, int]) -> None:
+        held = self._held.pop(key)
+        self._since_us.pop(key)
+        view, topic, partition = key
+        name = f"{topic}-{partition}-{held[0].position:016d}-{held[-1].position:016d}.parquet"
+        tables = [_table(rows, self._clock.now_us()) for rows in held]
+        write_whole(pa.concat_tables(tables, promote_options="default"), self._folder / view / name)
+
+
+def _table(rows: ViewRows, now_us: int) -> pa.Table:
+    size = len(rows.keys)
+    columns: dict[str, Any] = dict(zip(rows.join_keys, map(list, zip(*rows.keys, strict=True)), strict=True))
+    columns |= {name: _array(column, rows.kinds[name]) for name, column in rows.columns.items()}
+    columns["_pos"] = pa.array(np.full(size, rows.position, np.int64))
+    columns["_clock"] = pa.array(np.full(size, rows.clock_us, np.int64))
+    columns["event_timestamp"] = pa.array(rows.event_us, pa.timestamp("us", "UTC"))
+    columns["created"] = pa.array(np.full(size, now_us, np.int64), pa.timestamp("us", "UTC"))
+    return pa.table(columns)
+
+
+def _array(column: Column, kind: str) -> pa.Array:
+    base = _TYPES[kind.removesuffix("_LIST")]
+    arrow_type = pa.list_(base) if kind.endswith("_LIST") else base
+    if isinstance(column.values, np.ndarray):
+        return pa.array(column.values, mask=column.nulls).cast(arrow_type)
+    return pa.array(column.values, arrow_type)
+
+
+class LogArchive:
+    """The cleaned log of one partition in files of `block` offsets each: `put` messages in order from `next_offset`."""
+
+    def __init__(self, folder: Path, partition: int, block: int) -> None:
+        self._folder, self._block = folder / str(partition), block
+        self._held: list[tuple[int, pa.RecordBatch]] = []
+        done = [int(path.stem) for path in self._folder.glob("*.parquet")]
+        self.next_offset = max(done) + block if done else 0
+
+    def put(self, messages: Sequence[Message]) -> None:
+        """Take messages; each block is written when a message beyond it comes."""
+        for message in messages:
+            start = self.next_offset // self._block * self._block
+            if message.offset >= start + self._block:
+                self._write(start)
+            self._held.append((message.offset, decode(message.value)))
+            self.next_offset = message.offset + 1
+
+    def _write(self, start: int) -> None:
+        held, self._held = self._held, []
+        tables = [_log_rows(offset, batch) for offset, batch in held]
+        if tables:
+            write_whole(pa.concat_tables(tables), self._folder / f"{start:016d}.parquet")
+
+
+def _log_rows(offset: int, batch: pa.RecordBatch) -> pa.Table:
+    table = pa.Table.from_batches([batch], INTERACTIONS)
+    kind: NDArray[Any] = to_numpy(table.column("kind"))
+    table = table.append_column("log_offset", pa.array(np.full(len(kind), offset, np.int64)))
+    return table.append_column("log_index", pa.array(np.arange(len(kind)))).filter(pa.array(kind != TICK))
+
+
+def write_whole(table: pa.Table, path: Path) -> None:
+    """Write a file beside its place and rename it: whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)

@@ -1,0 +1,26 @@
+"""Settings of features."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+from services.features.fold import DUE_ROWS
+
+
+class FeaturesSettings(ServiceSettings):
+    """How state is kept and how new definitions are picked up. Variables: FRESHRANK_FEATURES_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="FRESHRANK_FEATURES_", frozen=True, extra="forbid")
+
+    snapshot_s: float = Field(15.0, gt=0, description="s between two snapshots of a partition: what a restart redoes")
+    registry_s: float = Field(3.0, gt=0, description="s between two looks at the registry for changed definitions")
+    check_s: float = Field(0.5, gt=0, description="s between two looks whether the online store has lost its data")
+    due_rows: int = Field(
+        DUE_ROWS, ge=1, description="keys of a view that time alone has changed, written per step: bounds a step"
+    )
+    archive_rows: int = Field(
+        50_000, ge=0, description="emitted feature rows per Parquet file; 0 archives none (about 50 bytes a row)"
+    )
+    archive_s: float = Field(60.0, gt=0, description="s after which a smaller file is written; a crash loses so much")
+    archive_block: int = Field(2_000, ge=0, description="messages of the cleaned log per Parquet file; 0 archives none")
+    instance: str = Field("", description="static member id in the group; a restart then moves no partitions")
