@@ -47,7 +47,7 @@ from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import World
 from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
-from services.gateway.table import CAUGHT_UP, ItemTable
+from services.gateway.table import CAUGHT_UP, COUNT, ItemTable
 from services.gateway.triton import TritonScorer
 from services.online.epochs import AsyncEpochs
 from services.online.reader import MatrixReader
@@ -295,5 +295,5 @@ class Worker:
             "champion": route.champion,
             "slot": route.slot,
             "epoch": route.epoch,
-            "table_items": self.table.count,
+            "table_items": int(self.table.header[COUNT]),
         }
