@@ -69,6 +69,18 @@ def test_records_sent_on_again_after_a_restart_are_taken_once() -> None:
     assert not letters(out)
 
 
+def test_what_was_taken_is_known_after_a_restart() -> None:
+    out = home(0).apply([message(3, inbound(event(user_id=of(1)[0], event_id="a")))])
+    forwarded = out.forwards[0][2]
+    # Another event of the same place: only the place says that it was taken.
+    changed = Inbound.FromString(forwarded)
+    changed.forwarded.inbound.event.event_id = "b"
+    target = home(1)
+    target.apply([message(0, forwarded)])
+    again = fold(partition=1, partitions=PARTITIONS, snapshot=target.snapshot())
+    assert again.apply([message(1, changed)]).outcomes == {"redelivered": 1}
+
+
 def test_records_from_two_partitions_do_not_hide_each_other() -> None:
     user = of(1)[0]
     parts = [home(p).apply([message(5, inbound(event(p, user_id=user)))]) for p in (0, 2)]

@@ -13,6 +13,7 @@ from services.common.records import CLOSED, FLIP, FORGET, IMPRESSION, INITIAL, T
 from services.common.snapshots import pack, unpack
 from services.common.stage import Snapshot
 from services.common.tokens import impression_of
+from services.joiner.fold import Rules
 from services.joiner.sample import Sampling
 from services.joiner.spill import Spill, open_spill
 from tests.joiner.makers import (
@@ -204,19 +205,23 @@ def test_the_three_snapshots_before_the_newest_can_still_be_gone_back_to(tmp_pat
     assert not opened(path, snapshots[0])[1]
 
 
-def test_an_old_owner_that_wakes_up_changes_nothing_for_the_new_one(tmp_path: Path) -> None:
-    messages = log(history(7), per_message=1)
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("on", [rules(), rules(clicked_rows=1)], ids=["roomy", "tight"])
+def test_an_old_owner_that_is_ahead_changes_nothing_for_the_new_one(tmp_path: Path, seed: int, on: Rules) -> None:
+    """Both write to one file: what the old one wrote for later places is not there yet for the new one."""
+    messages = log(history(seed))
     path = tmp_path / "spill.sqlite"
-    whole = fold(RULES).apply(messages)
-    half = len(messages) // 2
-    old = fold(RULES, opened(path, None)[0])
+    whole = fold(on).apply(messages)
+    half = len(messages) // 3
+    old = fold(on, opened(path, None)[0])
     outs = [old.apply(messages[:half])]
     snapshot = stored(old.snapshot())
-    new = fold(RULES, opened(path, snapshot)[0], snapshot)
+    new = fold(on, opened(path, snapshot)[0], snapshot)
     for place in range(half, len(messages)):
-        old.apply(messages[place : place + 2])  # ahead of the new owner by one, writing to the same file
+        old.apply(messages[place : place + 15])
         outs.append(new.apply([messages[place]]))
     assert examples(*outs) == examples(whole)
+    assert new.snapshot().meta["clicked_rows"] == whole.spilled_rows
 
 
 def test_a_lost_or_broken_spill_file_means_reading_the_log_again(tmp_path: Path) -> None:
