@@ -50,12 +50,13 @@ class Audit:
 
 
 def before_and_after(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """The champion's figures and the candidate's, on the same impressions.
+    """All figures of a release; those of the champion it was compared with, and its own, on the same impressions.
 
     >>> before_and_after({"auc": 0.7, "champion_auc": 0.6})["after"]
     {'auc': 0.7}
     """
     return {
+        "metrics": dict(metrics),
         "before": {name: metrics[f"champion_{name}"] for name in FIGURES if f"champion_{name}" in metrics},
         "after": {name: metrics[name] for name in FIGURES if name in metrics},
     }

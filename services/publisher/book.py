@@ -13,6 +13,8 @@ from services.publisher.files import Disk
 from services.publisher.manifest import Manifest, age_order
 
 VERSION = 1
+SUPERSEDED = "superseded"
+"""Reason of a held release that a newer one replaced: it has never served."""
 _REMEMBERED = 60
 """Entries kept of releases that are gone: for lists, not for serving."""
 
@@ -42,14 +44,14 @@ class Entry:
     lineage: int
     epoch: int
     slot: str
-    seq: int
+    row_seq: int
     checkpoint: str
     reason: str = ""
     decided_us: int = 0
 
     @staticmethod
-    def of(manifest: Manifest, state: State, reason: str, now_us: int) -> "Entry":
-        """The entry of a candidate that was decided on."""
+    def of(manifest: Manifest, row_seq: int, state: State, reason: str, now_us: int) -> "Entry":
+        """The entry of a candidate that was decided on; `row_seq`: the last delta that its weights have seen."""
         return Entry(
             release=manifest.release,
             state=state,
@@ -60,7 +62,7 @@ class Entry:
             lineage=manifest.lineage,
             epoch=manifest.epoch,
             slot=manifest.slot,
-            seq=manifest.seq,
+            row_seq=row_seq,
             checkpoint=manifest.checkpoint,
             reason=reason,
             decided_us=now_us,
@@ -101,7 +103,7 @@ class Undo:
 
     target: str
     bad: str
-    seq: int
+    row_seq: int
     """Row sequence of the target, in the epoch it was learned in."""
     epoch: int
     actor: str
@@ -175,7 +177,7 @@ def held(book: Book, entry: Entry, now_us: int) -> Book:
     """The release has passed and waits; one that waited before it makes room."""
     for older in book.of(State.HELD):
         if older.release != entry.release:
-            book = book.moved(older.release, State.RETIRED, "superseded", now_us)
+            book = book.moved(older.release, State.RETIRED, SUPERSEDED, now_us)
     return book.with_entry(replace(entry, state=State.HELD))
 
 
@@ -202,9 +204,9 @@ def rolling_back(book: Book, undo: Undo, now_us: int) -> Book:
     )
 
 
-def filled(book: Book, seq: int, time_us: int) -> Book:
-    """The new lane's slot holds every row of the target: gateways can read it."""
-    return replace(book, serving=book.learning, undo=None, pushed_seq=seq, pushed_time_us=time_us)
+def filled(book: Book, time_us: int) -> Book:
+    """The new lane's slot holds every row of the target: gateways can read it, and its deltas begin with 1."""
+    return replace(book, serving=book.learning, undo=None, pushed_seq=0, pushed_time_us=time_us)
 
 
 class Keeper:

@@ -6,25 +6,28 @@ The lane in it is a fence: a trainer of another lineage must stop writing and st
 import json
 from pathlib import Path
 
-from services.publisher.book import Book, State
+from services.publisher.book import SUPERSEDED, Book, State
 from services.publisher.files import Disk
 
 _NAMED = 50
 
 
 def control_of(book: Book) -> dict[str, object]:
-    """The content: the trainer's lane, where it starts, and what became of its exports, newest first."""
+    """The content: the trainer's lane, where it starts, and what became of its exports, oldest first.
+
+    The last accepted one is the champion, so one that was gone back to comes last.
+    """
     refused = [e.release for e in book.of(State.REFUSED, State.ROLLED_BACK)]
-    accepted = [e.release for e in book.of(State.CHAMPION, State.PREVIOUS, State.RETIRED, State.HELD)]
+    served = [e.release for e in book.of(State.PREVIOUS, State.RETIRED) if e.reason != SUPERSEDED]
+    accepted = served[:_NAMED][::-1] + ([book.champion] if book.champion else [])
     return {
         "lineage": book.learning.lineage,
         "epoch": book.learning.epoch,
         "slot": book.learning.slot,
         "from_checkpoint": book.from_checkpoint,
         "freeze_learning": book.switches.learning,
-        "champion": book.champion,
-        "accepted": accepted[:_NAMED],
-        "refused": refused[:_NAMED],
+        "accepted": accepted,
+        "refused": refused[:_NAMED][::-1],
     }
 
 

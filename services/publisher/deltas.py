@@ -67,8 +67,21 @@ def read(folder: Path, name: DeltaName) -> Delta:
     try:
         with safe_open(folder / str(name), framework="numpy") as file:
             return _delta(name, file, file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptState(f"delta {name}: {type(error).__name__}: {error}") from error
+
+
+def positions_of(folder: Path, name: DeltaName) -> dict[str, int]:
+    """Next offsets of topic examples that a delta was learned up to. Raises CorruptState."""
+    try:
+        with safe_open(folder / str(name), framework="numpy") as file:
+            return _positions(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptState(f"delta {name}: {type(error).__name__}: {error}") from error
+
+
+def _positions(meta: dict[str, str]) -> dict[str, int]:
+    return {str(k): int(v) for k, v in json.loads(meta["positions"]).items()}
 
 
 def _delta(name: DeltaName, file: Any, meta: dict[str, str]) -> Delta:
@@ -80,7 +93,7 @@ def _delta(name: DeltaName, file: Any, meta: dict[str, str]) -> Delta:
         items=_rows(file, "item", meta, name.seq, time_us),
         users=_rows(file, "user", meta, name.seq, time_us),
         learned_up_to_us=time_us,
-        positions={str(k): int(v) for k, v in json.loads(meta["positions"]).items()},
+        positions=_positions(meta),
         champion_log_loss=float(meta["champion_log_loss"]),
         champion_rows=int(meta["champion_rows"]),
     )

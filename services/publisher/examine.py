@@ -24,15 +24,19 @@ class Situation:
     rows: RowLookup
     pushed_seq: int
     rows_time_us: int
+    young: bool = False
+    """Too few impressions have been closed since the beginning for anybody to have figures."""
     known: frozenset[str] = field(default_factory=frozenset)
     """Releases that the learner may have compared itself with: champion and previous."""
 
 
-def examine(manifest: Manifest, folder: Path, now: Situation, bounds: GateBounds, files: FileBounds) -> Verdict:
+def examine(
+    manifest: Manifest, row_seq: int, folder: Path, now: Situation, bounds: GateBounds, files: FileBounds
+) -> Verdict:
     """Judge an exported candidate. What goes wrong with its files is a failed check, never an error."""
     first = now.champion is None
-    checks = [_parent(manifest, now), *gate.judge_learner(manifest.metrics, first, bounds)]
-    checks += gate.judge_rows(manifest.learned_up_to_us, manifest.seq, now.rows_time_us, now.pushed_seq, bounds)
+    checks = [_parent(manifest, now), *gate.judge_learner(manifest.metrics, first, now.young, bounds)]
+    checks += gate.judge_rows(manifest.learned_up_to_us, row_seq, now.rows_time_us, now.pushed_seq, bounds)
     try:
         checks += onnx_file.judge_declaration(onnx_file.inspect(folder / MODEL), manifest.spec, files)
         if not verdict(checks).passed:
@@ -54,7 +58,7 @@ def _run(manifest: Manifest, model: OnnxModel, requests: Golden, now: Situation,
     if not verdict(checks).passed:
         return checks
     one, other = _scored(manifest, model, now)
-    return checks + gate.judge_replay(one, other, manifest.metrics, bounds)
+    return checks + gate.judge_replay(one, other, manifest.metrics, now.young, bounds)
 
 
 def _scored(manifest: Manifest, model: OnnxModel, now: Situation) -> tuple[Scored, Scored | None]:

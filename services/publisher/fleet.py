@@ -5,6 +5,7 @@ request answered as the trainer answered it.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -66,18 +67,20 @@ class Fleet:
     def __init__(self, endpoints: Callable[[], Collection[str]], connect: Callable[[str], Server]) -> None:
         self._endpoints, self._connect = endpoints, connect
         self._servers: dict[str, Server] = {}
+        self._lock = threading.Lock()
 
     def servers(self) -> dict[str, Server]:
         """The servers there are now, by address. Raises TemporaryError when there are none."""
         addresses = sorted(self._endpoints())
-        for gone in [address for address in self._servers if address not in addresses]:
-            self._servers.pop(gone).close()
-        for address in addresses:
-            if address not in self._servers:
-                self._servers[address] = self._connect(address)
-        if not self._servers:
+        if not addresses:
             raise TemporaryError("no Triton endpoint")
-        return dict(self._servers)
+        with self._lock:
+            for gone in [address for address in self._servers if address not in addresses]:
+                self._servers.pop(gone).close()
+            for address in addresses:
+                if address not in self._servers:
+                    self._servers[address] = self._connect(address)
+            return dict(self._servers)
 
     def load_everywhere(self, release: str) -> None:
         """Load on all servers, or on none: after a failure it is taken out wherever it got to, and the error passes."""

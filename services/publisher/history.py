@@ -5,6 +5,7 @@ oldest release that can still be gone back to, and a delta is deleted only when 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ class RowHistory:
                 tables.item.apply(delta.items)
                 tables.user.apply(delta.users)
         return tables
+
+    def seq_of(self, epoch: int, positions: Mapping[str, int]) -> int:
+        """The last delta of an epoch that was learned from nothing beyond these positions of topic examples.
+
+        It is what the rows were when a release of these positions was made.
+        """
+        for name in reversed(deltas.waiting(self._deltas, DeltaName(epoch, 0))):
+            learned = deltas.positions_of(self._deltas, name)
+            if all(offset <= positions.get(partition, 0) for partition, offset in learned.items()):
+                return name.seq
+        return max((name.seq for name in deltas.listed(self._bases) if name.epoch == epoch), default=0)
 
     def save(self, epoch: int, seq: int, tables: SlotTables) -> None:
         """Write a base, whole or not at all."""

@@ -1,7 +1,7 @@
-"""Reads topic examples: served impressions for the watch, closed ones with their labels for gate and watch."""
+"""Reads topic examples: served impressions for the watch, labelled ones for gate and watch."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -11,6 +11,11 @@ from google.protobuf.message import DecodeError
 from services.common import records
 from services.common.errors import CorruptState
 from services.publisher.replay import Closed, Replay, Snapshot
+from services.publisher.ripening import Ripening
+
+_COLUMNS = ("src_offset", "src_index", "kind", "time_us", "impression_id", "items", "labels", "impression")
+_OPEN = 5_000
+"""Impressions of one partition that wait for their labels at most."""
 
 
 class Watching(Protocol):
@@ -19,19 +24,25 @@ class Watching(Protocol):
     def served(self, impression: Impression) -> None:
         """An impression was answered."""
 
-    def closed(self, closed: Closed) -> None:
-        """The click window of an impression has ended."""
+    def labelled(self, closed: Closed) -> None:
+        """The labels of an impression are known."""
 
 
 class Intake:
-    """Takes each example once; `apply` is called by one thread, `snapshot` by any."""
+    """Takes each example once; `apply` is called by one thread, `snapshot` by any.
 
-    def __init__(self, replay: Replay, watching: Watching) -> None:
-        self._replay, self._watching = replay, watching
+    `ripe_us`: how far the log clock must be beyond an impression for its labels to count; 0 waits for CLOSED.
+    """
+
+    def __init__(self, replay: Replay, watching: Watching, ripe_us: int) -> None:
+        self._replay, self._watching, self._ripe_us = replay, watching, ripe_us
         self._lock = threading.Lock()
         self._applied: dict[int, tuple[int, int]] = {}
+        self._ripening: dict[int, Ripening] = {}
         self.unreadable = 0
         """Messages and impressions that could not be decoded."""
+        self.final = 0
+        """Impressions whose click window has ended."""
 
     def apply(self, partition: int, value: bytes | None) -> None:
         """Take one message in; rows that have been taken before are dropped by their source position."""
@@ -43,8 +54,13 @@ class Intake:
         if not batch.schema.equals(records.EXAMPLES):
             self.unreadable += 1
             return
+        ripening = self._ripening.setdefault(partition, Ripening(self._ripe_us, _OPEN))
         for row in self._fresh(partition, batch):
-            self._take(row)
+            try:
+                self._keep(self._take(row, ripening))
+            except (DecodeError, IndexError, TypeError):
+                self.unreadable += 1
+            self._keep(ripening.ripe(row["time_us"] or 0))
 
     def snapshot(self, newest: int = 0) -> Snapshot:
         """The kept impressions as they are now."""
@@ -55,30 +71,34 @@ class Intake:
         return len(self._replay)
 
     def _fresh(self, partition: int, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-        wanted = ("src_offset", "src_index", "kind", "items", "labels", "impression")
-        columns = [batch.column(name).to_pylist() for name in wanted]
+        columns = [batch.column(name).to_pylist() for name in _COLUMNS]
         last = self._applied.get(partition, (-1, -1))
         for values in zip(*columns, strict=True):
-            row = dict(zip(wanted, values, strict=True))
+            row = dict(zip(_COLUMNS, values, strict=True))
             place = (row["src_offset"], row["src_index"])
             if place > last:
-                last = place
+                self._applied[partition] = last = place
                 yield row
-        self._applied[partition] = last
 
-    def _take(self, row: dict[str, Any]) -> None:
+    def _take(self, row: dict[str, Any], ripening: Ripening) -> list[Closed]:
+        impression = Impression.FromString(row["impression"])
+        items, labels = row["items"] or [], row["labels"] or []
         if row["kind"] == records.FLIP:
-            return
-        try:
-            impression = Impression.FromString(row["impression"])
-            closed = Closed(impression, tuple(row["items"] or ()), tuple(row["labels"] or ()))
-            _ = [impression.items[index] for index in closed.items]
-        except (DecodeError, IndexError, TypeError):
-            self.unreadable += 1
-            return
+            for index, bits in zip(items, labels, strict=True):
+                ripening.flipped(row["impression_id"], impression.items[index].item_id, bits)
+            return []
+        shown = [(index, bits) for index, bits in zip(items, labels, strict=True) if impression.items[index].shown]
+        places = tuple(index for index, _ in shown)
         if row["kind"] == records.INITIAL:
+            ripening.opened(impression, places)
             self._watching.served(impression)
-            return
-        with self._lock:
-            self._replay.add(closed)
-        self._watching.closed(closed)
+            return []
+        self.final += 1
+        first = ripening.closed(row["impression_id"])
+        return [Closed(impression, places, tuple(bits for _, bits in shown))] if first else []
+
+    def _keep(self, labelled: Iterable[Closed]) -> None:
+        for closed in labelled:
+            with self._lock:
+                self._replay.add(closed)
+            self._watching.labelled(closed)

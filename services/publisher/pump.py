@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.encode import Floats, RowLookup
-from services.common.errors import CorruptState
+from services.common.errors import CorruptState, NotFound
 from services.publisher import deltas
 from services.publisher.audit import Audit
-from services.publisher.book import Keeper, Lane, State, filled
+from services.publisher.book import Keeper, Lane, State, Undo, filled
 from services.publisher.checks import Verdict
 from services.publisher.deltas import Delta, DeltaName
 from services.publisher.history import RowHistory
@@ -55,7 +55,6 @@ class PumpPolicy:
 
     fold_deltas: int = 100
     """Deltas from which the base is moved forward."""
-    users_first: bool = False
 
 
 class Pumped(Protocol):
@@ -136,7 +135,7 @@ class RowPump:
         epoch = book.learning.epoch
         kept = book.of(State.CHAMPION, State.PREVIOUS, State.HELD, State.RETIRED)
         self._history.forget({epoch, *(entry.epoch for entry in kept)})
-        needed = [entry.seq for entry in kept if entry.epoch == epoch]
+        needed = [entry.row_seq for entry in kept if entry.epoch == epoch]
         upto = min([book.pushed_seq, *needed])
         if book.undo is None and self._history.count(epoch, upto) >= self._policy.fold_deltas:
             self._history.fold(epoch, upto)
@@ -157,15 +156,21 @@ class RowPump:
         book = self._keeper.book
         undo, lane = book.undo, book.learning
         assert undo is not None
-        tables = self._history.restore(undo.epoch, undo.seq)
-        self._history.save(lane.epoch, undo.seq, tables)
+        tables = self._as_of(undo).as_of(0)
+        self._history.save(lane.epoch, 0, tables)
         self._store.push(lane, tables.item.all(), tables.user.all())
         self._store.open(lane)
-        time_us = int(max([0, *tables.item.all().times_us.tolist(), *tables.user.all().times_us.tolist()]))
         with self._lock:
             self._tables = tables
-        self._keeper.change(lambda old: filled(old, undo.seq, time_us))
+        self._keeper.change(lambda old: filled(old, tables.learned_up_to_us))
         self._audit.add(now_us, "slot_filled", undo.target, slot=lane.slot, epoch=lane.epoch, rows=len(tables.item))
+
+    def _as_of(self, undo: Undo) -> SlotTables:
+        try:
+            return self._history.restore(undo.epoch, undo.row_seq)
+        except (NotFound, CorruptState) as error:
+            logger.warning("the target's rows are gone: filling with the newest", extra={"error": str(error)})
+            return self._tables
 
     def _follow(self, now_us: int) -> int:
         pushed = 0

@@ -43,8 +43,12 @@ class ReleasePolicy:
 class Outside(Protocol):
     """What the state machine does to the world beside Triton and the disk."""
 
-    def judge(self, manifest: Manifest) -> Verdict:
+    def judge(self, manifest: Manifest, row_seq: int) -> Verdict:
         """Put an exported candidate through the gate."""
+        ...
+
+    def row_seq(self, manifest: Manifest) -> int:
+        """The last row delta that the candidate's weights have seen."""
         ...
 
     def publish(self, route: Route) -> None:
@@ -61,11 +65,17 @@ class Releases:
     """One arm's releases. Not for several threads: one loop calls `step` and the commands."""
 
     def __init__(
-        self, keeper: Keeper, store: ReleaseStore, fleet: Fleet, audit: Audit, outside: Outside, policy: ReleasePolicy
+        self,
+        keeper: Keeper,
+        store: ReleaseStore,
+        shelf: Shelf,
+        fleet: Fleet,
+        audit: Audit,
+        outside: Outside,
+        policy: ReleasePolicy,
     ) -> None:
-        self._keeper, self._store, self._fleet = keeper, store, fleet
+        self._keeper, self._store, self._shelf, self._fleet = keeper, store, shelf, fleet
         self._audit, self._outside, self._policy = audit, outside, policy
-        self.shelf = Shelf(store.releases)
         self._draining: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._published: Route | None = None
@@ -114,9 +124,16 @@ class Releases:
         return self._fleet.reconcile(wanted, manifests.is_release_id)
 
     def heal(self) -> list[str]:
-        """Ask the serving releases their golden requests everywhere; reload where the answer is wrong."""
-        serving = [name for name in (self.book.champion, self.book.previous) if name]
-        return [address for name in serving for address in self._fleet.heal(name, self.shelf.get(name).golden)]
+        """Ask the serving releases their golden requests everywhere; reload where the answer is wrong.
+
+        Returns the release of each reload. May be called by another thread than `step`.
+        """
+        book = self.book
+        healed: list[str] = []
+        for name in (book.champion, book.previous):
+            if name:
+                healed += [name] * len(self._fleet.heal(name, self._shelf.get(name).golden))
+        return healed
 
     def promote(self, release: str, actor: str, now_us: int) -> None:
         """Route to a held release because a person says so. Raises Conflict for any that is not held."""
@@ -128,7 +145,7 @@ class Releases:
         self._load(release)
         self._route(entry, f"promoted by {actor or 'a person'}", actor, now_us)
 
-    def rollback(self, release: str, actor: str, reason: str, now_us: int) -> None:
+    def rollback(self, release: str, actor: str, reason: str, now_us: int, verdict: Verdict | None = None) -> None:
         """Back to `release`, or to the one before the champion when empty.
 
         Raises NotFound when there is none to go back to, TemporaryError when it could not be loaded: nothing has
@@ -139,9 +156,12 @@ class Releases:
             raise NotFound(f"{target.release} is {target.state} and cannot be gone back to")
         self._load(target.release)
         bad = self.book.champion
-        undo = Undo(target.release, bad, target.seq, target.epoch, actor, reason)
-        figures = {"before": self.book.entry(bad).metrics, "after": target.metrics} if self.book.knows(bad) else {}
-        self._audit.add(now_us, "rolled_back", bad, target=target.release, actor=actor, reason=reason, **figures)
+        undo = Undo(target.release, bad, target.row_seq, target.epoch, actor, reason)
+        figures = before_and_after(self.book.entry(bad).metrics) if self.book.knows(bad) else {}
+        checks = verdict.to_json() if verdict else []
+        self._audit.add(
+            now_us, "rolled_back", bad, target=target.release, actor=actor, reason=reason, checks=checks, **figures
+        )
         old = self.wanted()
         self._keeper.change(lambda book: rolling_back(book, undo, now_us))
         self._outside.decided("rolled_back", 0.0)
@@ -186,34 +206,34 @@ class Releases:
         lane = self.book.learning
         if (manifest.arm, manifest.lineage, manifest.epoch) != (self.book.arm, lane.lineage, lane.epoch):
             raise CorruptState(f"of lineage {manifest.lineage}, epoch {manifest.epoch}: not the one that learns now")
-        if self._rows_on_their_way(manifest, now_us):
+        row_seq = self._outside.row_seq(manifest)
+        if self._rows_on_their_way(release, row_seq, now_us):
             return
-        verdict = self._outside.judge(manifest)
+        verdict = self._outside.judge(manifest, row_seq)
         if not verdict.passed:
             self._refuse(release, verdict.reason, now_us, verdict, manifest)
             return
         self._store.stage(manifest)
         self._load(release)
-        self._accept(manifest, verdict, now_us)
+        self._accept(Entry.of(manifest, row_seq, State.HELD, "waits for a person", now_us), verdict, now_us)
 
-    def _rows_on_their_way(self, manifest: Manifest, now_us: int) -> bool:
-        since = self._seen.setdefault(manifest.release, now_us)
-        behind = self.book.pushed_seq < manifest.seq and not self.book.stopped
+    def _rows_on_their_way(self, release: str, row_seq: int, now_us: int) -> bool:
+        since = self._seen.setdefault(release, now_us)
+        behind = self.book.pushed_seq < row_seq and not self.book.stopped
         return behind and now_us - since < self._policy.rows_wait_s * 1e6
 
     def _load(self, release: str) -> None:
         self._store.stage_model(release)
         self._fleet.load_everywhere(release)
-        self._fleet.warm(release, self.shelf.get(release).golden)
+        self._fleet.warm(release, self._shelf.get(release).golden)
 
-    def _accept(self, manifest: Manifest, verdict: Verdict, now_us: int) -> None:
-        entry = Entry.of(manifest, State.HELD, "waits for a person", now_us)
+    def _accept(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
         if self._policy.approval == "auto":
             self._route(entry, "passed the gate", "", now_us, verdict)
         else:
             self._hold(entry, verdict, now_us)
-        self._store.drop_candidate(manifest.release)
-        self._seen.pop(manifest.release, None)
+        self._store.drop_candidate(entry.release)
+        self._seen.pop(entry.release, None)
 
     def _hold(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
         figures = before_and_after(entry.metrics)
@@ -241,7 +261,7 @@ class Releases:
         checks = verdict.to_json() if verdict else []
         figures = before_and_after(manifest.metrics) if manifest else {}
         self._audit.add(now_us, "refused", release, reason=reason, checks=checks, **figures)
-        entry = Entry.of(manifest, State.REFUSED, reason, now_us) if manifest else _unread(release, reason, now_us)
+        entry = Entry.of(manifest, 0, State.REFUSED, reason, now_us) if manifest else _unread(release, reason, now_us)
         self._keeper.change(lambda book: book.with_entry(entry))
         self._store.drop_candidate(release)
         self._seen.pop(release, None)

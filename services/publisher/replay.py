@@ -23,6 +23,9 @@ CACHE_BYTES = 256 << 20
 """Encoded batches kept at most; beyond it they are encoded anew."""
 
 
+_OF_ROWS = ("row", "row_mask", "history_row", "history_row_mask", "user_row", "user_row_mask")
+
+
 class Model(Protocol):
     """Anything that scores a batch."""
 
@@ -113,7 +116,9 @@ class Snapshot:
         labels, groups, number = [], [], 0
         room = self._cache_bytes - sum(batch.bytes for batch in self._batches)
         for batch in self._batches:
-            arrays, layout, room = _encoded(batch, spec, room)
+            shared, layout, room = _encoded(batch, spec, room)
+            # Other threads may be looking up other rows for the same impressions.
+            arrays = {**shared, **{name: np.zeros_like(shared[name]) for name in _OF_ROWS}}
             fill_rows(arrays, layout, rows)
             for part, model in zip(parts, models, strict=True):
                 part.append(model.run(arrays)[layout.items_at])

@@ -87,8 +87,12 @@ def auc_difference(labels: Floats | Ints, one: Floats, other: Floats, groups: In
 def loss_difference(labels: Floats | Ints, one: Floats, other: Floats, groups: Ints) -> Difference:
     """Mean log-loss of `one` minus that of `other` on the same candidates, with its standard error."""
     gap = log_losses(labels, one) - log_losses(labels, other)
-    mean = float(gap.mean()) if len(gap) else float("nan")
-    return Difference(mean, _clustered((gap - mean) / max(1, len(gap)), groups))
+    return Difference(float(gap.mean()) if len(gap) else float("nan"), _spread_of_mean(gap, groups))
+
+
+def loss_error(labels: Floats | Ints, scores: Floats, groups: Ints) -> float:
+    """Standard error of the mean log-loss, impressions taken as the independent units."""
+    return _spread_of_mean(log_losses(labels, scores), groups)
 
 
 def stability_index(expected: Floats, actual: Floats, bins: int = 10) -> float:
@@ -139,6 +143,10 @@ def _placements(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[
 def _below(ordered: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     left, right = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
     return np.asarray((left + right) / (2 * len(ordered)), np.float64)
+
+
+def _spread_of_mean(values: NDArray[np.float64], groups: Ints) -> float:
+    return _clustered((values - values.mean()) / len(values), groups) if len(values) else float("nan")
 
 
 def _clustered(parts: NDArray[np.float64], groups: Ints) -> float:

@@ -52,6 +52,8 @@ class RowTable:
 
     def apply(self, rows: Rows) -> None:
         """Set rows, the last one of an id wins."""
+        if not len(rows):
+            return
         places = np.array([self._place.setdefault(row_id, len(self._place)) for row_id in rows.ids], np.int64)
         self._grow(len(self._place))
         self._rows[places] = rows.rows
@@ -122,3 +124,16 @@ class SlotTables:
         other = SlotTables(self.item.dim)
         other.item, other.user = self.item.copy(), self.user.copy()
         return other
+
+    def as_of(self, seq: int) -> "SlotTables":
+        """The same rows, all of one sequence: the start of a lane of their own."""
+        other = self.copy()
+        for table in (other.item, other.user):
+            rows = table.all()
+            table.apply(Rows(rows.ids, rows.rows, np.full(len(rows), seq, np.uint64), rows.times_us))
+        return other
+
+    @property
+    def learned_up_to_us(self) -> int:
+        """Event time that the newest row has learned up to; 0 without rows."""
+        return max(int(table.all().times_us.max(initial=0)) for table in (self.item, self.user))

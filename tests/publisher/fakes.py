@@ -80,8 +80,11 @@ class World:
         self.decisions: list[str] = []
         self.broker_down = False
 
-    def judge(self, manifest: Manifest) -> Verdict:
+    def judge(self, manifest: Manifest, row_seq: int) -> Verdict:
         return self.verdict(manifest)
+
+    def row_seq(self, manifest: Manifest) -> int:
+        return manifest.seq
 
     def publish(self, route: Route) -> None:
         if self.broker_down:

@@ -8,6 +8,7 @@ from services.publisher.book import Keeper
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
 from services.publisher.release import ReleasePolicy, Releases
+from services.publisher.shelf import Shelf
 from services.publisher.store import ReleaseStore
 from tests.publisher.exports import Net, export
 from tests.publisher.fakes import SmallTriton, World
@@ -47,6 +48,6 @@ def open_shop(
     keeper = Keeper(root / "snapshots" / "publisher" / "book.json", "main")
     audit, world = Audit(root / "releases" / "audit.jsonl"), World()
     fleet = Fleet(lambda: ["one:8001"], lambda address: triton)
-    releases = Releases(keeper, store, fleet, audit, world, policy or ReleasePolicy())
+    releases = Releases(keeper, store, Shelf(store.releases), fleet, audit, world, policy or ReleasePolicy())
     releases.start(0)
     return Shop(root, releases, store, triton, world, audit, keeper)

@@ -55,6 +55,7 @@ class Bench:
         first: bool = False,
         rows: RowLookup | None = None,
         rows_time_us: int = 1_000_000,
+        young: bool = False,
         **more: object,
     ) -> Verdict:
         """Export a net and judge it; `claimed` is the net that the learner's figures are of."""
@@ -66,8 +67,8 @@ class Bench:
         change(folder)
         champion = None if first else self.champion
         known = frozenset([self.champion.manifest.release])
-        now = Situation(champion, self.replay, rows or self.rows, 10**6, rows_time_us, known)
-        return examine(manifests.read(folder), folder, now, GateBounds(), FileBounds())
+        now = Situation(champion, self.replay, rows or self.rows, 10**6, rows_time_us, young, known)
+        return examine(manifests.read(folder), 1, folder, now, GateBounds(), FileBounds())
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +253,22 @@ def test_missing_data_never_promotes(bench: Bench) -> None:
     assert "replayed_impressions" in failed(few.judge(CHAMPION))
 
 
+def test_before_anything_has_closed_the_file_alone_is_judged(bench: Bench) -> None:
+    unknown = {"impressions": 0.0}
+    assert bench.judge(CHAMPION, young=True, first=True, metrics=unknown).passed
+    assert bench.judge(noisy(CHAMPION, 0.005, 1), young=True, metrics=unknown).passed
+    assert "file_auc" in failed(bench.judge(SWAPPED, young=True, metrics=unknown))
+    assert "learner_auc" in failed(bench.judge(CHAMPION, metrics=unknown))
+    few = replace(bench, replay=Replay(100).snapshot())
+    assert "replayed_impressions" in failed(few.judge(CHAMPION, young=True, first=True, metrics=unknown))
+
+
+def test_a_learner_that_promises_too_many_clicks_stops(bench: Bench) -> None:
+    claimed = figures(CHAMPION, CHAMPION, window(KEPT, LEARNER_SEED))
+    claimed |= {"predicted_ctr": 1.5 * claimed["ctr"], "champion_predicted_ctr": claimed["ctr"]}
+    assert failed(bench.judge(CHAMPION, metrics=claimed)) == {"learner_calibration"}
+
+
 def test_a_new_feature_may_come_in(bench: Bench) -> None:
     more = replace(SPEC, item_features=(*SPEC.item_features, FeatureRef(99, "new", "item_stats")))
     net = Net(weights=np.append(CHAMPION.weights, np.float32(0)), spec=more)
@@ -270,7 +287,8 @@ def test_at_most_one_in_twenty_equal_candidates_stops(bench: Bench, tmp_path: Pa
         metrics = figures(net, champion, windows[seed % 5])
         model = onnx_model(net, tmp_path / "candidate")
         one, other = bench.replay.score([model, bench.champion.model], SPEC, bench.rows)
-        checks = gate.judge_learner(metrics, False, GateBounds()) + gate.judge_replay(one, other, metrics, GateBounds())
+        checks = gate.judge_learner(metrics, False, False, GateBounds())
+        checks += gate.judge_replay(one, other, metrics, False, GateBounds())
         stopped += not Verdict(tuple(checks)).passed
     assert stopped <= 2
 

@@ -1,0 +1,13 @@
+"""Run the publisher: `python -m services.publisher`."""
+
+import asyncio
+
+from services.common import logs
+from services.common.settings import load_settings
+from services.publisher.app import serve
+from services.publisher.settings import PublisherSettings
+
+if __name__ == "__main__":
+    settings = load_settings(PublisherSettings)
+    logs.configure("publisher", settings.log_level)
+    asyncio.run(serve(settings))

@@ -1,0 +1,254 @@
+"""The publisher put together."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import redis
+
+from services.common import health as probes
+from services.common.clock import Clock, WallClock
+from services.common.errors import PermanentError, TemporaryError
+from services.common.health import Health
+from services.common.kafka import Outbox, Record
+from services.common.metrics import Metrics
+from services.common.topics import COMMANDS, EXAMPLES
+from services.publisher import commands, kubernetes
+from services.publisher.audit import Audit
+from services.publisher.book import Book, Keeper
+from services.publisher.desk import Desk
+from services.publisher.feast import FeastRows
+from services.publisher.fleet import Fleet
+from services.publisher.history import RowHistory
+from services.publisher.intake import Intake
+from services.publisher.kafka import Reader, Sender
+from services.publisher.lock import FileLock, Leadership
+from services.publisher.loop import Loops
+from services.publisher.meters import Meters
+from services.publisher.pump import PumpPolicy, RowPump
+from services.publisher.release import Releases
+from services.publisher.replay import Replay
+from services.publisher.settings import PublisherSettings
+from services.publisher.shelf import Shelf
+from services.publisher.store import ReleaseStore
+from services.publisher.triton import TritonServer
+from services.publisher.watcher import Watcher
+
+logger = logging.getLogger(__name__)
+
+_COMMAND_S = 60.0
+"""A command that cannot be carried out for now is tried so long."""
+_RECONCILE_US = 1_000_000
+"""Between two looks at what each Triton server has loaded."""
+_LISTED = 20
+"""Releases named in /positions."""
+
+
+class Publisher:
+    """The leading publisher: parts and the steps that the loops take."""
+
+    def __init__(
+        self, settings: PublisherSettings, sender: Sender, health: Health, meters: Meters, clock: Clock
+    ) -> None:
+        self._settings, self._health, self._meters, self._clock = settings, health, meters, clock
+        root, state = settings.store, settings.store / "snapshots" / "publisher"
+        self._audit = Audit(root / "releases" / "audit.jsonl")
+        self._keeper = Keeper(state / "book.json", settings.arm)
+        store = ReleaseStore(root, settings.arm, settings.backend)
+        shelf = Shelf(store.releases)
+        deltas = root / "arms" / settings.arm / "deltas"
+        history = RowHistory(state / "rows", deltas, settings.row_dim)
+        fleet = Fleet(_endpoints(settings.triton), TritonServer)
+        self._intake = Intake(Replay(settings.replay_impressions), self, int(settings.ripe_s * 1e6))
+        desk = Desk(
+            self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
+            settings.gate_bounds(), settings.probe_impressions,
+        )  # fmt: skip
+        self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
+        self._pump = RowPump(
+            self._keeper, history, deltas, FeastRows(self._redis, settings.project, sender.item_rows),
+            self._audit, meters, desk.probe, settings.row_bounds(), PumpPolicy(settings.fold_deltas),
+        )  # fmt: skip
+        desk.rows = self._pump
+        self._releases = Releases(self._keeper, store, shelf, fleet, self._audit, desk, settings.policy())
+        self._watcher = Watcher(shelf, fleet, self._pump, settings.watch_share, settings.watch_bounds)
+        self.served, self.labelled = self._watcher.served, self._watcher.labelled
+        self._healthy = False
+        self._reconciled_us = 0
+        self._examples = Reader(settings.bootstrap, EXAMPLES.name, {}, self._example, back=settings.examples_back)
+        self._commands = Reader(settings.bootstrap, COMMANDS.name, self._after("commands"), self._command)
+
+    def start(self, loops: Loops) -> None:
+        """Clear what a crash left, say the route, and begin. Raises TemporaryError when the broker is not there."""
+        self._releases.start(self._clock.now_us())
+        self._releases.sync(self._clock.now_us())
+        self._health.extra = self._positions
+        self._note_examples()
+        for partition, offset in self._commands.positions.items():
+            self._health.applied(COMMANDS.name, partition, offset)
+        loops.add("rows", self._rows, self._settings.rows_every_s)
+        loops.add("releases", self._release, 0.1)
+        loops.add("golden", self._golden, self._settings.golden_every_s)
+        loops.add("examples", self._consume, 0.0)
+        loops.add("fold", self._pump.fold, 30.0)
+        self._health.ready = True
+
+    def close(self) -> None:
+        """Give connections back; the loops have stopped."""
+        self._health.ready = False
+        self._examples.close()
+        self._commands.close()
+        self._redis.close()
+
+    def _rows(self) -> None:
+        lost = True
+        try:
+            self._pump.step(self._clock.now_us())
+            lost = self._pump.losing
+        finally:
+            book = self._keeper.book
+            self._meters.holds(rows_lost=lost, rows_stopped=bool(book.stopped), undo=book.undo is not None)
+
+    def _release(self) -> None:
+        self._commands.step()
+        now_us = self._clock.now_us()
+        if now_us - self._reconciled_us > _RECONCILE_US:
+            self._reconciled_us = now_us
+            self._releases.reconcile()
+        self._releases.step(now_us)
+        try:
+            self._watch(now_us)
+        except PermanentError as error:
+            logger.error("the watch cannot act", extra={"error": str(error)})
+            self._meters.fault("watch")
+
+    def _watch(self, now_us: int) -> None:
+        verdict = self._watcher.step(self._keeper.book, self._healthy)
+        if verdict is None:
+            return
+        self._meters.watched(verdict, self._watcher.figures())
+        if not verdict.passed and not self._keeper.book.switches.releases:
+            self._releases.rollback("", "watch", f"watch: {verdict.reason}", now_us, verdict)
+
+    def _golden(self) -> None:
+        self._healthy = False
+        try:
+            healed = self._releases.heal()
+        except PermanentError as error:  # a release that is just being collected, or one that loads no more
+            logger.error("golden request", extra={"error": str(error)})
+            self._meters.fault("golden")
+            return
+        for release in healed:
+            self._watcher.healed(release)
+        self._meters.healed(len(healed))
+        self._healthy = not healed
+
+    def _consume(self) -> None:
+        if self._examples.step():
+            self._note_examples()
+            self._meters.kept(len(self._intake))
+
+    def _example(self, record: Record) -> None:
+        self._intake.apply(record[0], record[4])
+
+    def _note_examples(self) -> None:
+        for partition, offset in self._examples.positions.items():
+            self._health.applied(EXAMPLES.name, partition, offset)
+
+    def _command(self, record: Record) -> None:
+        partition, offset, _, _, value = record
+        name = f"{COMMANDS.name}-{partition}"
+        # Taken before it is done: a rollback that a crash interrupts must not happen twice.
+        self._keeper.change(lambda book: replace(book, positions={**book.positions, name: offset + 1}))
+        self._try(value)
+        self._health.applied(COMMANDS.name, partition, offset + 1)
+
+    def _try(self, value: bytes | None) -> None:
+        until = time.monotonic() + _COMMAND_S
+        while True:
+            now_us = self._clock.now_us()
+            try:
+                commands.obey(value, self._releases, self._audit, now_us)
+                return
+            except TemporaryError as error:
+                if time.monotonic() > until:
+                    self._audit.add(now_us, "command_refused", reason=f"not possible for now: {error}")
+                    return
+                time.sleep(0.5)
+
+    def _after(self, topic: str) -> dict[int, int]:
+        names = {name.rpartition("-"): offset for name, offset in self._keeper.book.positions.items()}
+        return {int(number): offset for (found, _, number), offset in names.items() if found == topic}
+
+    def _positions(self) -> dict[str, Any]:
+        book = self._keeper.book
+        return {
+            "pushed_seq": book.pushed_seq,
+            "epoch": book.learning.epoch,
+            "slot": book.serving.slot,
+            "champion": book.champion,
+            "previous": book.previous,
+            "rows_lost": self._pump.losing,
+            "rows_stopped": book.stopped,
+            "impressions": len(self._intake),
+            "watch": {k: v if v == v and abs(v) != float("inf") else None for k, v in self._watcher.figures().items()},
+            "releases": _listed(book),
+        }
+
+
+def _listed(book: Book) -> list[dict[str, Any]]:
+    entries = [asdict(entry) for entry in book.entries[:_LISTED]]
+    for entry in entries:
+        entry["metrics"] = {k: v if v == v else None for k, v in entry["metrics"].items()}
+    return entries
+
+
+async def serve(settings: PublisherSettings) -> None:
+    """Wait to lead, publish until SIGTERM. Raises what made a loop fail for good, or TemporaryError without Kafka."""
+    metrics, health, clock = Metrics("publisher"), Health(), WallClock()
+    meters = Meters(metrics, clock.now_us)
+    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
+    leadership, loops = _leadership(settings), Loops(meters.fault)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, loops.stopped.set)
+    outbox = Outbox(settings.bootstrap)
+    publisher: Publisher | None = None
+    try:
+        while not loops.stopped.is_set():
+            if not await asyncio.to_thread(leadership.acquire):
+                meters.holds(leader=False)
+                if publisher is not None:
+                    raise TemporaryError("another publisher leads now")
+            elif publisher is None:
+                publisher = await asyncio.to_thread(Publisher, settings, Sender(outbox, loop), health, meters, clock)
+                await asyncio.to_thread(publisher.start, loops)
+                meters.holds(leader=True)
+            await asyncio.to_thread(loops.stopped.wait, 1.0)
+    finally:
+        await asyncio.to_thread(loops.stop)
+        if publisher is not None:
+            publisher.close()
+        outbox.close()
+        leadership.release()
+        server.shutdown()
+    if loops.failure is not None:
+        raise loops.failure
+
+
+def _endpoints(text: str) -> Any:
+    if text.startswith(kubernetes.PREFIX):
+        return kubernetes.triton_pods(text)
+    addresses = [part.strip() for part in text.split(",") if part.strip()]
+    return lambda: addresses
+
+
+def _leadership(settings: PublisherSettings) -> Leadership:
+    if settings.leadership == "lease":
+        identity = settings.identity or socket.gethostname()
+        return kubernetes.lease(settings.namespace, f"freshrank-publisher-{settings.arm}", identity)
+    return FileLock(settings.store / "snapshots" / "publisher" / "lock")

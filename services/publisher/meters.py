@@ -1,0 +1,74 @@
+"""What the publisher measures about itself."""
+
+from collections.abc import Callable, Mapping
+
+from services.common.metrics import Metrics
+from services.publisher.checks import Verdict
+from services.publisher.deltas import Delta
+
+
+class Meters:
+    """Counters, gauges and distributions; `now_us` gives the time of day for freshness."""
+
+    def __init__(self, metrics: Metrics, now_us: Callable[[], int]) -> None:
+        self._now_us = now_us
+        self._rows = metrics.counter("rows_pushed_total", "Rows written to the store", ("kind",))
+        self._deltas = metrics.counter("deltas_total", "Row deltas judged", ("verdict",))
+        self._refused = metrics.counter("checks_failed_total", "Checks that did not hold", ("gate", "check"))
+        self._age = metrics.histogram("row_freshness_seconds", "Event time of the rows' newest example to their push")
+        self._decisions = metrics.counter("releases_total", "Decisions on releases", ("decision",))
+        self._seconds = metrics.histogram("release_seconds", "From export to routed, held or refused", ("decision",))
+        self._judging = metrics.histogram("gate_seconds", "Time that the release gate takes")
+        self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
+        self._healed = metrics.counter("healed_total", "Models loaded anew after a failed golden request")
+        self._state = metrics.gauge("state", "1 while it holds: rows_stopped, rows_lost, leader, undo", ("state",))
+        self._faults = metrics.counter("faults_total", "Steps that failed and are tried again", ("loop",))
+        self._impressions = metrics.gauge("impressions", "Impressions kept for the gate")
+
+    def pushed(self, delta: Delta) -> None:
+        """A delta is in the store."""
+        self._rows.labels("item").inc(len(delta.items))
+        self._rows.labels("user").inc(len(delta.users))
+        self._age.observe(max(0, self._now_us() - delta.learned_up_to_us) / 1e6)
+
+    def judged(self, verdict: Verdict) -> None:
+        """A delta was judged."""
+        self._deltas.labels("passed" if verdict.passed else "refused").inc()
+        self._failed("rows", verdict)
+
+    def examined(self, verdict: Verdict, seconds: float) -> None:
+        """A candidate was judged."""
+        self._judging.observe(seconds)
+        self._failed("release", verdict)
+
+    def decided(self, decision: str, seconds: float) -> None:
+        """A release was decided on, so long after its export."""
+        self._decisions.labels(decision).inc()
+        self._seconds.labels(decision).observe(seconds)
+
+    def watched(self, verdict: Verdict, figures: Mapping[str, float]) -> None:
+        """The watch looked."""
+        self._failed("watch", verdict)
+        for name, value in figures.items():
+            self._watch.labels(name).set(value)
+
+    def healed(self, count: int) -> None:
+        """Models were loaded anew."""
+        self._healed.inc(count)
+
+    def holds(self, **states: bool) -> None:
+        """Set states."""
+        for name, truth in states.items():
+            self._state.labels(name).set(truth)
+
+    def fault(self, loop: str) -> None:
+        """A step failed for now."""
+        self._faults.labels(loop).inc()
+
+    def kept(self, impressions: int) -> None:
+        """So many impressions are kept."""
+        self._impressions.set(impressions)
+
+    def _failed(self, gate: str, verdict: Verdict) -> None:
+        for check in verdict.failed:
+            self._refused.labels(gate, check.name).inc()

@@ -1,0 +1,111 @@
+"""Settings of the publisher: FRESHRANK_PUBLISHER_<FIELD>, read once in `__main__`."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+from services.publisher.canary import WatchBounds
+from services.publisher.gate import GateBounds
+from services.publisher.release import ReleasePolicy
+from services.publisher.rows import RowBounds
+
+
+class PublisherSettings(ServiceSettings):
+    """Every field with its unit and the reason for its default."""
+
+    model_config = SettingsConfigDict(env_prefix="FRESHRANK_PUBLISHER_", frozen=True, extra="forbid")
+
+    arm: str = Field(
+        "main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="arm of the model store that is published"
+    )
+    project: str = Field("freshrank", description="Feast project whose views hold the rows; as in feature_store.yaml")
+    triton: str = Field(
+        "127.0.0.1:8001",
+        description="every Triton gRPC endpoint, host:port, comma-separated; or kubernetes:<namespace>/<service>:<port>"
+        " to find them by EndpointSlices",
+    )
+    backend: Literal["python", "onnxruntime"] = Field(
+        "python", description="Triton backend of a release: the pip server has python, a cluster's onnxruntime"
+    )
+    leadership: Literal["file", "lease"] = Field(
+        "file", description="how two publishers agree: a lock in the store on one machine, a Lease in a cluster"
+    )
+    namespace: str = Field("default", description="Kubernetes namespace of the Lease")
+    identity: str = Field("", description="name of this pod in the Lease; empty = the host's name")
+    approval: Literal["auto", "manual"] = Field(
+        "auto", description="auto: what passes is routed; manual: it is held for a person"
+    )
+    keep: int = Field(
+        5, ge=2, le=100, description="releases on disk that can be gone back to, the serving ones included"
+    )
+    watch_share: float = Field(
+        0.02, ge=0, le=0.5, description="share of shoppers who stay on the previous release, by hash of their id"
+    )
+    drain_s: float = Field(
+        10.0, ge=0, le=600, description="s from routing away to unloading: a route's way and the longest request"
+    )
+    rows_wait_s: float = Field(10.0, ge=0, le=600, description="s that a candidate waits for its rows to be pushed")
+    rows_every_s: float = Field(0.2, gt=0, le=2, description="s between two looks for row deltas; at most 2 by design")
+    golden_every_s: float = Field(
+        2.0, gt=0, le=60, description="s between golden requests: a dead model process shows in nothing else"
+    )
+    row_dim: int = Field(16, ge=1, le=256, description="values of an embedding row; as the trainer's")
+    row_norm: float = Field(16.0, gt=0, description="longest row; the trainer clips at 8")
+    row_change: float = Field(8.0, gt=0, description="longest change of a row in one delta")
+    row_share: float = Field(0.6, gt=0, le=1, description="share of the known rows that one delta may change")
+    row_loss_ratio: float = Field(
+        1.0,
+        gt=0,
+        description="rise of the champion's log-loss on newest examples over its baseline that stops pushes;"
+        " clicks come after their impressions, so a change of traffic alone moves it",
+    )
+    probe_impressions: int = Field(
+        128,
+        ge=0,
+        le=5_000,
+        description="labelled impressions that each delta is tried on before it is pushed; 0 = none",
+    )
+    replay_impressions: int = Field(5_000, ge=10, description="labelled impressions kept for the gate")
+    ripe_s: float = Field(
+        60.0,
+        ge=0,
+        description="s after which an impression's clicks count although its window is open; 0 = wait for"
+        " the end of the window",
+    )
+    examples_back: int = Field(
+        2_000, ge=0, description="messages of each partition of examples read again at start, to have impressions"
+    )
+    least_impressions: int = Field(300, ge=1, description="impressions behind any figure that a release is judged by")
+    auc_loss: float = Field(0.005, gt=0, lt=1, description="area under the curve that a release may lose")
+    log_loss_rise: float = Field(0.01, gt=0, lt=1, description="relative rise of log-loss that a release may bring")
+    latency_ms: float = Field(25.0, gt=0, description="ms of a golden batch in onnxruntime that are always allowed")
+    rows_age_s: float = Field(120.0, gt=0, description="s that the pushed rows may lag behind a release's weights")
+    fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
+
+    def row_bounds(self) -> RowBounds:
+        """What a row delta may do."""
+        return RowBounds(
+            norm=self.row_norm, change=self.row_change, share=self.row_share, loss_ratio=self.row_loss_ratio
+        )
+
+    def gate_bounds(self) -> GateBounds:
+        """What a release may do."""
+        return GateBounds(
+            learner_impressions=self.least_impressions,
+            replayed_impressions=self.least_impressions,
+            auc=self.auc_loss,
+            log_loss=self.log_loss_rise,
+            file_log_loss=self.log_loss_rise,
+            latency_ms=self.latency_ms,
+            rows_age_s=self.rows_age_s,
+        )
+
+    def watch_bounds(self) -> WatchBounds:
+        """When a champion is taken back."""
+        return WatchBounds()
+
+    def policy(self) -> ReleasePolicy:
+        """How releases move."""
+        return ReleasePolicy(self.approval, self.keep, self.watch_share, self.drain_s, self.rows_wait_s)
