@@ -34,6 +34,7 @@ class Traffic:
         self._world, self._api, self._pace = world, api, pace
         self._browsers: list[tuple[Shopper, str]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pool = max(200, int(4 * pace.events_per_second))  # each browses slower than a bot would
         self.sent = 0
         self.malformed = 0
 
@@ -56,7 +57,7 @@ class Traffic:
         world = self._world
         shopper = world.arrive()
         session = world.begin_session(shopper)
-        self._browsers = [*self._browsers[-200:], (shopper, session)]
+        self._browsers = [*self._browsers[-self._pool :], (shopper, session)]
         asking = shopper_message(shopper, session)
         for _ in range(1 + int(3 * world.chance())):
             asked = await self._api.recommend(asking, self._pace.page_size)

@@ -1,0 +1,50 @@
+"""`make demo`: everything on one machine."""
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+
+from services.demo.replay import Speed
+from services.demo.run import Options, run
+from services.demo.traffic import Pace
+from services.demo.world import DOMAINS
+
+
+def main() -> int:
+    """Read the arguments and run; exit code 0 only if the ledger holds."""
+    parser = argparse.ArgumentParser(prog="freshrank demo", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of a public log; without it a simulated shop")
+    parser.add_argument("--domain", choices=sorted(DOMAINS), default="shop")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of simulated traffic")
+    parser.add_argument("--rate", type=float, default=150.0, help="events per second of the simulated shop")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--lockstep", action="store_true", help="wait for every stage before each request")
+    parser.add_argument("--speed", type=float, default=0.0, help="log seconds per second; 0 = as fast as it goes")
+    parser.add_argument("--limit", type=int, default=0, help="stop after so many events of the log")
+    parser.add_argument("--keep", action="store_true", help="leave it running at the end")
+    parser.add_argument("--report", type=Path, default=Path("demo-report"))
+    parser.add_argument("--folder", type=Path, help="where data and logs go; a fresh temporary folder by default")
+    parser.add_argument("--partitions", type=int, default=4)
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="freshrank-"))
+    chosen = Options(
+        folder=folder,
+        report=options.report,
+        partitions=options.partitions,
+        domain=options.domain,
+        seed=options.seed,
+        pace=Pace(seconds=60 * options.minutes, events_per_second=options.rate),
+        data=options.data,
+        speed=Speed(options.lockstep, options.speed),
+        limit=options.limit,
+        keep=options.keep,
+    )
+    try:
+        return asyncio.run(run(chosen))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

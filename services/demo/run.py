@@ -1,0 +1,239 @@
+"""A demo from start to verdict: parts, services, catalogue, traffic, story, ledger, report."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.common.kafka import Outbox
+from services.common.topics import TOPICS
+from services.demo import loaders, show
+from services.demo.api import Api
+from services.demo.cache import Progress, default_folder
+from services.demo.follow import Follower
+from services.demo.kafka import TopicSpec, create_topics
+from services.demo.record import Record
+from services.demo.replay import Replay, Speed
+from services.demo.report import write_report
+from services.demo.services import SERVICES, Plan, environment, plan_of, program
+from services.demo.stack import Stack
+from services.demo.story import Story, tell_story
+from services.demo.tools import fetch
+from services.demo.traffic import Pace, Traffic
+from services.demo.world import World
+from services.features import commands
+
+
+@dataclass
+class Options:
+    """What to run."""
+
+    folder: Path
+    report: Path
+    feature_repo: Path = Path("feature_repo")
+    partitions: int = 4
+    domain: str = "shop"
+    seed: int = 7
+    pace: Pace = field(default_factory=Pace)
+    data: Path | None = None
+    speed: Speed = field(default_factory=Speed)
+    limit: int = 0
+    keep: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+class Demo:
+    """Everything that runs, and what was seen of it."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.console = show.console()
+        self.record = Record()
+        self.moments: list[show.Moment] = []
+        self.began = time.monotonic()
+        self.steps: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Any:
+        """Say how long a step took."""
+        began = time.monotonic()
+        self.console.print(f"  {name} ...", end="\r")
+        yield
+        self.steps[name] = time.monotonic() - began
+        self.console.print(f"  {name}: {self.steps[name]:.1f} s      ")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Parts and services up, features applied; all gone at the end, whatever happens."""
+        options = self.options
+        tools = fetch(default_folder(os.environ), Progress(show_present=False))
+        store = options.folder / "store"
+        stack = Stack(options.folder, options.partitions, tools=tools, model_repository=store / "triton")
+        with self.step("Kafka, Redis and Triton"):
+            stack.start()
+        try:
+            self.stack = stack
+            self.plan: Plan = plan_of(stack, options.folder, options.feature_repo, options.partitions, options.settings)
+            with self.step("topics and features"):
+                create_topics(stack.kafka.bootstrap, [TopicSpec.of(topic, options.partitions) for topic in TOPICS])
+                os.environ.update(environment(stack, self.plan))
+                commands.apply(options.feature_repo)
+            with self.step("services"):
+                for name in SERVICES:
+                    stack.supervisor.start(program(name, stack, self.plan))
+                for name in SERVICES:
+                    await asyncio.to_thread(stack.supervisor.wait_ready, name)
+            self.follower = Follower(stack.kafka.bootstrap, options.partitions, self.plan.urls)
+            self.api = Api(self.plan.gateway, self.record)
+            yield
+            await self.api.close()
+            self.follower.close()
+        finally:
+            with self.step("stopping"):
+                stack.stop()
+
+    async def watch(self) -> None:
+        """The live line, once a second, and its figures for the report."""
+        before, at = (0, 0), time.monotonic()
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            lag, memory = await asyncio.to_thread(self._outside)
+            moment = show.moment(self.record, before, now - self.began, now - at, lag, memory)
+            before, at = (self.record.events, len(self.record.answers)), now
+            self.moments.append(moment)
+            if self.console.is_terminal:
+                self.console.print(show.line(moment), end="\r")
+            elif len(self.moments) % 10 == 1:
+                self.console.print(show.line(moment))
+
+    def _outside(self) -> tuple[int, float]:
+        with suppress(Exception):
+            usage = self.stack.supervisor.usage()
+            return sum(self.follower.lags().values()), sum(u.pss for u in usage.values()) / 2**20
+        return 0, float("nan")
+
+    def ledger(self) -> dict[str, Any]:
+        """Ask the oracle, in a process of its own."""
+        folder = self.options.report
+        self.record.write(folder)
+        values = environment(self.stack, self.plan)
+        from services.online.registry import with_defaults
+
+        names = with_defaults(values)
+        out = folder / "ledger.json"
+        command = [
+            sys.executable,
+            *("-m", "services.demo.oracle"),
+            *("--bootstrap", self.stack.kafka.bootstrap, "--redis", names["FRESHRANK_REDIS"]),
+            *("--registry", names["FRESHRANK_REGISTRY"], "--acks", str(folder / "acks.parquet"), "--out", str(out)),
+        ]
+        subprocess.run(command, check=False)
+        if not out.exists():
+            return {"held": False, "checks": [{"name": "the oracle ran", "held": False, "detail": "it did not end"}]}
+        answer: dict[str, Any] = json.loads(out.read_text())
+        return answer
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Decisions of the publisher."""
+        path = self.plan.store / "releases" / "audit.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+async def run(options: Options) -> int:
+    """Run it; returns the exit code: 0 only if the ledger holds."""
+    demo = Demo(options)
+    demo.console.print("[bold]Freshrank[/bold] on this machine")
+    async with demo.running():
+        watching = asyncio.create_task(demo.watch())
+        story = await (_replay(demo) if options.data else _simulate(demo))
+        with demo.step("every stage catching up"):
+            await demo.follower.caught_up(timeout_s=120)
+        watching.cancel()
+        with demo.step("ledger"):
+            ledger = await asyncio.to_thread(demo.ledger)
+        facts = _facts(demo, story)
+        _print(demo, facts, story)
+        title = f"Freshrank: {options.data.name if options.data else options.domain}"
+        page = write_report(options.report, title, facts, demo.record, demo.moments, demo.audit(), ledger)
+        demo.console.print(f"Report: {page.absolute()}")
+        if options.keep:
+            await _keep(demo)
+    return 0 if ledger["held"] else 1
+
+
+async def _simulate(demo: Demo) -> Story:
+    options = demo.options
+    shoppers = max(600, int(10 * options.pace.events_per_second))
+    world = World(options.domain, options.seed, shoppers=shoppers)
+    with demo.step("catalogue"):
+        await demo.api.stock(world.first_items)
+        await demo.follower.caught_up()
+    traffic = asyncio.create_task(Traffic(world, demo.api, options.pace).run())
+    await asyncio.sleep(options.pace.seconds * 0.35)
+    story = await tell_story(demo.api, world)
+    await traffic
+    return story
+
+
+async def _replay(demo: Demo) -> Story:
+    options = demo.options
+    assert options.data is not None
+    outbox = Outbox(demo.stack.kafka.bootstrap)
+    replay = Replay(demo.api, demo.follower, outbox, options.partitions, options.speed)
+    await replay.run(loaders.steps(options.data, options.limit), lambda _: None)
+    outbox.close()
+    return Story()
+
+
+def _facts(demo: Demo, story: Story) -> dict[str, str]:
+    record, answers = demo.record, demo.record.answers
+    latency = sorted(a.latency_ms for a in answers) or [float("nan")]
+    peak = max((m.memory_mib for m in demo.moments), default=float("nan"))
+    facts = {
+        "events acknowledged": f"{record.events:,}",
+        "answers": f"{len(answers):,}",
+        "answer p50 / p99": f"{latency[len(latency) // 2]:.1f} / {latency[int(len(latency) * 0.99)]:.1f} ms",
+        "calls failed": str(dict(record.failed) or 0),
+        "events refused": str(dict(record.refused) or 0),
+        "releases served": str(len({a.release for a in answers if a.release})),
+        "AUC over all answers": show.figure(_auc(demo)),
+        "memory of everything, peak": f"{peak / 1024:.2f} GiB",
+        "seconds in all": f"{time.monotonic() - demo.began:.0f}",
+    }
+    if story.clicked:
+        facts["click to changed features"] = show.duration(story.feature_s * 1000)
+        facts["click to changed rows"] = show.duration(story.row_s * 1000)
+        facts["click to changed dense model"] = show.duration(story.release_s * 1000)
+    return facts
+
+
+def _auc(demo: Demo) -> float:
+    from services.demo.record import auc_of
+
+    return auc_of(demo.record.answers)
+
+
+def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
+    if story.rankings:
+        demo.console.print(show.ranking_table(f"One shopper, who clicked on: {story.clicked}", story.rankings))
+    demo.console.print(show.release_table(demo.record.answers))
+    demo.console.print(show.facts_table("In all", facts))
+
+
+async def _keep(demo: Demo) -> None:
+    demo.console.print(
+        f"Running on. Ranking API at {demo.plan.gateway}, admin API at 127.0.0.1:{demo.plan.admin_port}.\n"
+        f'  grpcurl -plaintext -d \'{{"shopper": {{"user_id": "me"}}}}\' {demo.plan.gateway} '
+        "freshrank.v1.Ranking/Recommend\n"
+        f'  python -c \'from freshrank import Client; print(Client("{demo.plan.gateway}").recommend("me"))\'\n'
+        "Ctrl-C ends it."
+    )
+    await asyncio.Event().wait()

@@ -1,0 +1,137 @@
+"""What a demo shows: a live line while it runs, tables at the end."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from services.demo.record import Answer, Record
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One second of the demo, as the live line shows it and the report plots it."""
+
+    at_s: float
+    events_per_s: float
+    answers_per_s: float
+    feature_age_ms: float
+    row_age_ms: float
+    release_age_ms: float
+    release: str
+    auc: float
+    click_rate: float
+    lag: int
+    memory_mib: float
+
+
+def moment(record: Record, before: tuple[int, int], at_s: float, seconds: float, lag: int, memory_mib: float) -> Moment:
+    """Figures of the last `seconds`; `before` = events and answers counted at their beginning."""
+    events, answers = record.events - before[0], record.answers[before[1] :]
+    shown = sum(len(a.items) for a in answers)
+    return Moment(
+        at_s,
+        events / seconds,
+        len(answers) / seconds,
+        _median([a.ages_ms[0] for a in answers if a.ages_ms[0] >= 0]),
+        _median([a.ages_ms[2] for a in answers if a.ages_ms[2] >= 0]),
+        _median([a.ages_ms[3] for a in answers if a.ages_ms[3] >= 0]),
+        answers[-1].release if answers else "",
+        record.auc(),
+        sum(len(a.clicked) for a in answers) / shown if shown else math.nan,
+        lag,
+        memory_mib,
+    )
+
+
+def line(now: Moment) -> str:
+    """The live line."""
+    return (
+        f"{now.at_s:5.0f} s  {now.events_per_s:6.0f} events/s  {now.answers_per_s:5.1f} answers/s  "
+        f"feature age {duration(now.feature_age_ms)}  row age {duration(now.row_age_ms)}  "
+        f"release {now.release or '-'}  AUC {figure(now.auc)}  lag {now.lag}  {now.memory_mib / 1024:.1f} GiB"
+    )
+
+
+def duration(ms: float) -> str:
+    """Milliseconds for people.
+
+    >>> duration(12.3), duration(4500), duration(float("nan"))
+    ('12 ms', '4.5 s', '-')
+    """
+    if math.isnan(ms):
+        return "-"
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """A figure, or a dash when there is none."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def by_release(answers: Sequence[Answer]) -> list[dict[str, object]]:
+    """For each release in the order of serving: answers, AUC, click-through and the click-through without luck."""
+    from services.demo.record import auc_of
+
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault(answer.release, []).append(answer)
+    out: list[dict[str, object]] = []
+    for release, group in groups.items():
+        shown = max(1, sum(len(a.items) for a in group))
+        out.append(
+            {
+                "release": release or "(none yet)",
+                "answers": len(group),
+                "auc": auc_of(group),
+                "ctr": sum(len(a.clicked) for a in group) / shown,
+                "expected_ctr": sum(a.expected_clicks for a in group) / shown,
+                "latency_p50_ms": float(np.percentile([a.latency_ms for a in group], 50)),
+                "latency_p99_ms": float(np.percentile([a.latency_ms for a in group], 99)),
+            }
+        )
+    return out
+
+
+def release_table(answers: Sequence[Answer]) -> Table:
+    """The releases as a table."""
+    table = Table("release", "answers", "AUC", "CTR", "CTR without luck", "p50", "p99", title="Releases")
+    for row in by_release(answers):
+        table.add_row(
+            str(row["release"]),
+            str(row["answers"]),
+            figure(float(str(row["auc"]))),
+            figure(float(str(row["ctr"]))),
+            figure(float(str(row["expected_ctr"]))),
+            duration(float(str(row["latency_p50_ms"]))),
+            duration(float(str(row["latency_p99_ms"]))),
+        )
+    return table
+
+
+def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    """Name and value, a line each."""
+    table = Table("what", "value", title=title)
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def ranking_table(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
+    """Rankings side by side, one column each."""
+    table = Table("place", *columns, title=title)
+    for place, row in enumerate(zip(*columns.values(), strict=False), start=1):
+        table.add_row(str(place), *row)
+    return table
+
+
+def console() -> Console:
+    """Where tables go: colours only on a terminal."""
+    return Console(highlight=False)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan
