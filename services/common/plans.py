@@ -59,6 +59,11 @@ class CrossFeature:
         return feature_id(self)
 
     @property
+    def hash8(self) -> str:
+        """The id as eight hex digits."""
+        return f"{self.id:08x}"
+
+    @property
     def ref(self) -> FeatureRef:
         """As a model's input names it."""
         return FeatureRef(self.id, self.name, self.view)

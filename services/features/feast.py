@@ -70,7 +70,7 @@ class StoreGuard:
         self._lost: set[str] = set()
 
     async def run(self, folds: Callable[[], Iterable[ViewsFold]], every_s: float) -> None:
-        """Check the folds owned now, for ever. A store that cannot be reached is left to the writers, who try again or end."""
+        """Check the folds owned now, for ever. A store that cannot be reached is left to the writers."""
         while True:
             try:
                 await self.check(folds())

@@ -112,7 +112,7 @@ class Group:
         if definition.function == "top_k":
             key = TopKey(definition.column, definition.where, definition.slide_us)
             lists = top(counted[key], definition.tiles, definition.n, self._meaning(definition.column))
-            return Column(lists), falls_us(counted[key], self.tops[key], definition.tiles)
+            return values.top_column(definition, lists), falls_us(counted[key], self.tops[key], definition.tiles)
         store, tiles, parts = (
             self.tiles[definition.slide_us],
             held[definition.slide_us],

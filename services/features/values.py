@@ -63,6 +63,13 @@ def recent_column(definition: FeatureDefinition, recent: Recent, meaning: Meanin
     return Column(newest)
 
 
+def top_column(definition: FeatureDefinition, lists: list[list[Any]]) -> Column:
+    """The most frequent values of each key."""
+    if definition.value_type == "BYTES_LIST":
+        return Column([[word.encode() for word in words] for words in lists])
+    return Column(lists)
+
+
 def _scalars(value_type: str, stored: NDArray[Any], meaning: Meaning) -> list[Any]:
     if value_type in ("STRING", "BYTES"):
         words = meaning(stored)

@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from feast import FeatureService, FeatureStore, FeatureView, StreamFeatureView
 from feast.repo_config import RepoConfig
 
-from services.common.definitions import FeatureDefinition, define, hash8
+from services.common.definitions import JOIN_COLUMNS, FeatureDefinition, define, hash8
 from services.common.errors import InvalidInput, TemporaryError
 from services.common.plans import CrossFeature, History, Plan, RankingPlan, ViewPlan, cross
 from services.common.spec import FeatureRef
@@ -25,7 +25,6 @@ MARK = "_"
 
 _NUMBERS = frozenset({"INT32", "INT64", "FLOAT32", "FLOAT64", "BOOL"})
 _VALUE_TYPES = {"FLOAT": "FLOAT32", "DOUBLE": "FLOAT64"}
-_JOIN_KEYS = frozenset({"user_id", "item_id", "category", "session_id"})
 _USER_KEYS = (("user_id",), ("session_id",))
 
 
@@ -53,12 +52,13 @@ class PlanSource:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Feast calls stream views experimental at each reading
             try:
+                keys = {entity.name: entity.join_key for entity in self._store.list_entities()}
                 streams = self._store.list_stream_feature_views()
                 views = [v for v in self._store.list_feature_views() if not isinstance(v, StreamFeatureView)]
                 services = {s.name: s for s in self._store.list_feature_services()}
             except Exception as error:
                 raise TemporaryError(f"the registry cannot be read: {error}") from error
-        return build_plan(self._project, streams, views, services)
+        return build_plan(self._project, keys, streams, views, services)
 
 
 def repo_config(feature_repo: Path, environment: Mapping[str, str] | None = None) -> RepoConfig:
@@ -94,13 +94,18 @@ def with_defaults(environment: Mapping[str, str]) -> dict[str, str]:
 
 def build_plan(
     project: str,
+    join_keys: Mapping[str, str],
     streams: Sequence[StreamFeatureView],
     views: Sequence[FeatureView],
     services: Mapping[str, FeatureService],
 ) -> Plan:
-    """Check and take apart what a registry, or a repository that was parsed, holds. Raises InvalidInput."""
-    plans = tuple(_view_plan(stream) for stream in sorted(streams, key=lambda s: s.name))
-    crosses = tuple(_cross(view, field) for view in views for field in view.features if "builtin" in field.tags)
+    """Check and take apart what a registry, or a repository that was parsed, holds. Raises InvalidInput.
+
+    `join_keys`: of each entity.
+    """
+    plans = tuple(_view_plan(stream, join_keys) for stream in sorted(streams, key=lambda s: s.name))
+    crossed = [_cross(view, field) for view in views for field in view.features if "builtin" in field.tags]
+    crosses = tuple(sorted(crossed, key=lambda c: (c.view, c.name)))
     known = {f"{v.name}:{f.name}": f for v in plans for f in v.features}
     _check_ids([*known.values(), *crosses])
     ranking = _ranking(_service(services, RANKING), known, {f"{c.view}:{c.name}": c for c in crosses})
@@ -108,9 +113,9 @@ def build_plan(
     return Plan(project, plans, ranking, retrieval, crosses)
 
 
-def _view_plan(view: StreamFeatureView) -> ViewPlan:
+def _view_plan(view: StreamFeatureView, join_keys: Mapping[str, str]) -> ViewPlan:
     file = _file_of(view)
-    keys = tuple(view.join_keys)
+    keys = tuple(join_keys.get(entity, entity) for entity in view.entities)
     fields = {f.name: f for f in view.features if not f.name.startswith(MARK) and f.name not in keys}
     aggregations = {a.resolved_name(a.time_window): a for a in view.aggregations}
     for name in sorted(set(fields) ^ set(aggregations)):
@@ -207,7 +212,7 @@ def _paths(service: FeatureService) -> list[str]:
         f"{projection.name}:{name}"
         for projection in service.feature_view_projections
         for name in sorted(field.name for field in projection.features)
-        if not name.startswith(MARK) and name not in _JOIN_KEYS
+        if not name.startswith(MARK) and name not in JOIN_COLUMNS
     ]
 
 
