@@ -109,14 +109,12 @@ class Reader:
             self.unreadable += 1
             return
         columns = rows.to_pydict()
-        last = self.seen.get(partition, (-1, -1))
         for k in range(rows.num_rows):
             place = (columns["src_offset"][k], columns["src_index"][k])
-            # Compared with the message before, not the row before: rows of one source record share their place.
-            if place <= last:
+            if place <= self.seen.get(partition, (-1, -1)):
                 self.repeated += 1
                 continue
-            self.seen[partition] = max(place, self.seen.get(partition, place))
+            self.seen[partition] = place
             wanted = share_of(columns["user"][k] or "", "trainer-share") < self._share
             if wanted or columns["kind"][k] == FORGET:
                 yield from self._example({name: column[k] for name, column in columns.items()})

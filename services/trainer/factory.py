@@ -7,7 +7,7 @@ from services.trainer.groups import Tables
 from services.trainer.learner import Blocks, Learner, LearnerConfig
 from services.trainer.model import Ranker, Sizes
 from services.trainer.retrieval import TwoTower
-from services.trainer.settings import Settings
+from services.trainer.settings import TrainerSettings
 from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
 from services.trainer.strategies.optimisers import DenseConfig
 from services.trainer.strategies.weights import WeightConfig
@@ -15,7 +15,7 @@ from services.trainer.tables import RowConfig
 from services.trainer.triggers import AnyOf, TimeTrigger, Trigger, VolumeTrigger
 
 
-def learner_of(settings: Settings, spec: ModelSpec, blocks: Blocks | None) -> Learner:
+def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None) -> Learner:
     """An empty learner; equal settings give equal first weights."""
     config = LearnerConfig(
         rows=RowConfig(
@@ -40,7 +40,7 @@ def learner_of(settings: Settings, spec: ModelSpec, blocks: Blocks | None) -> Le
     return Learner(spec, config, strategy, blocks)
 
 
-def online(settings: Settings, spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
+def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
     """The online strategy with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -63,14 +63,14 @@ def online(settings: Settings, spec: ModelSpec, tables: Tables, blocks: Blocks |
     return OnlineStrategy(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim)
 
 
-def device_of(settings: Settings) -> torch.device:
+def device_of(settings: TrainerSettings) -> torch.device:
     """Where the dense part lives."""
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
 
 
-def trigger_of(settings: Settings) -> Trigger:
+def trigger_of(settings: TrainerSettings) -> Trigger:
     """By time, and by volume when that is set."""
     triggers: list[Trigger] = [TimeTrigger(settings.update_interval)]
     if settings.update_examples:

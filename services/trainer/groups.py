@@ -40,6 +40,8 @@ class Tables:
 class Group:
     """Impressions encoded together, B of them, N candidates at most."""
 
+    kind: int
+    """INITIAL or FLIP."""
     examples: list[Example]
     layout: Layout
     arrays: Arrays
@@ -72,6 +74,7 @@ def group_of(examples: Sequence[Example], spec: ModelSpec, tables: Tables, weigh
     else:
         item_slots, user_slots = tables.item.find(item_keys), tables.user.find(user_keys)
     group = Group(
+        kind=examples[0].kind,
         examples=list(examples),
         layout=layout,
         arrays=arrays,

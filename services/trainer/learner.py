@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from services.common.records import INITIAL
 from services.common.spec import ModelSpec
 from services.trainer.champion import Champion
 from services.trainer.examples import Batch, Example, Reader, Step
@@ -71,6 +72,7 @@ class Learner:
         """Event time of the newest action or impression learned."""
         self.log_us = 0
         self._expired_us = 0
+        self._oldest_us = 0
 
     def apply(self, batch: Batch) -> list[Learned]:
         """Score, then learn, step by step; the positions move behind the batch."""
@@ -78,6 +80,11 @@ class Learner:
         self.positions |= {partition: end for partition, (_, end) in batch.ranges.items()}
         self._expire()
         return out
+
+    def take_oldest(self) -> int:
+        """Arrival of the oldest action learned since the last call; 0 = none."""
+        oldest, self._oldest_us = self._oldest_us, 0
+        return oldest
 
     def adapt(self, spec: ModelSpec) -> None:
         """Take another list of features."""
@@ -143,6 +150,8 @@ class Learner:
         self.steps += 1
         learned = self.strategy.learn(groups, self.steps)
         self.recent.extend(step.initial)
+        arrivals = [example.received_us for example in step.flips]
+        self._oldest_us = min([*arrivals, *([self._oldest_us] if self._oldest_us else [])], default=0)
         news = [*step.initial, *step.flips]
         self.learned += len(news)
         self.learned_up_to_us = max([self.learned_up_to_us, *(example.event_time_us for example in news)])
@@ -153,7 +162,7 @@ class Learner:
             theirs = None if self.champion is None else self.champion.clicks(group, self.spec, self.tables)
             if theirs is not None:
                 self.running.add(theirs, group.negatives, group.positives[:, :, 0])
-            if group.negatives.any():
+            if group.kind == INITIAL:
                 self.progress.scored(group.examples, self.scores(group), theirs)
 
     def _expire(self) -> None:

@@ -1,5 +1,6 @@
 """Who wants to know what the loop does: metrics, TensorBoard, a test. Nobody, by default."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -14,8 +15,8 @@ class Observer(Protocol):
         """A batch was learned from."""
         ...
 
-    def delta(self, seq: int, rows: int) -> None:
-        """Rows were written for the publisher."""
+    def delta(self, seq: int, rows: int, oldest_received_us: int) -> None:
+        """Rows were written for the publisher; `oldest_received_us`: of the actions that changed them, 0 = none."""
         ...
 
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
@@ -33,7 +34,7 @@ class Nobody:
     def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
         """Nothing."""
 
-    def delta(self, seq: int, rows: int) -> None:
+    def delta(self, seq: int, rows: int, oldest_received_us: int) -> None:
         """Nothing."""
 
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
@@ -41,6 +42,21 @@ class Nobody:
 
     def failed(self, what: str, error: Exception) -> None:
         """Nothing."""
+
+
+class Logged(Nobody):
+    """Writes releases and failures to a log."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+
+    def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
+        """See `Observer`."""
+        self._log.info("exported", extra={"release": name, "learned": learned, "seconds": seconds, **metrics})
+
+    def failed(self, what: str, error: Exception) -> None:
+        """See `Observer`."""
+        self._log.warning("given up", extra={"what": what, "error": f"{type(error).__name__}: {error}"})
 
 
 class All:
@@ -54,10 +70,10 @@ class All:
         for observer in self._observers:
             observer.learned(batch, steps, seconds)
 
-    def delta(self, seq: int, rows: int) -> None:
+    def delta(self, seq: int, rows: int, oldest_received_us: int) -> None:
         """See `Observer`."""
         for observer in self._observers:
-            observer.delta(seq, rows)
+            observer.delta(seq, rows, oldest_received_us)
 
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
         """See `Observer`."""

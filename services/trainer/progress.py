@@ -43,10 +43,13 @@ class Progress:
         """Impressions given up because too many were waiting."""
 
     def scored(self, examples: Sequence[Example], learner: Floats, champion: Floats | None) -> None:
-        """Keep click scores [B, N] of impressions that have just appeared; the first scores of an id stay."""
+        """Keep click scores [B, N] of impressions that have just appeared; the first scores of an id stay.
+
+        Those that train nothing (weight 0: bots, answers below stale features) are not judged either.
+        """
         for k, example in enumerate(examples):
             shown = shown_items(example)
-            if example.impression_id in self._waiting or not shown.any():
+            if example.impression_id in self._waiting or not shown.any() or not example.weights.any():
                 continue
             ours = learner[k, : len(shown)][shown]
             theirs = np.full_like(ours, np.nan) if champion is None else champion[k, : len(shown)][shown]

@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 from services.common.settings import ServiceSettings
 
 
-class Settings(ServiceSettings):
+class TrainerSettings(ServiceSettings):
     """Every field with its unit and the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_TRAINER_", frozen=True, extra="forbid")

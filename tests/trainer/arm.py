@@ -12,12 +12,13 @@ import torch
 
 from services.common.clock import ManualClock
 from services.common.spec import ModelSpec
+from services.trainer.arm import Arm, ArmPaths, Source
 from services.trainer.factory import learner_of
 from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.learner import Learner
-from services.trainer.loop import ArmPaths, Loop, LoopConfig, Source
+from services.trainer.loop import Loop, LoopConfig
 from services.trainer.observe import Nobody
-from services.trainer.settings import Settings
+from services.trainer.settings import TrainerSettings
 from services.trainer.triggers import Trigger, VolumeTrigger
 from tests.trainer.world import SPEC, START_US, FileSource, read_logs
 
@@ -48,7 +49,7 @@ class Recorder(Nobody):
     def at(self, point: str) -> None:
         self.points[point] += 1
 
-    def delta(self, seq: int, rows: int) -> None:
+    def delta(self, seq: int, rows: int, oldest_received_us: int) -> None:
         self.deltas.append(seq)
 
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
@@ -58,10 +59,10 @@ class Recorder(Nobody):
         self.failures.append((what, error))
 
 
-def settings(**changes: object) -> Settings:
+def settings(**changes: object) -> TrainerSettings:
     """Small and quick."""
     values = {"row_dim": 4, "max_rows": 2_000, "batch_items": 64, "retrieval_dim": 8, **changes}
-    return Settings(**values)  # type: ignore[arg-type]
+    return TrainerSettings(**values)  # type: ignore[arg-type]
 
 
 def arm(
@@ -72,25 +73,15 @@ def arm(
     observer: Nobody | None = None,
     hooks: Hooks | None = None,
     wanted: Callable[[], ModelSpec] = lambda: SPEC,
-    chosen: Settings | None = None,
+    chosen: TrainerSettings | None = None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
     clock = ManualClock(START_US)
-    plain = chosen or settings()
-    return (
-        Loop(
-            ArmPaths(store, "main"),
-            LoopConfig(),
-            source,
-            lambda spec, blocks: learner_of(plain, spec, blocks),
-            wanted,
-            trigger or VolumeTrigger(40),
-            clock,
-            observer or Nobody(),
-            hooks or NoHooks(),
-        ),
-        clock,
-    )
+    plain, points = chosen or settings(), hooks or NoHooks()
+    state = Arm(ArmPaths(store, "main"), source, lambda spec, blocks: learner_of(plain, spec, blocks), wanted, points)
+    watcher = observer or Nobody()
+    loop = Loop(state, source, LoopConfig(), wanted, trigger or VolumeTrigger(40), clock, watcher, points)
+    return loop, clock
 
 
 def run(loop: Loop, clock: ManualClock, source: FileSource) -> None:
@@ -98,7 +89,7 @@ def run(loop: Loop, clock: ManualClock, source: FileSource) -> None:
     while not source.done:
         loop.turn()
         clock.advance_to(clock.now_us() + TURN_US)
-    loop.close()
+    loop.arm.close()
 
 
 def digest(learner: Learner) -> str:
@@ -130,4 +121,4 @@ def main(arguments: Sequence[str]) -> None:
     source = FileSource(logs)
     loop, clock = arm(store, source, hooks=hooks)
     run(loop, clock, source)
-    (store / "digest").write_text(digest(loop.learner))
+    (store / "digest").write_text(digest(loop.arm.learner))

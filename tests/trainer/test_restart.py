@@ -27,11 +27,11 @@ def undisturbed(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     source = FileSource(read_logs(logs))
     loop, clock = arm(tmp_path_factory.mktemp("whole"), source)
     run(loop, clock, source)
-    return digest(loop.learner)
+    return digest(loop.arm.learner)
 
 
 def process(store: Path, logs: Path, *kill: str) -> int | None:
-    """A trainer in a process of its own; its exit code. Forked from a server that has torch loaded: a start is quick."""
+    """A trainer in a process of its own; its exit code. Forked from a server that has torch loaded: quick."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.trainer.arm"])
     child = context.Process(target=main, args=((str(store), str(logs), *kill),))
@@ -73,7 +73,7 @@ def test_without_the_journal_other_batches_give_other_weights(logs: Path, undist
         source = OtherCutsFirst(read_logs(logs), learned)
         loop, clock = arm(folder, source)
         run(loop, clock, source)
-        same.append(digest(loop.learner) == undisturbed)
+        same.append(digest(loop.arm.learner) == undisturbed)
     assert same == [True, False]
 
 

@@ -1,4 +1,4 @@
-"""A small shop for the trainer's tests: impressions, clicks that follow a rule, a file of examples to read them from."""
+"""A small shop for the trainer's tests: impressions, clicks that follow a rule, a file of examples."""
 
 import json
 from collections.abc import Mapping, Sequence

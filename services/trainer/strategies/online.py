@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from services.common.records import INITIAL
 from services.common.spec import ModelSpec
 from services.trainer import retrieval
 from services.trainer.groups import Group, Tables
@@ -72,7 +73,7 @@ class OnlineStrategy:
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
             inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
-            if k == 0 and group.negatives.any():
+            if group.kind == INITIAL:
                 self.ranker.observe(inputs)
             total = total + self._loss(self.ranker.logits(inputs), group)
         weight = float(sum(group.negatives.sum() for group in groups))
@@ -173,5 +174,5 @@ class OnlineStrategy:
             if self._dense_towers.finite():
                 self._dense_towers.step()
         for group in groups:
-            if group.negatives.any():
+            if group.kind == INITIAL:
                 self._pool.add(group)

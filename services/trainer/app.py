@@ -1,0 +1,143 @@
+"""The trainer put together."""
+
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+
+from services.common import health as probes
+from services.common.clock import Clock, WallClock
+from services.common.errors import TemporaryError
+from services.common.health import Health
+from services.common.metrics import Metrics
+from services.common.spec import ModelSpec
+from services.common.topics import EXAMPLES
+from services.online.registry import PlanSource
+from services.trainer.arm import Arm, ArmPaths
+from services.trainer.factory import learner_of, trigger_of
+from services.trainer.hooks import Hooks, NoHooks
+from services.trainer.kafka import KafkaSource
+from services.trainer.loop import Loop, LoopConfig
+from services.trainer.meters import Meters
+from services.trainer.observe import All, Logged, Observer
+from services.trainer.settings import TrainerSettings
+from services.trainer.tensorboard import TensorBoard
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One arm's worker: `run` learns until it is told to stop."""
+
+    def __init__(self, loop: Loop, source: KafkaSource, health: Health) -> None:
+        self._loop, self._source, self._health = loop, source, health
+        health.extra = self._positions
+
+    def run(self, stop: Event) -> None:
+        """Learn; on the way out save what was learned. Raises TemporaryError when Kafka fails."""
+        self._report()
+        self._health.ready = True
+        while not stop.is_set():
+            self._loop.turn()
+            self._report()
+            if self._loop.frozen:
+                stop.wait(0.1)
+        self._loop.arm.close()
+
+    def _report(self) -> None:
+        for partition, offset in self._loop.arm.learner.positions.items():
+            self._health.applied(EXAMPLES.name, partition, offset)
+        # Who may not learn is not behind: else a freeze would look like a stalled consumer.
+        self._health.lag = 0 if self._loop.frozen else self._source.lag()
+
+    def _positions(self) -> Mapping[str, Any]:
+        arm = self._loop.arm
+        return {
+            "delta_seq": arm.delta_seq,
+            "epoch": arm.epoch,
+            "release_seq": arm.name.seq,
+            "examples_learned": arm.learner.learned,
+        }
+
+
+def serve(settings: TrainerSettings) -> None:
+    """Learn until SIGTERM or SIGINT. Raises TemporaryError when Kafka, the registry or the arm is not to be had."""
+    torch.set_num_threads(settings.threads)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    metrics, health, clock = Metrics("trainer"), Health(), WallClock()
+    paths = ArmPaths(settings.store, settings.arm)
+    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
+    board = TensorBoard(settings.tensorboard or paths.root / "tensorboard")
+    source = KafkaSource(settings.bootstrap, settings.poll_messages)
+    try:
+        with alone(paths.root):
+            observer = All([Meters(metrics, clock), Logged(log), board])
+            wanted = features_of(settings, PlanSource(settings.feature_repo))
+            build(settings, source, health, wanted, observer, clock).run(stop)
+    finally:
+        source.close()
+        board.close()
+        server.shutdown()
+
+
+def build(
+    settings: TrainerSettings,
+    source: KafkaSource,
+    health: Health,
+    wanted: Callable[[], ModelSpec],
+    observer: Observer,
+    clock: Clock,
+    hooks: Hooks | None = None,
+) -> Trainer:
+    """Restore the arm and wire the loop."""
+    points = hooks or NoHooks()
+    paths = ArmPaths(settings.store, settings.arm)
+    arm = Arm(paths, source, lambda spec, b: learner_of(settings, spec, b), wanted, points, settings.checkpoints)
+    config = LoopConfig(
+        push_interval_us=int(settings.push_interval * 1e6),
+        poll_s=settings.poll_ms / 1000,
+        objective=tuple(settings.objective.items()),
+        log_clock=settings.clock == "log",
+    )
+    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points)
+    return Trainer(loop, source, health)
+
+
+def features_of(settings: TrainerSettings, plans: PlanSource) -> Callable[[], ModelSpec]:
+    """Reads what the FeatureService `ranking` holds now. Calling it raises InvalidInput or TemporaryError."""
+
+    def wanted() -> ModelSpec:
+        ranking = plans.load().ranking
+        return ModelSpec(
+            user_features=ranking.user,
+            item_features=ranking.item,
+            row_dim=settings.row_dim,
+            feature_service=ranking.feature_service,
+        )
+
+    return wanted
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the arm's lock. Raises TemporaryError when another trainer of this machine has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / "trainer.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise TemporaryError(f"another trainer works on {folder.name}") from error
+    try:
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,226 @@
+"""A learner with everything that makes it durable: journal, checkpoints, row deltas, epoch.
+
+Whatever a step needs to be repeated after a crash is on disk before the step begins, so that a restart ends with
+the same weights bit for bit.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from services.common.errors import InvalidInput
+from services.common.spec import ModelSpec
+from services.trainer import journal
+from services.trainer.checkpoint import Checkpoints, Name, Saved
+from services.trainer.control import Control
+from services.trainer.deltas import DeltaFiles, DeltaInfo
+from services.trainer.examples import Batch, Ranges
+from services.trainer.export import checkpoint_of
+from services.trainer.files import remove_staging
+from services.trainer.hooks import Hooks
+from services.trainer.journal import Journal, Record
+from services.trainer.learner import Blocks, Learner
+from services.trainer.strategies.base import Learned
+
+
+class Source(Protocol):
+    """Where examples come from, with positions that are ours."""
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Go on from these offsets; partitions not named start at their beginning."""
+        ...
+
+    def poll(self, timeout_s: float) -> Batch | None:
+        """The next whole messages, or None when there were none in that time. Raises TemporaryError."""
+        ...
+
+    def read(self, ranges: Ranges) -> Batch:
+        """Exactly these messages again, as `poll` gave them before. Raises TemporaryError."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArmPaths:
+    """Folders of an arm inside the model store."""
+
+    store: Path
+    arm: str
+
+    @property
+    def root(self) -> Path:
+        """The arm's folder."""
+        return self.store / "arms" / self.arm
+
+    @property
+    def exports(self) -> Path:
+        """Candidates."""
+        return self.root / "exports"
+
+    @property
+    def releases(self) -> tuple[Path, Path]:
+        """Where a release may lie: gated, or as exported."""
+        return self.store / "releases", self.exports
+
+
+LearnerFactory = Callable[[ModelSpec, Blocks | None], Learner]
+
+
+class Arm:
+    """One arm's state, in memory and on disk."""
+
+    def __init__(
+        self,
+        paths: ArmPaths,
+        source: Source,
+        make: LearnerFactory,
+        wanted: Callable[[], ModelSpec],
+        hooks: Hooks,
+        keep: int = 3,
+    ) -> None:
+        """Goes on from the newest whole checkpoint and its journal, or begins with the `wanted` features.
+
+        `make` builds an empty learner. Raises CorruptState when there are checkpoints but none is whole, InvalidInput
+        when the row dimension is not that of the checkpoint.
+        """
+        self.paths, self._source, self._make, self._hooks = paths, source, make, hooks
+        self._checkpoints = Checkpoints(paths.root / "checkpoints", hooks, keep)
+        self._deltas = DeltaFiles(paths.root / "deltas", hooks)
+        remove_staging(paths.exports)
+        self._chain: list[Name] = []
+        self._journal: Journal | None = None
+        self._saved_entries = 0
+        self.name = Name(1, 0)
+        """The newest checkpoint."""
+        self.epoch = 1
+        self.delta_seq = 0
+        saved = self._checkpoints.newest()
+        if saved is None:
+            self.learner = make(wanted(), None)
+            source.seek({})
+            self.save()
+        else:
+            self.learner = self._restored(saved)
+            _same_rows(wanted(), self.learner.spec)
+            self._replay(saved.name)
+
+    def learn(self, batch: Batch) -> list[Learned]:
+        """Write down what the batch is, then score and learn it."""
+        self._write(batch.ranges)
+        self._hooks.at("batch.journaled")
+        steps = self.learner.apply(batch)
+        self._hooks.at("batch.learned")
+        return steps
+
+    def adapt(self, wanted: ModelSpec) -> bool:
+        """Take the features of `wanted` in; False when they are the ones there are."""
+        spec = _with_features(self.learner.spec, wanted)
+        if spec == self.learner.spec:
+            return False
+        self._write({}, spec=spec.to_json())
+        self.learner.adapt(spec)
+        return True
+
+    def push(self) -> int:
+        """Write the rows changed since the last delta; returns how many, 0 writes nothing."""
+        tables, learner = self.learner.tables, self.learner
+        items, users = tables.item.changed(), tables.user.changed()
+        if not items[0] and not users[0]:
+            return 0
+        loss, rows = learner.running.take()
+        info = DeltaInfo(self.epoch, learner.learned_up_to_us, learner.positions, loss, rows)
+        # On record before the file is: the publisher may take it away, and no sequence may come twice.
+        self._write({}, delta_seq=self.delta_seq + self._deltas.parts(items, users))
+        self.delta_seq = self._deltas.write(self.delta_seq + 1, info, items, users)
+        return len(items[0]) + len(users[0])
+
+    def save(self) -> None:
+        """Write a checkpoint; from here on the journal is its own. The rows are in deltas before."""
+        name = Name(self.name.lineage, self.name.seq + 1)
+        extra = {"epoch": self.epoch, "delta_seq": self.delta_seq}
+        needs = self._checkpoints.save(name, self.learner, self._chain, extra)
+        self._chain = [*needs, name]
+        self._open(name)
+        self._checkpoints.prune(_checkpoints_of(self.paths.releases))
+
+    def begin(self, wanted: Control) -> None:
+        """Another lineage and epoch, from the checkpoint that the publisher names; without a name from where we are.
+
+        Raises CorruptState when that checkpoint cannot be had; nothing has changed then. The publisher fills the new
+        slot itself; deltas of the new epoch begin with 1.
+        """
+        name = Name.parse(wanted.from_checkpoint)
+        if name is not None:
+            self.learner = self._restored(self._checkpoints.load(name))
+            self._source.seek(self.learner.positions)
+        self.epoch, self.delta_seq = wanted.epoch, self._deltas.newest(wanted.epoch)
+        taken = [n.seq for n in self._checkpoints.names() if n.lineage == wanted.lineage]
+        self.name = Name(wanted.lineage, max([self.name.seq, *taken]))
+        self.save()
+
+    def close(self) -> None:
+        """Save what was learned since the last checkpoint and give files back."""
+        if self.learner.entries != self._saved_entries:
+            self.push()
+            self.save()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _restored(self, saved: Saved) -> Learner:
+        meta = saved.meta
+        learner = self._make(ModelSpec.from_json(meta["spec"]), meta["blocks"])
+        learner.restore(meta, saved.files, saved.rows)
+        self.epoch = meta["epoch"]
+        self.delta_seq = max(meta["delta_seq"], self._deltas.newest(self.epoch))
+        self._chain = []  # the next checkpoint holds every row: it need not trust what came before the restart
+        return learner
+
+    def _replay(self, name: Name) -> None:
+        """Learn again, batch by batch, what came after a checkpoint."""
+        learner = self.learner
+        for record in journal.read(self._checkpoints.journals(name)):
+            self.delta_seq = max(self.delta_seq, record.delta_seq)
+            if record.number <= learner.entries:
+                continue
+            learner.entries = record.number
+            if record.spec is not None:
+                learner.adapt(ModelSpec.from_json(record.spec))
+            if record.ranges:
+                learner.apply(self._source.read(record.ranges))
+        self._source.seek(learner.positions)
+        self._open(self._checkpoints.names()[-1])
+
+    def _write(self, ranges: Ranges, delta_seq: int | None = None, spec: dict[str, Any] | None = None) -> None:
+        assert self._journal is not None
+        self.learner.entries += 1
+        self._journal.write(Record(self.learner.entries, ranges, delta_seq or self.delta_seq, spec))
+
+    def _open(self, name: Name) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        self.name = name
+        self._saved_entries = self.learner.entries
+        self._journal = Journal(self._checkpoints.path(name))
+
+
+def _with_features(spec: ModelSpec, wanted: ModelSpec) -> ModelSpec:
+    return replace(
+        spec,
+        user_features=wanted.user_features,
+        item_features=wanted.item_features,
+        feature_service=wanted.feature_service,
+    )
+
+
+def _same_rows(wanted: ModelSpec, found: ModelSpec) -> None:
+    if wanted.row_dim != found.row_dim:
+        detail = f"the checkpoints have rows of {found.row_dim} values; another length needs another arm"
+        raise InvalidInput("row_dim", "changed", detail)
+
+
+def _checkpoints_of(folders: Sequence[Path]) -> Iterable[str]:
+    """Checkpoints that releases still on disk came from: a rollback may ask for them."""
+    for folder in folders:
+        for path in folder.glob("*/manifest.json"):
+            yield checkpoint_of(path)

@@ -1,0 +1,103 @@
+"""Examples from Kafka: a plain consumer with `assign`, so that positions are the checkpoint's and nobody else's."""
+
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+
+from services.common.errors import TemporaryError
+from services.common.topics import EXAMPLES
+from services.trainer.examples import Batch, Ranges
+
+_PATIENCE = 60
+"""Empty polls of half a second in a row after which re-reading is given up."""
+
+
+class KafkaSource:
+    """All partitions of `examples` in one consumer; no group, no commits."""
+
+    def __init__(self, bootstrap: str, most: int, topic: str = EXAMPLES.name) -> None:
+        """`most`: messages of one batch. Raises TemporaryError when the topic is not there."""
+        self._most, self._topic = most, topic
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "trainer",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 20,
+                "fetch.message.max.bytes": 8_388_608,
+            }
+        )
+        try:
+            found = self._consumer.list_topics(topic, timeout=10).topics[topic]
+        except KafkaException as error:
+            raise TemporaryError(f"Kafka: {error}") from error
+        if found.error is not None or not found.partitions:
+            raise TemporaryError(f"topic {topic}: {found.error}")
+        self.partitions = sorted(found.partitions)
+        self._next: dict[int, int] = {}
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """See `Source`."""
+        self._assign({p: positions.get(p, OFFSET_BEGINNING) for p in self.partitions})
+
+    def poll(self, timeout_s: float) -> Batch | None:
+        """See `Source`: waits for the first message only, and takes what has come with it."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return None
+        return self._batch([first, *self._consumer.consume(self._most - 1, 0)])
+
+    def read(self, ranges: Ranges) -> Batch:
+        """See `Source`."""
+        self._assign({p: start for p, (start, _) in ranges.items()})
+        messages: list[Message] = []
+        empty = 0
+        while any(self._next[p] < end for p, (_, end) in ranges.items()):
+            found = self._consumer.consume(self._most, 0.5)
+            empty = 0 if found else empty + 1
+            if empty >= _PATIENCE:
+                raise TemporaryError(f"{self._topic}: offsets {ranges} do not come")
+            for message in self._checked(found):
+                partition, offset = message.partition(), message.offset()
+                self._next[partition] = offset + 1
+                if ranges[partition][0] <= offset < ranges[partition][1]:
+                    messages.append(message)
+        return Batch(dict(ranges), _values(messages))
+
+    def lag(self) -> int:
+        """Messages that the broker has and we have not taken, as of the last fetch."""
+        lag = 0
+        for partition, position in self._next.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            lag += max(0, high - max(0, position))
+        return lag
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _assign(self, positions: Mapping[int, int]) -> None:
+        self._next = dict(positions)
+        self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in positions.items()])
+
+    def _batch(self, messages: Sequence[Message]) -> Batch:
+        found = self._checked(messages)
+        firsts: dict[int, int] = {}
+        for message in found:
+            firsts.setdefault(message.partition(), message.offset())
+            self._next[message.partition()] = message.offset() + 1
+        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, _values(found))
+
+    def _checked(self, messages: Sequence[Message]) -> list[Message]:
+        for message in messages:
+            if message.error() is not None:
+                raise TemporaryError(f"{self._topic}: {message.error()}")
+        return list(messages)
+
+
+def _values(messages: Sequence[Message]) -> dict[int, list[bytes]]:
+    out: dict[int, list[bytes]] = {}
+    for message in messages:
+        out.setdefault(message.partition(), []).append(message.value() or b"")
+    return out
