@@ -13,12 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import FreshrankError, NotFound, PermanentError, TemporaryError
+from services.common.errors import DeadlineExceeded, FreshrankError, NotFound, PermanentError, TemporaryError
 from services.publisher.golden import Golden
 
 logger = logging.getLogger(__name__)
 
 Scores = NDArray[np.float32]
+
+_LATE = 3
+"""Golden requests in a row that miss their deadline before a model counts as hanging."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Fleet:
         self._endpoints, self._connect = endpoints, connect
         self._servers: dict[str, Server] = {}
         self._lock = threading.Lock()
+        self._late: dict[tuple[str, str], int] = {}
 
     def servers(self) -> dict[str, Server]:
         """The servers there are now, by address. Raises TemporaryError when there are none."""
@@ -142,7 +146,7 @@ class Fleet:
         """
         healed: list[str] = []
         for address, server in self.servers().items():
-            trouble = _golden_trouble(server, release, golden)
+            trouble = self._trouble(address, server, release, golden)
             if trouble:
                 logger.warning(
                     "golden request failed", extra={"endpoint": address, "release": release, "error": trouble}
@@ -160,18 +164,23 @@ class Fleet:
             total += found if isinstance(found, ServedStats) else ServedStats()
         return total
 
-
-def _golden_trouble(server: Server, release: str, golden: Golden) -> str:
-    try:
-        gap = golden.gap(server.infer(release, golden.smallest()), rows=1)
-    except NotFound:
-        return "not loaded"
-    except PermanentError as error:
-        return str(error) or "failed"
-    except TemporaryError as error:
-        logger.info("golden request not answered", extra={"release": release, "error": str(error)})
-        return ""
-    return "" if gap <= golden.tolerance else f"{gap:.3g} off"
+    def _trouble(self, address: str, server: Server, release: str, golden: Golden) -> str:
+        """What is wrong with a release on a server; empty when nothing is that loading anew would mend."""
+        late = self._late.pop((address, release), 0)
+        try:
+            gap = golden.gap(server.infer(release, golden.smallest()), rows=1)
+            return "" if gap <= golden.tolerance else f"{gap:.3g} off"
+        except NotFound:
+            return "not loaded"
+        except PermanentError as error:
+            return str(error) or "failed"
+        except DeadlineExceeded:
+            # Once may be a busy machine; a process that hangs is late every time.
+            self._late[(address, release)] = late + 1
+            return "too late again and again" if late + 1 >= _LATE else ""
+        except TemporaryError as error:
+            logger.info("golden request not answered", extra={"release": release, "error": str(error)})
+            return ""
 
 
 def _quietly(call: Callable[[str], object], release: str) -> object:
