@@ -6,6 +6,7 @@ caught up, prints one line per promise, writes them as JSON and exits 1 when one
 """
 
 import argparse
+import base64
 import json
 import math
 import sqlite3
@@ -25,6 +26,8 @@ IMPRESSION, TICK, FORGET = 100, 101, 102
 BOT = 2
 KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in events_pb2.EventKind.items()}
 KINDS["impression"] = IMPRESSION
+HOLD_US = 10_000_000
+"""How long an action waits for its impression."""
 HEADS = {"click": (2,), "cart": (3,), "purchase": (4,)}
 
 _TEXT = ("user", "session", "item", "category", "event_id", "query", "region", "device", "platform", "token")
@@ -136,13 +139,18 @@ def check_events(bootstrap: str, acks: Path, log: list[Row], verdicts: Verdicts)
         if row["kind"] == IMPRESSION:
             shown[events_pb2.Impression.FromString(row["impression"]).impression_id] += 1
     dead: Counter[str] = Counter()
+    places: set[tuple[int, int, int]] = set()
     for _, _, _, value in read(bootstrap, "dead_letters"):
         letter = events_pb2.DeadLetter.FromString(value)
-        if letter.stage == "ingest":
-            try:
-                dead[events_pb2.Event.FromString(letter.payload).event_id] += 1
-            except Exception:  # not an event: a malformed record of a foreign producer
-                continue
+        place = (letter.partition, letter.offset, letter.index)
+        if letter.stage != "ingest" or place in places:  # written again after a kill: the same place
+            continue
+        places.add(place)
+        try:
+            inside = list(unwrap(events_pb2.Inbound.FromString(letter.payload)))
+        except Exception:  # a foreign producer's bytes
+            continue
+        dead.update(event.event_id for event in inside if isinstance(event, events_pb2.Event))
     ids = {a["event_id"] for a in acked}
     lost = sum(not kept[i] and not dead[i] for i in ids)
     double = sum(kept[i] > 1 for i in ids)
@@ -197,12 +205,14 @@ def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], v
     verdicts.add("examples exactly as they should be", not sum(wrong.values()) and not unknown, detail)
 
 
-def expected_examples(
-    log: list[Row], windows_us: dict[str, int]
-) -> dict[str, tuple[list[int], set[tuple[str, int]], bool]]:
+Want = dict[str, tuple[list[int], set[tuple[str, int]], bool]]
+
+
+def expected_examples(log: list[Row], windows_us: dict[str, int]) -> Want:
     """Impression -> (places shown, flips as (item, head), whether its click window has ended)."""
-    want: dict[str, tuple[list[int], set[tuple[str, int]], bool]] = {}
-    made: dict[str, tuple[int, str, set[str], int]] = {}
+    want: Want = {}
+    made: dict[str, dict[str, Any]] = {}
+    early: dict[str, list[tuple[Row, int]]] = defaultdict(list)
     clock: dict[int, int] = defaultdict(int)
     for row in log:
         p = row["p"]
@@ -210,32 +220,44 @@ def expected_examples(
         if row["kind"] == IMPRESSION:
             message = events_pb2.Impression.FromString(row["impression"])
             shown = [place for place, item in enumerate(message.items) if item.shown]
-            want.setdefault(message.impression_id, (shown, set(), False))
-            made[message.impression_id] = (row["time_us"], message.user_id, {i.item_id for i in message.items}, p)
-        elif row["token"] and not row["verdict"] & BOT:
-            answer(row, want, made, windows_us)
-    return {
-        i: (shown, flips, clock[made[i][3]] >= made[i][0] + windows_us["click"])
-        for i, (shown, flips, _) in want.items()
-    }
+            items = {message.items[place].item_id for place in shown}
+            want[message.impression_id] = (shown, set(), False)
+            made[message.impression_id] = {"time_us": row["time_us"], "user": message.user_id, "items": items, "p": p}
+            for action, at_us in early.pop(message.impression_id, []):
+                if clock[p] - at_us <= HOLD_US:
+                    answer(action, clock[p], message.impression_id, want, made, windows_us)
+        elif row["token"] and not row["verdict"] & BOT and (impression_id := impression_of(row["token"])):
+            if impression_id not in made:
+                early[impression_id].append((row, clock[p]))
+            else:
+                answer(row, clock[p], impression_id, want, made, windows_us)
+    ended = {i: clock[m["p"]] >= m["time_us"] + windows_us["click"] for i, m in made.items()}
+    return {i: (shown, flips, ended[i]) for i, (shown, flips, _) in want.items()}
 
 
-def answer(row: Row, want: dict[str, Any], made: dict[str, Any], windows_us: dict[str, int]) -> None:
-    """Note the flip of an action that answers a known impression inside its head's window."""
-    import base64
-
+def impression_of(token: str) -> str:
+    """Impression id inside an attribution token; empty when it is none."""
     try:
-        impression_id = base64.urlsafe_b64decode(row["token"] + "=" * (-len(row["token"]) % 4))[1:17].hex()
+        return base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[1:17].hex()
     except ValueError:
+        return ""
+
+
+def answer(
+    row: Row, clock_us: int, impression_id: str, want: Want, made: dict[str, Any], windows_us: dict[str, int]
+) -> None:
+    """Note the flip of an action that answers an impression inside its head's window, by the log's clock."""
+    impression, flips = made[impression_id], want[impression_id][1]
+    if row["user"] != impression["user"] or row["item"] not in impression["items"]:
         return
-    if impression_id not in made:
+    # After the click window only items that have a label are remembered.
+    over = clock_us >= impression["time_us"] + windows_us["click"]
+    if over and not any(item == row["item"] for item, _ in flips):
         return
-    time_us, user, items, _ = made[impression_id]
     for head, (name, kinds) in enumerate(HEADS.items()):
         played = name == "click" and row["kind"] == KINDS["play"] and (row["play_share"] or 0) >= 0.3
-        fits = row["kind"] in kinds or played
-        if fits and row["user"] == user and row["item"] in items and 0 <= row["time_us"] - time_us <= windows_us[name]:
-            want[impression_id][1].add((row["item"], head))
+        if (row["kind"] in kinds or played) and clock_us < impression["time_us"] + windows_us[name]:
+            flips.add((row["item"], head))
 
 
 def expected_item_rows(log: list[Row]) -> Counter[tuple[Any, ...]]:

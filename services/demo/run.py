@@ -117,7 +117,7 @@ class Demo:
     def _outside(self) -> tuple[int, float]:
         with suppress(Exception):
             usage = self.stack.supervisor.usage()
-            return sum(self.follower.lags().values()), sum(u.pss for u in usage.values()) / 2**20
+            return sum(self.follower.lags().values()), sum(u.pss_bytes for u in usage.values()) / 2**20
         return 0, float("nan")
 
     def ledger(self) -> dict[str, Any]:
