@@ -26,7 +26,7 @@ from services.common.metrics import Metrics
 from services.common.tokens import Tokens
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.common.tracing import tracing_for
-from services.gateway import kafka, keep, retrieve, schema
+from services.gateway import catalogue, kafka, keep, retrieve, schema
 from services.gateway.checks import Times
 from services.gateway.emit import Emitter
 from services.gateway.explain import Explainer
@@ -280,11 +280,7 @@ class Worker:
 
     def _popular(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         plan = self.keeper.plan
-        feature = retrieve.popularity(plan).popular if plan else None
-        column = self.table.columns(feature[0]).get(feature[1]) if feature else None
-        if feature is None or column is None:
-            return np.full(len(slots), np.nan, np.float32)
-        return self.table.features(feature[0], slots).values[:, column]
+        return catalogue.values_of(self.table, retrieve.popularity(plan).popular if plan else None, slots)
 
     def _positions(self) -> dict[str, Any]:
         route = self.state.world.route

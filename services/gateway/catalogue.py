@@ -88,13 +88,16 @@ def paint(
     )
 
 
+def values_of(table: ItemTable, feature: tuple[str, int] | None, slots: Ints) -> Floats:
+    """One item feature (view, id) of slots, NaN where it is not known."""
+    column = table.columns(feature[0]).get(feature[1]) if feature is not None else None
+    if feature is None or column is None:
+        return np.full(len(slots), np.nan, np.float32)
+    return table.features(feature[0], slots).values[:, column]
+
+
 def _best(table: ItemTable, feature: tuple[str, int] | None, slots: Ints, available: NDArray[np.bool_]) -> Ints:
-    if feature is None:
-        return np.zeros(0, np.int64)
-    column = table.columns(feature[0]).get(feature[1])
-    if column is None:
-        return np.zeros(0, np.int64)
-    values = table.features(feature[0], slots).values[:, column]
+    values = values_of(table, feature, slots)
     return top(np.where(available & (values > 0), values, np.nan), MOST)
 
 
@@ -123,15 +126,21 @@ def _vectors(
     places = np.flatnonzero(changed)
     got = item_rows(table, rows, places)
     vectors[places] = retrieve.item_vectors(records["content"][places], got.values, matrices)
-    return vectors, _indexed(index, vectors, places, last)
+    if count <= EXACT:
+        return vectors, None
+    known = len(last.vectors) if index is not None and last is not None and last.vectors is not None else 0
+    return vectors, indexed(index, vectors, places if index is not None else slots_of(count), known)
 
 
-def _indexed(index: Index | None, vectors: Floats, changed: Ints, last: Picture | None) -> Index | None:
-    if len(vectors) <= EXACT:
-        return None
+def slots_of(count: int) -> Ints:
+    """All slots."""
+    return np.arange(count, dtype=np.int64)
+
+
+def indexed(index: Index | None, vectors: Floats, changed: Ints, known: int) -> Index:
+    """The index with the changed vectors in it; the first `known` slots were in it before."""
     if index is None:
-        index, changed = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", multi=False), np.arange(len(vectors))
-    known = len(last.vectors) if last is not None and last.vectors is not None else 0
+        index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", multi=False)
     again = changed[changed < known]
     if len(again):
         index.remove(again.astype(np.uint64))

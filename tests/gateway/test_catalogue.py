@@ -1,0 +1,78 @@
+"""The picture of the catalogue: vectors renewed for what changed, exact and approximate search."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from freshrank.v1.models_pb2 import ItemRow
+
+from services.gateway import catalogue, retrieve
+from services.gateway.catalogue import Picture
+from tests.gateway.shop import Shop, plan
+
+
+def vectors(shop: Shop) -> np.ndarray:
+    picture = shop.state.picture
+    assert picture is not None
+    assert picture.vectors is not None
+    return picture.vectors
+
+
+def test_only_what_changed_is_computed_again_and_equals_computing_all(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    before = vectors(shop).copy()
+    shop.writer.apply([(b"r|a|i3", ItemRow(row=[9, 9, 9, 9], epoch=1, seq=99).SerializeToString())])
+    shop.paint()
+    after = vectors(shop)
+    assert np.flatnonzero((before != after).any(axis=1)).tolist() == shop.table.slots(["i3"]).tolist()
+    shop.state.picture = None
+    shop.paint()
+    np.testing.assert_allclose(vectors(shop), after, rtol=1e-6)
+
+
+def test_another_release_computes_all_vectors_anew(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.state.world = shop.world("r2")
+    shop.state.world.champion.release.matrices["content"][:] = 0  # type: ignore[union-attr, index]
+    before = vectors(shop).copy()
+    shop.paint()
+    assert not np.array_equal(before, vectors(shop))
+
+
+@pytest.mark.parametrize("items", [300])
+def test_the_approximate_index_finds_what_the_exact_search_finds(tmp_path: Path, items: int) -> None:
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(items, 16)).astype(np.float32)
+    index = catalogue.indexed(None, rows, np.arange(items), known=0)
+    again = random.normal(size=(20, 16)).astype(np.float32)
+    rows[:20] = again
+    index = catalogue.indexed(index, rows, np.arange(20), known=items)
+    blank = np.zeros(items, np.uint32)
+    exact = Picture(None, None, rows, None, *[np.zeros(0, np.int64)] * 3, "r", blank, blank)  # type: ignore[arg-type]
+    near = Picture(None, None, rows, index, *[np.zeros(0, np.int64)] * 3, "r", blank, blank)  # type: ignore[arg-type]
+    keep = np.ones(items, np.bool_)
+    hits = 0
+    for query in random.normal(size=(30, 16)).astype(np.float32):
+        hits += len(
+            set(catalogue.nearest(exact, query, keep, 10).tolist())
+            & set(catalogue.nearest(near, query, keep, 10).tolist())
+        )
+    assert hits / 300 > 0.95
+
+
+def test_filters_hold_for_the_approximate_index_too(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    index = catalogue.indexed(None, rows, np.arange(50), known=0)
+    blank = np.zeros(50, np.uint32)
+    picture = Picture(None, None, rows, index, *[np.zeros(0, np.int64)] * 3, "r", blank, blank)  # type: ignore[arg-type]
+    keep = np.arange(50) % 2 == 0
+    found = catalogue.nearest(picture, rows[3], keep, 5)
+    assert len(found) == 5
+    assert (found % 2 == 0).all()
+
+
+def test_popular_and_trending_are_found_by_definition_not_by_name() -> None:
+    found = retrieve.popularity(plan())
+    the_plan = plan()
+    assert found.trending == ("item_stats", the_plan.feature("item_stats:trend").id)
+    assert found.popular == ("item_stats", the_plan.feature("item_stats:popular").id)
