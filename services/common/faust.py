@@ -3,31 +3,40 @@
 What Faust does that its users must know, and what stands against it here:
 
 * it seeks every assigned partition to the committed offset last, after all callbacks, and rewinds partitions
-  a worker keeps: `_PositionsConsumer` answers with the positions of the folds, and offsets below `next_offset`
-  are dropped before decoding;
-* an old owner may still be inside a step when a partition has moved: ownership is checked after every await;
+  a worker keeps: `_PositionsConsumer` answers with the positions of the folds, and a runner takes each offset once;
+* it says nothing to `seek_to_committed` of a worker that lost its last partition, and carries on when a seek took too
+  long or failed: lost partitions are released in `on_partitions_assigned`, and what fails or hangs there ends the
+  process;
+* an old owner may still be inside a step when a partition has moved: its runner is closed and the step cancelled;
 * an exception that leaves an agent acknowledges the message: nothing leaves ours, a fault ends the process;
+* its acknowledgements grow without bound behind a gap: they are off, and the group's offsets are the applied positions;
 * concurrency above 1 commits past messages in flight: agents here have concurrency 1, scale by partitions;
 * exactly_once has open faults: at-least-once with idempotent effects instead;
+* variables such as PROCESSING_GUARANTEE or APP_WEB_ENABLED override what the program says: they are not read;
 * its web server shows table contents and binds all addresses: it is never started;
-* one fetch waits up to 1.5 s for partitions that have nothing: the wait is set to 20 ms.
+* one fetch waits up to 1.5 s for partitions that have nothing: the wait is set to 20 ms;
+* a consumer can stall without a word: a probe on a connection of its own sees the log grow.
 """
 
 import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
 
 import faust
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from services.common.clock import Clock, WallClock
 from services.common.errors import TemporaryError
 from services.common.health import Health
+from services.common.kafka import Probe
 from services.common.metrics import Metrics
+from services.common.partitions import Partitions
 from services.common.records import Message
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Fold, Stage
@@ -38,8 +47,29 @@ EXIT_FAULT = 70
 """Exit code of a process that ends itself before acknowledging what it could not do."""
 
 FETCH_WAIT_MS = 20
-QUEUE_MESSAGES = 2_000
-BATCH_MESSAGES = 200
+BUFFER_MESSAGES = 256
+"""Between Faust's fetcher and our runners, all partitions of a topic together; the runners hold the rest."""
+
+TAKE_OVER_SECONDS = 60.0
+"""To read snapshots and seek. Faust itself waits 90 s and then carries on as if it were done."""
+
+STOP_SECONDS = 5.0
+WATCH_SECONDS = 1.0
+PROBE_EVERY = 5
+"""Looks at the log's true end are so many times rarer than looks at what the consumer says of it."""
+
+
+class _Settings(faust.Settings):  # type: ignore[misc]
+    def getenv(self, env_name: str) -> Any:
+        """Nothing: settings come from this program."""
+        return None
+
+
+class _App(faust.App):  # type: ignore[misc]
+    Settings = _Settings
+
+    def _create_directories(self) -> None:
+        """None: state lies in snapshots."""
 
 
 class _PositionsThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -48,107 +78,35 @@ class _PositionsThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
+    async def show(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit."""
+        await self.call_thread(self._ensure_consumer().commit, dict(offsets))
+
 
 class _PositionsConsumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _PositionsThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Stop work on what is not ours any more, first of all."""
+        await self.transport.runtime.release(assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek each assigned partition to the position of its fold."""
-        positions = await self.transport.runtime.take_over(self.assignment())
-        await self.seek_wait(positions)
-        return positions  # type: ignore[no-any-return]
+        return await self.transport.runtime.settle(self)  # type: ignore[no-any-return]
+
+    def highwater(self, tp: TP) -> int | None:
+        """The end of a partition as of the last fetch; None when it is not known, or not ours any more."""
+        try:
+            return super().highwater(tp)  # type: ignore[no-any-return]
+        except AssertionError:
+            return None
 
 
 class _PositionsTransport(driver.Transport):  # type: ignore[misc]
     Consumer = _PositionsConsumer
     runtime: "Runtime"
-
-
-class Runner:
-    """One partition of one stage: takes what has come, folds it, waits for the effects, saves now and then."""
-
-    def __init__(self, runtime: "Runtime", stage: Stage[Any], partition: int) -> None:
-        self._runtime = runtime
-        self._stage = stage
-        self._partition = partition
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE_MESSAGES)
-        self.closed = False
-        self._steady = True
-        snapshot = runtime.snapshots.newest(stage.topic.name, partition)
-        self.fold: Fold[Any] = stage.open(partition, snapshot)
-        self._saved = self.fold.next_offset
-        self._saved_us = runtime.clock.now_us()
-        self._task = asyncio.create_task(self._run())
-
-    async def offer(self, message: Message) -> None:
-        """Queue a message; waits when the queue is full, which holds the consumer back."""
-        if not self.closed and message.offset >= self.fold.next_offset:
-            await self._queue.put(message)
-
-    async def close(self, save: bool) -> None:
-        """Stop after the step in progress has no more effects; save the state when it is still ours."""
-        self.closed = True
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        if save and self._steady:
-            await self._save()
-
-    async def _run(self) -> None:
-        try:
-            while not self.closed:
-                await self._step(await self._take())
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("step failed", extra={"topic": self._stage.topic.name, "partition": self._partition})
-            os._exit(EXIT_FAULT)
-
-    async def _take(self) -> list[Message]:
-        batch = [await self._queue.get()]
-        while len(batch) < BATCH_MESSAGES and not self._queue.empty():
-            batch.append(self._queue.get_nowait())
-        # Rewound and doubled deliveries: only what continues the fold, each offset once.
-        fresh, next_offset = [], self.fold.next_offset
-        for message in batch:
-            if message.offset >= next_offset:
-                fresh.append(message)
-                next_offset = message.offset + 1
-        return fresh
-
-    async def _step(self, batch: list[Message]) -> None:
-        if not batch:
-            return
-        self._steady = False  # between apply and the last acknowledgement the state is ahead of its effects
-        outputs = self.fold.apply(batch)
-        await self._emit(outputs)
-        self._steady = True
-        if self.closed:
-            return
-        self._runtime.health.applied(self._stage.topic.name, self._partition, self.fold.next_offset)
-        if self._runtime.clock.now_us() - self._saved_us >= self._runtime.snapshot_us:
-            await self._save()
-
-    async def _emit(self, outputs: Any) -> None:
-        for attempt in range(self._runtime.attempts):
-            try:
-                await self._stage.emit(self._partition, outputs)
-                return
-            except TemporaryError as error:
-                log.warning("emit failed, trying again", extra={"error": str(error), "attempt": attempt})
-                await asyncio.sleep(min(2.0, 0.05 * 2**attempt))
-                if self.closed:
-                    return
-        await self._stage.emit(self._partition, outputs)
-
-    async def _save(self) -> None:
-        self._saved_us = self._runtime.clock.now_us()
-        if self.fold.next_offset == self._saved:
-            return
-        snapshot = self.fold.snapshot()
-        await asyncio.to_thread(self._runtime.snapshots.save, self._stage.topic.name, self._partition, snapshot)
-        self._saved = snapshot.next_offset
-        self._runtime.saves.labels(self._stage.topic.name).inc()
 
 
 class Runtime:
@@ -165,24 +123,31 @@ class Runtime:
         *,
         instance: str = "",
         snapshot_seconds: float = 15.0,
+        session_seconds: float = 10.0,
         attempts: int = 8,
         clock: Clock | None = None,
     ) -> None:
-        self.snapshots = snapshots
         self.health = health
-        self.clock = clock or WallClock()
-        self.snapshot_us = int(snapshot_seconds * 1e6)
-        self.attempts = attempts
-        self.saves = metrics.counter("snapshots_total", "snapshots written", ("topic",))
+        self._topics = [stage.topic.name for stage in stages]
+        self._probe = Probe(bootstrap)
+        self.partitions = Partitions(
+            stages,
+            snapshots,
+            health,
+            metrics,
+            clock or WallClock(),
+            self._probe,
+            _fail,
+            snapshot_seconds=snapshot_seconds,
+            attempts=attempts,
+        )
         self._rebalances = metrics.counter("rebalances_total", "assignments taken over")
-        self._stages = {stage.topic.name: stage for stage in stages}
-        self._runners: dict[tuple[str, int], Runner] = {}
         self._taking = asyncio.Lock()
         self._stop = asyncio.Event()
-        self.app = self._build_app(service, bootstrap, instance)
+        self.app = self._build_app(service, bootstrap, instance, session_seconds)
 
-    def _build_app(self, service: str, bootstrap: str, instance: str) -> faust.App:
-        app = faust.App(
+    def _build_app(self, service: str, bootstrap: str, instance: str, session_seconds: float) -> faust.App:
+        app = _App(
             service,
             broker=";".join(f"kafka://{server}" for server in bootstrap.split(",")),
             store="memory://",
@@ -191,82 +156,142 @@ class Runtime:
             topic_disable_leader=True,
             processing_guarantee="at_least_once",
             stream_wait_empty=False,
-            broker_session_timeout=10,
-            broker_heartbeat_interval=2,
-            broker_commit_interval=1.0,
+            stream_buffer_maxsize=BUFFER_MESSAGES,
+            broker_session_timeout=session_seconds,
+            broker_heartbeat_interval=session_seconds / 5,
             consumer_auto_offset_reset="earliest",
             consumer_group_instance_id=instance or None,
             consumer_max_fetch_size=8 * 1024 * 1024,
+            consumer_metadata_max_age_ms=10_000,
             loghandlers=[],
             logging_config={"version": 1, "disable_existing_loggers": False},
         )
         transport = _PositionsTransport(app.conf.broker_consumer, app)
         transport.runtime = self
         app.transport = transport
-        for name in self._stages:
+        for name in self._topics:
             self._declare(app, name)
         return app
 
     def _declare(self, app: faust.App, name: str) -> None:
-        topic = app.topic(name, key_serializer="raw", value_serializer="raw")
+        topic = app.topic(name, key_serializer="raw", value_serializer="raw", acks=False)
 
         async def pass_on(stream: Any) -> None:
-            async for event in stream.events():
+            async for event in stream.noack().events():
                 message = event.message
-                runner = self._runners.get((name, message.partition))
-                if runner is not None:
-                    await runner.offer(Message(message.offset, message.value, int((message.timestamp or 0) * 1000)))
+                taken = Message(message.offset, message.value or b"", int((message.timestamp or 0) * 1000))
+                try:
+                    await self.partitions.offer(name, message.partition, taken)
+                except Exception:
+                    log.exception("message not taken", extra={"topic": name, "partition": message.partition})
+                    _fail()
 
         app.agent(topic, name=f"{name}-agent", concurrency=1)(pass_on)
 
-    async def take_over(self, assigned: set[TP]) -> dict[TP, int]:
-        """Open and close runners so that they match the assignment; returns where each partition goes on."""
-        async with self._taking:
-            wanted = {(tp.topic, tp.partition): tp for tp in assigned if tp.topic in self._stages}
-            for key in [key for key in self._runners if key not in wanted]:
-                await self._runners.pop(key).close(save=False)
-                self.health.revoked(*key)
-            for key in wanted:
-                if key not in self._runners:
-                    self._runners[key] = Runner(self, self._stages[key[0]], key[1])
-                    self.health.applied(*key, self._runners[key].fold.next_offset)
-            self._rebalances.inc()
-            self.health.ready = True
-            return {tp: self._runners[key].fold.next_offset for key, tp in wanted.items()}
+    async def release(self, assigned: set[TP]) -> None:
+        """Stop work on what is not ours any more; a fault ends the process."""
+        try:
+            async with self._taking:
+                await self.partitions.release(assigned)
+        except Exception:
+            log.exception("partitions cannot be given up")
+            _fail()
+        if not assigned:
+            self.health.ready = True  # a worker that waits for others to leave is as ready as it can be
+
+    async def settle(self, consumer: Any) -> dict[TP, int]:
+        """Open folds for what is assigned and let the consumer go on where they are; a fault ends the process."""
+        try:
+            async with asyncio.timeout(TAKE_OVER_SECONDS), self._taking:
+                places = await self.partitions.take_over(consumer.assignment())
+                positions = {TP(*place): position for place, position in places.items()}
+                # Inside the lock: a seek to positions that were asked for earlier must not come last.
+                await consumer.seek_wait(positions)
+        except IllegalStateError:
+            raise  # the next rebalance has begun; Faust comes again
+        except Exception:
+            log.exception("partitions cannot be taken over")
+            _fail()
+        self._rebalances.inc()
+        self.health.ready = True
+        return positions
 
     def folds(self, topic: str) -> dict[int, Fold[Any]]:
         """The folds owned now, by partition."""
-        return {p: runner.fold for (name, p), runner in self._runners.items() if name == topic}
+        return self.partitions.folds(topic)
 
     async def run(self, alongside: Callable[[], Any] | None = None) -> None:
-        """Serve until a signal; then save every fold and leave the group. `alongside` runs beside it."""
+        """Serve until a signal; then save every fold and leave the group. `alongside` runs beside it.
+
+        Raises TemporaryError when Kafka or a topic is not there at the start. A fault ends the process.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        await self.app.start()
-        extra = asyncio.create_task(alongside()) if alongside else None
-        lag = asyncio.create_task(self._watch_lag())
-        crashed = asyncio.create_task(self.app.wait_until_stopped())
+        for name in self._topics:
+            await asyncio.to_thread(self._probe.partitions, name)
+        tasks = [asyncio.create_task(self._serve(), name="stream"), asyncio.create_task(self._watch(), name="watch")]
+        if alongside is not None:
+            tasks.append(asyncio.create_task(alongside(), name="alongside"))
         stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({t for t in (crashed, stopping, extra) if t}, return_when=asyncio.FIRST_COMPLETED)
-        failed = not stopping.done()
-        for task in (extra, lag, crashed, stopping):
-            if task:
-                task.cancel()
+        await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
         self.health.ready = False
-        for runner in list(self._runners.values()):
-            await runner.close(save=not failed)
-        if failed:
-            log.error("the stream ended by itself")
-            os._exit(EXIT_FAULT)
-        try:
-            await asyncio.wait_for(self.app.stop(), timeout=5)
-        except TimeoutError:
-            log.warning("Faust did not stop in time")
+        if not stopping.done():
+            _tell_why(tasks)
+            _fail()
+        await self._leave(tasks)
 
-    async def _watch_lag(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            consumer = self.app.consumer
-            ends = {key: consumer.highwater(TP(*key)) for key in self._runners}
-            self.health.lag = sum(max(0, (end or 0) - self._runners[key].fold.next_offset) for key, end in ends.items())
+    async def _serve(self) -> None:
+        await self.app.start()
+        await self.app.wait_until_stopped()
+
+    async def _leave(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks[1:]:
+            task.cancel()
+        await self.partitions.close()
+        await _within(STOP_SECONDS, self._show())
+        await _within(STOP_SECONDS, self.app.stop())
+        tasks[0].cancel()
+        self._probe.close()
+
+    async def _watch(self) -> None:
+        showing = asyncio.create_task(self._show())
+        for turn in range(1 << 62):
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self.partitions.measure(self._known_end, probe=turn % PROBE_EVERY == 0)
+            except TemporaryError as error:
+                log.warning("the ends of the log are not known", extra={"error": str(error)})
+            if showing.done():  # it waits as long as Kafka is away
+                showing = asyncio.create_task(self._show())
+
+    def _known_end(self, topic: str, partition: int) -> int | None:
+        end: int | None = self.app.consumer.highwater(TP(topic, partition))
+        return end
+
+    async def _show(self) -> None:
+        """Commit positions for people to see the lag; nothing here reads them, so failing does not matter."""
+        offsets = {TopicPartition(*place): at for place, at in self.partitions.applied().items() if at}
+        if offsets and not self.app.rebalancing:
+            try:
+                await self.app.consumer._thread.show(offsets)
+            except Exception as error:
+                log.info("positions not committed", extra={"error": str(error)})
+
+
+def _fail() -> NoReturn:
+    logging.shutdown()
+    os._exit(EXIT_FAULT)
+
+
+def _tell_why(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            log.error("%s ended by itself", task.get_name(), exc_info=task.exception())
+
+
+async def _within(seconds: float, what: Awaitable[None]) -> None:
+    try:
+        await asyncio.wait_for(what, seconds)
+    except TimeoutError:
+        log.warning("did not stop in time")
