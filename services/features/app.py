@@ -70,6 +70,7 @@ class Features:
         finally:
             self._archive.close()
             self._outbox.close()
+            self._log.close()
             await self._redis.aclose()
 
     def _folds(self) -> dict[tuple[str, int], ViewsFold]:

@@ -29,8 +29,11 @@ class OnlineSink:
         self._client, self._project, self._meters, self._clock = client, project, meters, clock
         self._writers: dict[tuple[str, tuple[tuple[str, str], ...]], AsyncMatrixWriter] = {}
 
-    async def write(self, rows: ViewRows, epoch: int) -> None:
-        """Store rows in the order (epoch, position). Raises TemporaryError when Redis failed."""
+    async def write(self, rows: ViewRows, epoch: int) -> bool:
+        """Store rows in the order (epoch, position); False when the view's epoch was raised above it meanwhile.
+
+        Raises TemporaryError when Redis failed.
+        """
         size = len(rows.keys)
         marks = {"_pos": rows.position, "_clock": rows.clock_us}
         columns = {**rows.columns, **{name: Column(np.full(size, value, np.int64)) for name, value in marks.items()}}
@@ -45,6 +48,7 @@ class OnlineSink:
         known = rows.received_us[rows.received_us > 0]
         oldest = int(known.min()) if len(known) else 0
         self._meters.written(rows.view, result.written, result.dropped, oldest, self._clock.now_us())
+        return not result.fenced
 
     def _writer(self, rows: ViewRows) -> AsyncMatrixWriter:
         key = (rows.view, tuple(rows.kinds.items()))
@@ -113,7 +117,7 @@ class StoreGuard:
             for fold in folds:
                 self._publish_all(name, fold)
             return
-        if any(fold.views[name].overdue() for fold in folds):
+        if any(fold.writing or fold.views[name].overdue() for fold in folds):
             return
         epoch = await self._epochs.raise_to(name, last + 1)
         self._lost.discard(name)

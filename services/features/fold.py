@@ -53,6 +53,8 @@ class ViewsFold:
         self.interner = Interner()
         self.marks: dict[str, Any] = {}
         """What the stage knew of the online store when it last wrote: kept with the state."""
+        self.writing = False
+        """True while outputs are on their way to the online store."""
         self.forgotten: list[tuple[str, int]] = []
         """(user, before) of forgets since the first unfinished back-fill began."""
         self._due_rows = due_rows

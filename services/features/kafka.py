@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from freshrank.v1.models_pb2 import ItemFeatures
 
 from services.common.errors import TemporaryError
-from services.common.kafka import Outbox
+from services.common.kafka import Outbox, Probe
 from services.common.plans import Plan
 from services.common.records import Message
 from services.common.stage import Snapshot
@@ -96,8 +96,17 @@ class FeatureStage:
 
     async def _write(self, partition: int, views: Sequence[ViewRows]) -> None:
         fold = self._folds[partition]
+        fold.writing = True
+        try:
+            await self._store(partition, fold, views)
+        finally:
+            fold.writing = False
+
+    async def _store(self, partition: int, fold: ViewsFold, views: Sequence[ViewRows]) -> None:
         for rows in views:
-            await self._sink.write(rows, epoch_of(fold, rows.view))
+            held = await self._sink.write(rows, epoch_of(fold, rows.view))
+            if not held and rows.view in fold.views:
+                fold.views[rows.view].publish_all()  # another worker found the store empty and raised the epoch
             self._archive.add(self.topic.name, partition, rows)
             if rows.view in fold.views:
                 self._meters.held(rows.view, partition, len(fold.views[rows.view].keys))
@@ -180,6 +189,7 @@ class LogReader:
     """Reads one partition from its start: what a new feature is filled from."""
 
     def __init__(self, bootstrap: str) -> None:
+        self._probe = Probe(bootstrap)
         self._config = {
             "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False,
             "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
@@ -187,14 +197,7 @@ class LogReader:
 
     def end(self, topic: str, partition: int) -> int:
         """The next offset that would be written now. Raises TemporaryError."""
-        consumer = Consumer(self._config)
-        try:
-            end: int = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
-            return end
-        except KafkaException as error:
-            raise TemporaryError(f"{topic}: {error}") from error
-        finally:
-            consumer.close()
+        return self._probe.bounds(topic, partition)[1]
 
     def below(self, topic: str, partition: int, end: int) -> Iterator[list[Message]]:
         """Everything the log holds below `end`, some hundred messages at a time. Raises TemporaryError."""
@@ -204,8 +207,7 @@ class LogReader:
         """What the log holds from `start` up to, not including, `end`. Raises TemporaryError."""
         consumer = Consumer(self._config)
         try:
-            low: int = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[0]
-            at = max(low, start)
+            at = max(self._probe.bounds(topic, partition)[0], start)
             consumer.assign([TopicPartition(topic, partition, at)])
             while at < end:
                 found = self._consume(consumer)
@@ -215,6 +217,10 @@ class LogReader:
             raise TemporaryError(f"{topic}: {error}") from error
         finally:
             consumer.close()
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._probe.close()
 
     @staticmethod
     def _consume(consumer: Consumer) -> list[Message]:
