@@ -1,25 +1,22 @@
-"""One Kafka node in KRaft mode (broker and controller in one process) on loopback, and the creation of topics."""
+"""One Kafka node in KRaft mode (broker and controller in one process) on loopback."""
 
 import base64
-import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaException
 
-from services.common.errors import Conflict, PermanentError, TemporaryError
-from services.common.topics import Topic
+from services.cli.kafka import TopicSpec, admin, create_topics
 from services.demo.processes import Program
 from services.demo.tools import Tools
 
+__all__ = ["Kafka", "TopicSpec", "create_topics"]
+
 _HEAP = "400m"
-_ADMIN_SECONDS = 20.0
 _PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -56,25 +53,6 @@ _JAVA_OPTIONS = (
     "-Djava.net.preferIPv4Stack=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )
-
-
-@dataclass(frozen=True)
-class TopicSpec:
-    """A topic to create."""
-
-    name: str
-    partitions: int
-    config: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, topic: Topic, partitions: int) -> Self:
-        """From the table of topics: one partition where the whole topic has one order.
-
-        >>> from services.common.topics import ROUTES
-        >>> TopicSpec.of(ROUTES, 4).partitions
-        1
-        """
-        return cls(topic.name, 1 if topic.single else partitions, topic.config)
 
 
 @dataclass(frozen=True)
@@ -115,7 +93,7 @@ class Kafka:
     def answers(self) -> bool:
         """Whether the broker is registered and serves clients."""
         try:
-            return bool(_admin(self.bootstrap).list_topics(timeout=0.5).brokers)
+            return bool(admin(self.bootstrap).list_topics(timeout=0.5).brokers)
         except KafkaException:
             return False
 
@@ -128,52 +106,6 @@ class Kafka:
             "log.dirs": str(data),
             "num.partitions": str(self.partitions),
         }
-
-
-def create_topics(bootstrap: str, specs: Iterable[TopicSpec]) -> None:
-    """Create what is absent and wait until every partition has a leader.
-
-    Raises Conflict when a topic exists with another number of partitions, PermanentError when the broker refuses the
-    configuration, TemporaryError when it does not answer.
-    """
-    wanted = {spec.name: spec for spec in specs}
-    if not wanted:
-        return
-    admin = _admin(bootstrap)
-    new = [NewTopic(spec.name, spec.partitions, 1, config=dict(spec.config)) for spec in wanted.values()]
-    for name, created in admin.create_topics(new, operation_timeout=_ADMIN_SECONDS).items():
-        try:
-            created.result(_ADMIN_SECONDS)
-        except KafkaException as error:
-            _judge(name, error.args[0])
-    for name, topic in _topics(admin).items():
-        if name in wanted and len(topic.partitions) != wanted[name].partitions:
-            found = len(topic.partitions)
-            raise Conflict(f"topic {name} has {found} partitions, not {wanted[name].partitions}")
-
-
-def _judge(name: str, error: KafkaError) -> None:
-    if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-        return
-    kind = TemporaryError if error.retriable() or error.code() < 0 else PermanentError
-    raise kind(f"topic {name} could not be created: {error.str()}")
-
-
-def _topics(admin: Any) -> Mapping[str, Any]:
-    try:
-        topics: Mapping[str, Any] = admin.list_topics(timeout=_ADMIN_SECONDS).topics
-    except KafkaException as error:
-        raise TemporaryError(f"Kafka did not answer: {error}") from error
-    return topics
-
-
-def _admin(bootstrap: str) -> Any:
-    settings = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 200, "error_cb": _ignore}
-    return AdminClient(settings, logger=logging.getLogger(__name__))
-
-
-def _ignore(error: KafkaError) -> None:
-    """A broker that is not up yet is what the caller is waiting for."""
 
 
 def _identifier() -> str:

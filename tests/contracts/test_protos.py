@@ -1,6 +1,5 @@
 """The protos are what is generated and what people read: stubs equal to them, a comment on every part."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,8 @@ STUBS = ROOT / "services" / "pb"
 
 def protoc(*options: str) -> None:
     protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "proto").rglob("*.proto"))
-    # Else the directories of an editable install make pkg_resources, which protoc's wrapper imports, warn.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
     command = [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", *options, *protos]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
 def files(folder: Path) -> dict[str, str]:

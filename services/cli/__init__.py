@@ -1,0 +1,1 @@
+"""The `freshrank` command: what people and jobs ask for by name."""

@@ -1,0 +1,78 @@
+"""What the chart renders to, read for the tests of this folder."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.demo.cache import default_folder
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "freshrank"
+BASE = ROOT / "k8s" / "base" / "freshrank.yaml"
+KUBE_VERSION = "1.30.0"
+
+Object = dict[str, Any]
+
+
+def parse(text: str) -> list[Object]:
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def base() -> list[Object]:
+    """The committed objects: what helm renders without any values."""
+    return parse(BASE.read_text())
+
+
+def values() -> Object:
+    loaded: Object = yaml.safe_load((CHART / "values.yaml").read_text())
+    return loaded
+
+
+def helm() -> str:
+    """The helm that `make render` builds, or one on the path; without either the test is skipped."""
+    found = re.search(r"^HELM_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    built = default_folder(os.environ) / f"helm-{found[1]}" / "helm"
+    program = str(built) if built.exists() else shutil.which("helm")
+    if program is None:
+        pytest.skip("no helm here; `make render` builds one where there is Go")
+    return program
+
+
+def render(*options: str, release: str = "freshrank") -> str:
+    """What helm makes of the chart with these options. Raises CalledProcessError with helm's words in `stderr`."""
+    command = [helm(), "template", release, str(CHART), "--kube-version", KUBE_VERSION, *options]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def pods(objects: Sequence[Object]) -> Iterator[tuple[str, Object]]:
+    """Component and pod spec of every workload."""
+    for thing in objects:
+        if thing["kind"] in ("Deployment", "StatefulSet", "Job"):
+            template = thing["spec"]["template"]
+            yield template["metadata"]["labels"]["app.kubernetes.io/component"], template["spec"]
+
+
+def containers(spec: Object) -> list[Object]:
+    """All of a pod, the ones that run first included."""
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def named(objects: Sequence[Object], kind: str, name: str) -> Object:
+    (found,) = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    return found
+
+
+def variables(objects: Sequence[Object], container: Object) -> dict[str, Any]:
+    """Environment of a container by name, ConfigMaps opened; a value from a Secret is None."""
+    found: dict[str, Any] = {}
+    for source in container.get("envFrom", []):
+        found |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
+    return found | {entry["name"]: entry.get("value") for entry in container.get("env", [])}

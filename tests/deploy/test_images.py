@@ -1,0 +1,82 @@
+"""The Dockerfiles, as far as they can be checked without an engine."""
+
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from docs.generate import SERVICES
+from tests.deploy.manifests import ROOT, base, pods
+
+DOCKERFILE = (ROOT / "services" / "Dockerfile").read_text()
+TRITON = (ROOT / "services" / "publisher" / "triton.Dockerfile").read_text()
+
+
+def instructions(text: str, name: str) -> list[str]:
+    joined = re.sub(r"\\\n", " ", text)
+    return re.findall(rf"^{name} (.*)$", joined, re.MULTILINE)
+
+
+def test_one_dockerfile_serves_every_service_by_its_name() -> None:
+    assert "SERVICE" in instructions(DOCKERFILE, "ARG")
+    assert instructions(DOCKERFILE, "CMD") == ['["sh", "-c", "exec python -m services.$SERVICE"]']
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_file_that_is_copied_exists(service: str) -> None:
+    copied = [shlex.split(line.replace("${SERVICE}", service)) for line in instructions(DOCKERFILE, "COPY")]
+    sources = [name for words in copied if not words[0].startswith("--from") for name in words[:-1]]
+    assert [name for name in sources if not (ROOT / name).exists()] == []
+
+
+def test_the_build_context_holds_what_is_copied_and_no_more() -> None:
+    ignored = (ROOT / "services" / "Dockerfile.dockerignore").read_text().split()
+    copied = {
+        name.split("/")[0]
+        for line in instructions(DOCKERFILE, "COPY")
+        if not line.startswith("--from")
+        for name in line.split()[:-1]
+    }
+    assert ignored[0] == "*"
+    assert {name.removeprefix("!") for name in ignored if name.startswith("!")} == copied
+
+
+def test_everything_is_installed_by_hash() -> None:
+    installs = [part for line in instructions(DOCKERFILE, "RUN") for part in line.split("&&") if "pip install" in part]
+    assert [part for part in installs if "--require-hashes" not in part and "--no-index" not in part] == []
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "build"])
+def test_every_requirement_is_pinned_by_hash(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert [line for line in lines if not re.match(r"\S+==\S+.*--hash=sha256:[0-9a-f]{64}", line)] == []
+
+
+@pytest.mark.parametrize("text", [DOCKERFILE, TRITON], ids=["services", "triton"])
+def test_images_run_as_the_user_that_the_pods_run_as(text: str) -> None:
+    users = {f"{s['securityContext']['runAsUser']}:{s['securityContext']['runAsGroup']}" for _, s in pods(base())}
+    assert {instructions(text, "USER")[-1]} == users
+
+
+def test_triton_keeps_only_the_backend_that_runs_no_code_from_the_store() -> None:
+    assert any("! -name onnxruntime" in line for line in instructions(TRITON, "RUN"))
+
+
+def test_triton_is_started_alike_by_image_and_chart() -> None:
+    (command,) = instructions(TRITON, "CMD")
+    chart = next(spec for name, spec in pods(base()) if name == "triton")["containers"][0]["command"]
+    assert set(re.findall(r'"([^"]+)"', command)) <= set(chart)
+
+
+def test_the_wheel_holds_services_and_stubs_and_nothing_beside(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"services", "freshrank"}
+    assert {"freshrank/v1/events_pb2.py", *(f"services/{s}/__main__.py" for s in SERVICES)} <= set(names)
