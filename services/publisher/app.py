@@ -148,8 +148,9 @@ class Publisher:
         self._healthy = not healed
 
     def _consume(self) -> None:
-        if self._examples.step():
-            self._note_examples()
+        taken = self._examples.step()
+        self._note_examples()
+        if taken:
             self._meters.kept(len(self._intake))
 
     def _example(self, record: Record) -> None:
