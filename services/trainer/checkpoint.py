@@ -66,7 +66,8 @@ class Saved:
 class Checkpoints:
     """The checkpoints of an arm."""
 
-    def __init__(self, folder: Path, hooks: Hooks, keep: int = 3) -> None:
+    def __init__(self, folder: Path, hooks: Hooks, keep: int = 3, whole: int = WHOLE) -> None:
+        self._whole = whole
         self.folder, self._hooks, self._keep = folder, hooks, keep
         folder.mkdir(parents=True, exist_ok=True)
         remove_staging(folder)
@@ -82,7 +83,7 @@ class Checkpoints:
 
     def save(self, name: Name, learner: Learner, needs: list[Name], extra: dict[str, Any]) -> list[Name]:
         """Write a checkpoint on top of `needs` (those it may build on, the oldest first); returns what it does need."""
-        whole = max(learner.tables.item.next, learner.tables.user.next) <= WHOLE or not needs
+        whole = max(learner.tables.item.next, learner.tables.user.next) <= self._whole or not needs
         needs = [] if whole else needs[-(STRIPES - 1) :]
         meta, files = learner.snapshot()
         files["rows"] = learner.pack_rows(lambda table: _slots(table, None if whole else name.seq % STRIPES))
@@ -92,10 +93,10 @@ class Checkpoints:
             hashes = {}
             for part, arrays in files.items():
                 data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
-                hashes[f"{part}.safetensors"] = hashlib.sha256(data).hexdigest()
+                hashes[f"{part}.safetensors"] = digest_of(data)
                 (folder / f"{part}.safetensors").write_bytes(data)
             body = json.dumps(meta | {"files": hashes})
-            (folder / _STATE).write_text(json.dumps({"sha256": _digest(body.encode()), "body": body}))
+            (folder / _STATE).write_text(json.dumps({"sha256": digest_of(body.encode()), "body": body}))
 
         write_folder(self.path(name), fill, self._hooks, "checkpoint")
         return needs
@@ -142,7 +143,7 @@ class Checkpoints:
     def _meta(self, name: Name) -> dict[str, Any]:
         try:
             outer = json.loads((self.path(name) / _STATE).read_text())
-            if _digest(outer["body"].encode()) != outer["sha256"]:
+            if digest_of(outer["body"].encode()) != outer["sha256"]:
                 raise CorruptState(f"checkpoint {name}: {_STATE} does not match its hash")
             meta: dict[str, Any] = json.loads(outer["body"])
             return meta
@@ -153,7 +154,7 @@ class Checkpoints:
         file = f"{part}.safetensors"
         try:
             data = (self.path(name) / file).read_bytes()
-            if _digest(data) != meta["files"][file]:
+            if digest_of(data) != meta["files"][file]:
                 raise CorruptState(f"checkpoint {name}: {file} does not match its hash")
             arrays: Arrays = load(data)
             return arrays
@@ -166,9 +167,8 @@ def _slots(table: RowTable, stripe: int | None) -> NDArray[np.int64]:
     changed = table.unsaved()
     if stripe is None:
         return np.arange(table.next)
-    width = -(-table.next // STRIPES)
-    start = min(stripe * width, table.next)
-    return np.union1d(changed, np.arange(start, min(start + width, table.next)))
+    # Every sixteenth slot: unlike ranges, which move as the table grows, this leaves none out over a round.
+    return np.union1d(changed, np.arange(stripe, table.next, STRIPES))
 
 
 def _named(text: str) -> Name:
@@ -178,5 +178,6 @@ def _named(text: str) -> Name:
     return name
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """SHA-256, as hex."""
     return hashlib.sha256(data).hexdigest()
