@@ -5,7 +5,7 @@ NaN where its null rule says so. A list that was not read, or that is null, make
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +50,13 @@ class Scene:
     """0 = not known."""
     touched: Mapping[str, Touched]
     """By "view:prefix"."""
+    _entries: dict[tuple[str, int], "_Entries | None"] = field(default_factory=dict, compare=False)
+
+    def entries(self, path: str, kind: int) -> "_Entries | None":
+        """Entries of a list that are candidates; several features look at the same ones."""
+        if (path, kind) not in self._entries:
+            self._entries[path, kind] = _find(self.touched.get(path), kind)
+        return self._entries[path, kind]
 
     @cached_property
     def size(self) -> int:
@@ -72,7 +79,7 @@ Builtin = Callable[[Scene, str, int], Floats]
 
 def recency_rank(scene: Scene, path: str, kind: int) -> Floats:
     """Place of the candidate's newest entry among the entries of that kind, 1 = newest; null when it has none."""
-    out, entries = scene.null(), _entries(scene, path, kind)
+    out, entries = scene.null(), scene.entries(path, kind)
     if entries is not None:
         out[entries.places[::-1]] = entries.order[::-1] + 1  # of one candidate's entries the newest is set last
     return out
@@ -80,7 +87,7 @@ def recency_rank(scene: Scene, path: str, kind: int) -> Floats:
 
 def list_count(scene: Scene, path: str, kind: int) -> Floats:
     """Number of entries of the candidate; 0 when it has none, null without a list."""
-    entries = _entries(scene, path, kind)
+    entries = scene.entries(path, kind)
     if entries is None:
         return scene.null()
     return np.bincount(entries.places, minlength=scene.size).astype(np.float32)
@@ -93,7 +100,7 @@ def kind_count(scene: Scene, path: str, kind: int) -> Floats:
 
 def seconds_since(scene: Scene, path: str, kind: int) -> Floats:
     """Seconds from the candidate's newest entry of that kind to now, never below 0; null when it has none."""
-    out, entries = scene.null(), _entries(scene, path, kind)
+    out, entries = scene.null(), scene.entries(path, kind)
     if entries is not None:
         out[entries.places[::-1]] = np.maximum(0, scene.now_us - entries.times[::-1]) / 1e6
     return out
@@ -118,7 +125,7 @@ def position_share(scene: Scene, path: str, kind: int) -> Floats:
 
 def rank_delta(scene: Scene, path: str, kind: int) -> Floats:
     """Caller's place minus the caller's place of the candidate touched last; null when either is missing."""
-    entries = _entries(scene, path, kind)
+    entries = scene.entries(path, kind)
     if entries is None or not len(entries.places):
         return scene.null()
     delta: Floats = scene.prior - scene.prior[entries.places[0]]
@@ -159,10 +166,8 @@ def same_category_share(scene: Scene, path: str, kind: int) -> Floats:
     if touched is None or not (touched.categories >= 0).any():
         return scene.null()
     codes = touched.categories[touched.categories >= 0]
-    known, counts = np.unique(codes, return_counts=True)
-    at = np.minimum(np.searchsorted(known, scene.category), len(known) - 1)
-    share = np.where(known[at] == scene.category, counts[at] / len(codes), 0.0)
-    return np.where(scene.category >= 0, share, np.nan).astype(np.float32)
+    counts = np.bincount(codes, minlength=1 + int(scene.category.max(initial=0)))
+    return np.where(scene.category >= 0, counts[scene.category] / len(codes), np.nan).astype(np.float32)
 
 
 def age_days(scene: Scene, path: str, kind: int) -> Floats:
@@ -212,8 +217,7 @@ class _Entries:
     """Place of each among all entries of that kind, 0 = newest."""
 
 
-def _entries(scene: Scene, path: str, kind: int) -> _Entries | None:
-    touched = scene.touched.get(path)
+def _find(touched: Touched | None, kind: int) -> _Entries | None:
     if touched is None:
         return None
     places, times = touched.places, touched.times

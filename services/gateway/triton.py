@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2
 from services.common.errors import DeadlineExceeded, TemporaryError
 from services.common.spec import OUTPUT, Arrays
 from services.gateway.breaker import Breaker
+from services.gateway.wire import varint
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _DATATYPES = {"float32": "FP32", "int64": "INT64"}
@@ -72,7 +73,7 @@ class TritonScorer:
             head = self._heads[release, shapes] = _head(release, arrays)
         parts = [head]
         for array in arrays.values():
-            parts += (_RAW_TAG, _varint(array.nbytes), array.tobytes())
+            parts += (_RAW_TAG, varint(array.nbytes), array.tobytes())
         return b"".join(parts)
 
     def _failure(self, error: grpc.aio.AioRpcError, now: float) -> TemporaryError:
@@ -100,12 +101,3 @@ def _scores(answer: Any) -> NDArray[np.float32]:
     if not np.isfinite(scores).all():
         raise ScorerUnavailable("the model's scores are not finite")
     return scores
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

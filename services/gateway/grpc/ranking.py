@@ -61,19 +61,19 @@ class RankingServicer(ranking_pb2_grpc.RankingServicer):
         self._ranker, self._intake, self._explainer = ranker, intake, explainer
         self._deadlines, self._buckets, self._times, self._on_time = deadlines, buckets, times, on_time
 
-    async def Rank(self, request: pb.RankRequest, context: Any) -> pb.RankingResponse:
+    async def Rank(self, request: pb.RankRequest, context: Any) -> bytes:
         """The caller's candidates in order."""
         call = checks.rank_call(request, self._times())
         budget = self._begin(call.caller, call.now_us, context)
         return messages.answer(await self._ranker.rank(call, budget))
 
-    async def Recommend(self, request: pb.RecommendRequest, context: Any) -> pb.RankingResponse:
+    async def Recommend(self, request: pb.RecommendRequest, context: Any) -> bytes:
         """Items for a shopper."""
         call = checks.recommend_call(request, self._times())
         budget = self._begin(call.caller, call.now_us, context)
         return messages.answer(await self._ranker.recommend(call, budget))
 
-    async def Similar(self, request: pb.SimilarRequest, context: Any) -> pb.RankingResponse:
+    async def Similar(self, request: pb.SimilarRequest, context: Any) -> bytes:
         """Items like one item."""
         call = checks.similar_call(request, self._times())
         budget = self._begin(call.caller, call.now_us, context)
