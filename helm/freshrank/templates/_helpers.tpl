@@ -74,7 +74,7 @@ imagePullSecrets:
 
 {{/* Variables that come from Secrets. Takes (dict "root" $ "secrets" list). */}}
 {{- define "freshrank.secretEnv" -}}
-{{- $names := dict "redis" "FRESHRANK_REDIS_URL" "registry" "FRESHRANK_REGISTRY" "tokens" "FRESHRANK_TOKEN_KEYS" -}}
+{{- $names := dict "redis" "FRESHRANK_REDIS_URL" "registry" "FRESHRANK_REGISTRY" "tokens" "FRESHRANK_TOKEN_KEYS" "admin" "FRESHRANK_GATEWAY_ADMIN_TOKEN" -}}
 {{- range .secrets }}
 {{- $from := index $.root.Values . }}
 {{- if $from.existingSecret }}
