@@ -100,8 +100,8 @@ class Arm:
             source.seek({})
             self.save()
         else:
+            _same_rows(wanted(), ModelSpec.from_json(saved.meta["spec"]))
             self.learner = self._restored(saved)
-            _same_rows(wanted(), self.learner.spec)
             self._replay(saved.name)
 
     def learn(self, batch: Batch) -> list[Learned]:

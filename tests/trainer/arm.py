@@ -74,13 +74,16 @@ def arm(
     hooks: Hooks | None = None,
     wanted: Callable[[], ModelSpec] = lambda: SPEC,
     chosen: TrainerSettings | None = None,
+    push_interval_us: int = 1_000_000,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
     clock = ManualClock(START_US)
     plain, points = chosen or settings(), hooks or NoHooks()
     state = Arm(ArmPaths(store, "main"), source, lambda spec, blocks: learner_of(plain, spec, blocks), wanted, points)
     watcher = observer or Nobody()
-    loop = Loop(state, source, LoopConfig(), wanted, trigger or VolumeTrigger(40), clock, watcher, points)
+    loop = Loop(
+        state, source, LoopConfig(push_interval_us), wanted, trigger or VolumeTrigger(40), clock, watcher, points
+    )
     return loop, clock
 
 
