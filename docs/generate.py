@@ -77,7 +77,7 @@ def metrics_tables() -> str:
     parts = []
     for service in SERVICES:
         paths = sorted((ROOT / "services" / service).rglob("*.py"))
-        paths += [ROOT / "services" / "common" / "faust.py"] if service in STREAMS else []
+        paths += sorted((ROOT / "services" / "common").glob("*.py")) if service in STREAMS else []
         rows = [row for path in paths for row in _metrics(ast.parse(path.read_text()))]
         parts.append(
             f"### {service}: `freshrank_{service}_<name>`\n\n{_table(('Name', 'Kind', 'Labels', 'What'), rows)}"
@@ -111,7 +111,7 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 
 def _settings(fields: Mapping[str, FieldInfo]) -> str:
-    rows = [(f"`{name.upper()}`", _default(f), _plain(f.description or "")) for name, f in fields.items()]
+    rows = [(f"`{name.upper()}`", _default(f), f.description or "") for name, f in fields.items()]
     return _table(("Name", "Default", "What"), rows)
 
 
@@ -119,7 +119,7 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if value is PydanticUndefined or value is None:
         return "required" if field.is_required() else "none"
-    return f"`{_plain(str(value))}`" if str(value) else "empty"
+    return f"`{value}`" if str(value) else "empty"
 
 
 def _metrics(tree: ast.Module) -> Iterator[tuple[str, str, str, str]]:
@@ -129,15 +129,11 @@ def _metrics(tree: ast.Module) -> Iterator[tuple[str, str, str, str]]:
                 func=ast.Attribute(attr="counter" | "gauge" | "histogram" as kind),
                 args=[ast.Constant(value=str(name)), ast.Constant(value=str(text)), *rest],
             ):
-                labels = [w for label in rest[:1] for w in ast.walk(label) if isinstance(w, ast.Constant)]
-                labels += [
-                    w
-                    for word in node.keywords
-                    if word.arg == "labels"
-                    for w in ast.walk(word.value)
-                    if isinstance(w, ast.Constant)
+                given = [*rest[:1], *(word.value for word in node.keywords if word.arg == "labels")]
+                labels = [
+                    str(part.value) for value in given for part in ast.walk(value) if isinstance(part, ast.Constant)
                 ]
-                yield f"`{name}`", kind, ", ".join(str(label.value) for label in labels), _plain(text)
+                yield f"`{name}`", kind, ", ".join(labels), text
 
 
 def _kept(config: Mapping[str, str]) -> str:
@@ -146,13 +142,13 @@ def _kept(config: Mapping[str, str]) -> str:
     return f"{int(config['retention.ms']) // 86_400_000} days"
 
 
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|")
+def _cell(text: str) -> str:
+    return text if text.startswith("`") else text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ def helm() -> str:
     return program
 
 
-def render(*options: str, release: str = "freshrank") -> str:
+def render(*options: str, release: str = "freshrank", chart: Path = CHART) -> str:
     """What helm makes of the chart with these options. Raises CalledProcessError with helm's words in `stderr`."""
-    command = [helm(), "template", release, str(CHART), "--kube-version", KUBE_VERSION, *options]
+    command = [helm(), "template", release, str(chart), "--kube-version", KUBE_VERSION, *options]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

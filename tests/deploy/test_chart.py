@@ -1,8 +1,10 @@
 """The chart: what it renders is committed, closed, restricted, and says nothing the services do not know."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +213,16 @@ def parts(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 def schema() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
     return loaded
+
+
+def test_the_notes_name_the_commands_that_come_next(tmp_path: Path) -> None:
+    # helm prints notes only beside a cluster, so they are rendered here as the content of a file.
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    shutil.copy(chart / "templates" / "NOTES.txt", chart)
+    (chart / "templates" / "shown.yaml").write_text('notes: {{ tpl (.Files.Get "NOTES.txt") . | toJson }}')
+    shown = render("-s", "templates/shown.yaml", release="winter", chart=chart)
+    (notes,) = (document["notes"] for document in parse(shown))
+    assert "create secret generic freshrank-redis" in notes
+    assert "port-forward deploy/winter-gateway 50051" in notes
+    assert "freshrank.v1.Ranking/Recommend" in notes
+    assert "asks for no token" in notes
