@@ -86,22 +86,22 @@ class LogArchive:
         self._folder, self._block = folder / str(partition), block
         self._held: list[tuple[int, pa.RecordBatch]] = []
         done = [int(path.stem) for path in self._folder.glob("*.parquet")]
-        self.next_offset = max(done) + block if done else 0
+        self.next_offset = self._start = max(done) + block if done else 0
 
     def put(self, messages: Sequence[Message]) -> None:
         """Take messages; each block is written when a message beyond it comes."""
         for message in messages:
-            start = self.next_offset // self._block * self._block
-            if message.offset >= start + self._block:
-                self._write(start)
+            start = message.offset // self._block * self._block
+            if self._held and start > self._start:
+                self._write()
+            self._start = start
             self._held.append((message.offset, decode(message.value)))
             self.next_offset = message.offset + 1
 
-    def _write(self, start: int) -> None:
-        held, self._held = self._held, []
-        tables = [_log_rows(offset, batch) for offset, batch in held]
-        if tables:
-            write_whole(pa.concat_tables(tables), self._folder / f"{start:016d}.parquet")
+    def _write(self) -> None:
+        tables = [_log_rows(offset, batch) for offset, batch in self._held]
+        self._held = []
+        write_whole(pa.concat_tables(tables), self._folder / f"{self._start:016d}.parquet")
 
 
 def _log_rows(offset: int, batch: pa.RecordBatch) -> pa.Table:
