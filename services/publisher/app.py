@@ -27,7 +27,7 @@ from services.publisher.history import RowHistory
 from services.publisher.intake import Intake
 from services.publisher.kafka import Reader, Sender
 from services.publisher.lock import FileLock, Leadership
-from services.publisher.loop import Loops
+from services.publisher.loop import LoopHealth, Loops
 from services.publisher.meters import Meters
 from services.publisher.pump import PumpPolicy, RowPump
 from services.publisher.release import Releases
@@ -44,6 +44,8 @@ _COMMAND_S = 60.0
 """A command that cannot be carried out for now is tried so long."""
 _RECONCILE_US = 1_000_000
 """Between two looks at what each Triton server has loaded."""
+_FOLD_US = 30_000_000
+"""Between two looks at whether deltas can be folded into a base."""
 _LISTED = 20
 """Releases named in /positions."""
 
@@ -78,7 +80,7 @@ class Publisher:
         self._watcher = Watcher(shelf, fleet, self._pump, settings.watch_share, settings.watch_bounds)
         self.served, self.labelled = self._watcher.served, self._watcher.labelled
         self._healthy = False
-        self._reconciled_us = 0
+        self._reconciled_us = self._folded_us = 0
         self._examples = Reader(settings.bootstrap, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.bootstrap, COMMANDS.name, self._after("commands"), self._command)
 
@@ -94,7 +96,6 @@ class Publisher:
         loops.add("releases", self._release, 0.1)
         loops.add("golden", self._golden, self._settings.golden_every_s)
         loops.add("examples", self._consume, 0.0)
-        loops.add("fold", self._pump.fold, 30.0)
         self._health.ready = True
 
     def close(self) -> None:
@@ -107,7 +108,11 @@ class Publisher:
     def _rows(self) -> None:
         lost = True
         try:
-            self._pump.step(self._clock.now_us())
+            now_us = self._clock.now_us()
+            self._pump.step(now_us)
+            if now_us - self._folded_us > _FOLD_US:
+                self._folded_us = now_us
+                self._pump.fold()
             lost = self._pump.losing
         finally:
             book = self._keeper.book
@@ -210,10 +215,11 @@ def _listed(book: Book) -> list[dict[str, Any]]:
 
 async def serve(settings: PublisherSettings) -> None:
     """Wait to lead, publish until SIGTERM. Raises what made a loop fail for good, or TemporaryError without Kafka."""
-    metrics, health, clock = Metrics("publisher"), Health(), WallClock()
+    metrics, clock = Metrics("publisher"), WallClock()
     meters = Meters(metrics, clock.now_us)
-    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     leadership, loops = _leadership(settings), Loops(meters.fault)
+    health = LoopHealth(loops)
+    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loops.stopped.set)

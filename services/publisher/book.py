@@ -15,8 +15,9 @@ from services.publisher.manifest import Manifest, age_order
 VERSION = 1
 SUPERSEDED = "superseded"
 """Reason of a held release that a newer one replaced: it has never served."""
-_REMEMBERED = 60
-"""Entries kept of releases that are gone: for lists, not for serving."""
+_REMEMBERED = 120
+"""Entries kept of releases that served, and as many of those that did not: many refusals must not push a champion out.
+More than are ever kept on disk."""
 
 
 class State(StrEnum):
@@ -48,6 +49,11 @@ class Entry:
     checkpoint: str
     reason: str = ""
     decided_us: int = 0
+
+    @property
+    def can_return(self) -> bool:
+        """True for one that has served and was replaced by a newer one, not taken back."""
+        return self.state in (State.PREVIOUS, State.RETIRED) and self.reason != SUPERSEDED
 
     @staticmethod
     def of(manifest: Manifest, row_seq: int, state: State, reason: str, now_us: int) -> "Entry":
@@ -155,7 +161,10 @@ class Book:
         """Add or replace an entry."""
         rest = tuple(e for e in self.entries if e.release != entry.release)
         ordered = sorted((entry, *rest), key=lambda e: age_order(e.release), reverse=True)
-        return replace(self, entries=tuple(ordered[:_REMEMBERED]))
+        gone = [e for e in ordered if e.state in (State.REFUSED, State.ROLLED_BACK)]
+        kept = [e for e in ordered if e not in gone]
+        forgotten = {e.release for e in (*gone[_REMEMBERED:], *kept[_REMEMBERED:])}
+        return replace(self, entries=tuple(e for e in ordered if e.release not in forgotten))
 
     def moved(self, release: str, state: State, reason: str, now_us: int) -> "Book":
         """Put a known release into another state."""

@@ -6,7 +6,7 @@ The lane in it is a fence: a trainer of another lineage must stop writing and st
 import json
 from pathlib import Path
 
-from services.publisher.book import SUPERSEDED, Book, State
+from services.publisher.book import Book, State
 from services.publisher.files import Disk
 
 _NAMED = 50
@@ -18,7 +18,7 @@ def control_of(book: Book) -> dict[str, object]:
     The last accepted one is the champion, so one that was gone back to comes last.
     """
     refused = [e.release for e in book.of(State.REFUSED, State.ROLLED_BACK)]
-    served = [e.release for e in book.of(State.PREVIOUS, State.RETIRED) if e.reason != SUPERSEDED]
+    served = [e.release for e in book.entries if e.can_return]
     accepted = served[:_NAMED][::-1] + ([book.champion] if book.champion else [])
     return {
         "lineage": book.learning.lineage,

@@ -1,5 +1,6 @@
 """Runs a candidate through every check of the gate, cheapest first; a broken one does not get to the dear ones."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from services.publisher.manifest import GOLDEN, MODEL, Manifest
 from services.publisher.onnx_file import FileBounds, OnnxModel
 from services.publisher.replay import Scored, Snapshot
 from services.publisher.shelf import Opened
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ def examine(
         checks += _run(manifest, OnnxModel(folder / MODEL), requests, now, bounds)
     except CorruptState as error:
         checks.append(holds("readable", False, str(error)))
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # Whatever a file makes the judge stumble over, it must not stop the judge.
+        logger.exception("candidate cannot be judged", extra={"release": manifest.release})
+        checks.append(holds("judged", False, f"{type(error).__name__}: {error}"))
     return verdict(checks)
 
 

@@ -51,7 +51,10 @@ class RowHistory:
         It is what the rows were when a release of these positions was made.
         """
         for name in reversed(deltas.waiting(self._deltas, DeltaName(epoch, 0))):
-            learned = deltas.positions_of(self._deltas, name)
+            try:
+                learned = deltas.positions_of(self._deltas, name)
+            except CorruptState:  # just folded into a base, or a file that the row gate will stop at
+                break
             if all(offset <= positions.get(partition, 0) for partition, offset in learned.items()):
                 return name.seq
         return max((name.seq for name in deltas.listed(self._bases) if name.epoch == epoch), default=0)

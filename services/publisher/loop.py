@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from services.common.errors import TemporaryError
+from services.common.health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ class Loops:
     def __init__(self, fault: Callable[[str], None]) -> None:
         self._fault = fault
         self._threads: list[threading.Thread] = []
+        self._ended: dict[str, float] = {}
         self.stopped = threading.Event()
         self.failure: BaseException | None = None
 
@@ -26,7 +28,13 @@ class Loops:
         """Begin taking a step; `every_s` from the start of one to the start of the next."""
         thread = threading.Thread(target=self._run, args=(name, step, every_s), name=name, daemon=True)
         self._threads.append(thread)
+        self._ended[name] = time.monotonic()
         thread.start()
+
+    def stalled(self, seconds: float) -> list[str]:
+        """Loops whose last step has not ended for so long."""
+        now = time.monotonic()
+        return [name for name, ended in self._ended.items() if now - ended > seconds]
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Let every step in progress end, and begin no other."""
@@ -48,4 +56,17 @@ class Loops:
                 logger.exception("step failed for good", extra={"loop": name})
                 self.failure = error
                 self.stopped.set()
+            self._ended[name] = time.monotonic()
             self.stopped.wait(max(0.0, wait_s - (time.monotonic() - began)))
+
+
+class LoopHealth(Health):
+    """Alive while every loop ends its steps; a step that waits for a server ends with an error within seconds."""
+
+    def __init__(self, loops: Loops, seconds: float = 180.0) -> None:
+        super().__init__()
+        self._loops, self._seconds = loops, seconds
+
+    def live(self) -> bool:
+        """False when a loop hangs."""
+        return not self._loops.stalled(self._seconds)

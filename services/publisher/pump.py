@@ -136,7 +136,8 @@ class RowPump:
         kept = book.of(State.CHAMPION, State.PREVIOUS, State.HELD, State.RETIRED)
         self._history.forget({epoch, *(entry.epoch for entry in kept)})
         needed = [entry.row_seq for entry in kept if entry.epoch == epoch]
-        upto = min([book.pushed_seq, *needed])
+        # Half of them stay: a candidate that is being judged now may go back to one of them later.
+        upto = min([book.pushed_seq - self._policy.fold_deltas // 2, *needed])
         if book.undo is None and self._history.count(epoch, upto) >= self._policy.fold_deltas:
             self._history.fold(epoch, upto)
 

@@ -24,6 +24,9 @@ from services.publisher.store import ReleaseStore
 
 logger = logging.getLogger(__name__)
 
+_RETRY_US = 1_000_000
+"""A candidate that could not be decided on rests so long: judging costs a second of a core."""
+
 
 @dataclass(frozen=True)
 class ReleasePolicy:
@@ -78,6 +81,7 @@ class Releases:
         self._audit, self._outside, self._policy = audit, outside, policy
         self._draining: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._retry_us = 0
         self._published: Route | None = None
 
     @property
@@ -152,7 +156,7 @@ class Releases:
         changed then.
         """
         target = self.book.entry(release) if release else self._before()
-        if target.release not in self._store.kept() or target.state not in (State.PREVIOUS, State.RETIRED):
+        if target.release not in self._store.kept() or not target.can_return:
             raise NotFound(f"{target.release} is {target.state} and cannot be gone back to")
         self._load(target.release)
         bad = self.book.champion
@@ -185,10 +189,13 @@ class Releases:
             self._refuse(older, "superseded by a newer candidate", now_us)
         if not waiting:
             return
+        if now_us < self._retry_us:
+            return
         try:
             self._decide(waiting[-1], now_us)
-        except TemporaryError as error:
+        except (TemporaryError, OSError) as error:  # such as a full disk: the champion serves on, and so do its rows
             logger.warning("candidate waits", extra={"release": waiting[-1], "error": str(error)})
+            self._retry_us = now_us + _RETRY_US
         except PermanentError as error:
             self._undo(waiting[-1])
             self._refuse(waiting[-1], str(error), now_us)
@@ -291,16 +298,21 @@ class Releases:
 
     def _kept(self) -> set[str]:
         keep = self.wanted()
-        for entry in self.book.of(State.RETIRED):
+        for entry in self.book.entries:
             if len(keep) >= self._policy.keep:
                 break
-            keep.add(entry.release)
+            if entry.can_return:
+                keep.add(entry.release)
         return keep
 
     def _before(self) -> Entry:
         kept = set(self._store.kept())
-        for entry in self.book.of(State.PREVIOUS, State.RETIRED):
-            if entry.release in kept and manifests.age_order(entry.release) < manifests.age_order(self.book.champion):
+        for entry in self.book.entries:
+            if (
+                entry.can_return
+                and entry.release in kept
+                and manifests.age_order(entry.release) < manifests.age_order(self.book.champion)
+            ):
                 return entry
         raise NotFound("there is no earlier release to go back to")
 

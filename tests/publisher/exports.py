@@ -289,6 +289,24 @@ def noisy(net: Net, size: float, seed: int) -> Net:
     return replace(net, weights=(net.weights + rng.normal(scale=size, size=len(net.weights))).astype(np.float32))
 
 
+@lru_cache
+def with_auc_lost(lost: float) -> Net:
+    """A net whose AUC is lower by so much, found by turning its weights away."""
+    seen = window(2_000, 2)
+    away = np.array([-0.6, 0.9, 0.1, -0.4, 0.3, 0.5], np.float32)
+    champion = Net()
+    best = figures(champion, None, seen)["auc"]
+    low, high = 0.0, 1.0
+    for _ in range(18):
+        share = (low + high) / 2
+        turned = replace(champion, weights=(champion.weights + share * away).astype(np.float32))
+        if best - figures(turned, None, seen)["auc"] < lost:
+            low = share
+        else:
+            high = share
+    return turned
+
+
 def onnx_model(net: Net, folder: Path) -> OnnxModel:
     """The net as a session."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -130,6 +130,17 @@ class BreakingDisk(Disk):
         return self.left < 0
 
 
+class FullDisk(Disk):
+    """Has no room while it is full."""
+
+    full = False
+
+    def copy(self, source: Path, target: Path) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().copy(source, target)
+
+
 class SmallRowStore:
     """The online store and the item topic as dictionaries, with epochs that can be lost."""
 

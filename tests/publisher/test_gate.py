@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from tests.publisher.exports import (
     noisy,
     onnx_model,
     window,
+    with_auc_lost,
     write_manifest,
 )
 
@@ -105,23 +105,6 @@ def test_a_first_release_must_beat_the_base_rate(bench: Bench) -> None:
     worse = replace(CHAMPION, base=(1.0, -3.0, -4.0))
     assert "learner_log_loss" in failed(bench.judge(worse, first=True))
     assert "file_log_loss" in failed(bench.judge(worse, claimed=CHAMPION, first=True))
-
-
-@lru_cache
-def with_auc_lost(lost: float) -> Net:
-    """A net whose AUC is lower by so much, found by turning its weights away."""
-    seen = window(KEPT, KEPT_SEED)
-    away = np.array([-0.6, 0.9, 0.1, -0.4, 0.3, 0.5], np.float32)
-    champion = figures(CHAMPION, None, seen)["auc"]
-    low, high = 0.0, 1.0
-    for _ in range(18):
-        share = (low + high) / 2
-        turned = replace(CHAMPION, weights=(CHAMPION.weights + share * away).astype(np.float32))
-        if champion - figures(turned, None, seen)["auc"] < lost:
-            low = share
-        else:
-            high = share
-    return turned
 
 
 def test_a_candidate_that_loses_a_hundredth_of_auc_stops(bench: Bench) -> None:

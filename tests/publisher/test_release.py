@@ -1,15 +1,16 @@
 """The way of a release, from the trainer's folder to gateways, and what failures leave behind."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.common.errors import Conflict, NotFound
-from services.publisher.book import State, Switches
+from services.publisher.book import Entry, Keeper, State, Switches, promoted
 from services.publisher.checks import at_most, verdict
 from services.publisher.release import ReleasePolicy
 from tests.publisher.exports import Net
-from tests.publisher.fakes import BreakingDisk, CrashError
+from tests.publisher.fakes import BreakingDisk, CrashError, FullDisk
 from tests.publisher.shop import SECOND, open_shop
 
 
@@ -105,8 +106,33 @@ def test_while_triton_is_away_a_candidate_waits_and_is_routed_after(tmp_path: Pa
     shop.releases.step(SECOND)
     assert not shop.releases.book.knows(release)
     shop.triton.away = False
-    shop.releases.step(2 * SECOND)
+    shop.releases.step(3 * SECOND)
     assert shop.world.routes[-1].champion == release
+
+
+def test_a_full_disk_leaves_the_champion_and_the_candidate(tmp_path: Path) -> None:
+    disk = FullDisk()
+    shop = open_shop(tmp_path, disk=disk)
+    good = shop.offer(1)
+    shop.releases.step(SECOND)
+    disk.full = True
+    release = shop.offer(2)
+    shop.releases.step(2 * SECOND)
+    assert (shop.releases.book.champion, shop.releases.book.knows(release)) == (good, False)
+    disk.full = False
+    shop.releases.step(5 * SECOND)
+    assert shop.releases.book.champion == release
+
+
+def test_many_refusals_do_not_push_the_champion_out_of_the_book(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "book.json", "main")
+    entry = Entry("r20260102t030405-1-1", State.HELD, "", 0, 0, {}, 1, 1, "a", 1, "1-1")
+    keeper.change(lambda book: promoted(book, entry, "", 0))
+    for seq in range(2, 300):
+        bad = replace(entry, release=f"r20260102t030405-1-{seq}", state=State.REFUSED)
+        keeper.change(lambda book, bad=bad: book.with_entry(bad))  # type: ignore[misc]
+    assert keeper.book.entry(entry.release).state == State.CHAMPION
+    assert len(keeper.book.entries) < 200
 
 
 def test_a_route_that_was_not_acknowledged_is_sent_again(tmp_path: Path) -> None:
