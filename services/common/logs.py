@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,9 @@ _OURS = frozenset({"at", "level", "service", "logger", "message", "exception"})
 _PRIVATE = frozenset(
     {"user", "user_id", "users", "session", "session_id", "token", "attribution_token", "query", "key"}
 )
-_CHATTY = ("faust", "mode", "aiokafka")
-"""Libraries that tell each step of each rebalance; from them warnings are enough."""
+_CHATTY = ("faust", "mode", "aiokafka", "services.common.kafka")
+"""Libraries that tell each step of each rebalance, and ten times a second that a server is away."""
+_AGAIN_S = 10.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,10 +43,31 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class Sparing(logging.Filter):
+    """Lets each message of a chatty library through once in 10 s, whatever its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write a record."""
+        if not record.name.startswith(_CHATTY):
+            return True
+        # librdkafka's lines come as one argument: what they are about stands in front.
+        about = record.getMessage()[:12] if record.name.startswith("services") else str(record.msg)
+        last = self._last.get((record.name, about), -math.inf)
+        if record.created - last < _AGAIN_S:
+            return False
+        self._last[record.name, about] = record.created
+        return True
+
+
 def configure(service: str, level: str = "INFO") -> None:
     """Send every logger of this process to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
+    handler.addFilter(Sparing())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
@@ -55,10 +78,11 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(item) for name, item in value.items() if str(name) not in _PRIVATE}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, str | int):
         return value
+    if isinstance(value, Real):  # NumPy's too
+        number = int(value) if isinstance(value, Integral) else float(value)
+        return number if math.isfinite(number) else str(number)
     if isinstance(value, Path | date | UUID | BaseException):
         return str(value)
     return f"<{type(value).__name__}>"

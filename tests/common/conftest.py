@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from services.demo.kafka import Kafka
-from tests.common.workers import Pipeline
+
+pytest.register_assert_rewrite("tests.common.workers")
+from tests.common.workers import Pipeline  # noqa: E402
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ class Worker:
                 env={**os.environ, "PROCESSING_GUARANTEE": "exactly_once", "APP_WEB_ENABLED": "1"},
             )
         assert self.process.stdout is not None
-        self._port = int(self.process.stdout.readline() or 0)
-        assert self._port, self.log
+        self.port = int(self.process.stdout.readline() or 0)
+        assert self.port, self.log
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +72,7 @@ class Worker:
     def ask(self, path: str = "/positions") -> Any:
         """An answer of its probe server; None when there is none."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
                 text = answer.read().decode()
         except OSError:
             return None
@@ -123,6 +123,10 @@ class Pipeline:
             self._producer.produce(self.options.source, written[-1], partition=partition)
         assert self._producer.flush(10) == 0
 
+    def written(self, partition: int) -> int:
+        """Messages written to a partition of the source."""
+        return len(self._written[partition])
+
     def worker(self, name: str = "worker", **changes: Any) -> Worker:
         """Start a worker."""
         return Worker(replace(self.options, **changes), self.folder / f"{name}.log")
@@ -152,10 +156,11 @@ class Pipeline:
     def check(self, *workers: Worker) -> None:
         """Every message applied once and in order, and every row there for a reader that drops what is not newer."""
         until(lambda: self.done(*workers), lambda: f"everything applied: {[worker.folds() for worker in workers]}")
+        owned = [worker.folds() for worker in workers]
         for partition, written in self._written.items():
             chain = self.chain(partition)
-            folds = [worker.folds()[partition] for worker in workers if partition in worker.folds()]
-            assert folds == [(len(written), len(written), chain[-1] if chain else 0)]
+            found = [folds[partition] for folds in owned if partition in folds]
+            assert found == [(len(written), len(written), chain[-1] if chain else 0)]
             self.check_sink(partition)
 
     def check_sink(self, partition: int) -> None:
