@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import threading
 import uuid
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
@@ -27,6 +26,7 @@ from services.common.tokens import Tokens
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.common.tracing import tracing_for
 from services.gateway import catalogue, kafka, keep, retrieve, schema
+from services.gateway.beside import plan_path, table_folder
 from services.gateway.checks import Times
 from services.gateway.emit import Emitter
 from services.gateway.explain import Explainer
@@ -42,6 +42,7 @@ from services.gateway.limits import Concurrency, TokenBuckets
 from services.gateway.meters import Meters
 from services.gateway.operate import Operations
 from services.gateway.pipeline import Pipeline, State
+from services.gateway.plan_file import PlanFile
 from services.gateway.processes import Child
 from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import World
@@ -51,7 +52,6 @@ from services.gateway.table import CAUGHT_UP, COUNT, ItemTable
 from services.gateway.triton import TritonScorer
 from services.online.epochs import AsyncEpochs
 from services.online.reader import MatrixReader
-from services.online.registry import PlanSource, repo_config
 from services.online.wire import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -62,19 +62,8 @@ CHILD_S = 0.5
 
 
 def run(settings: GatewaySettings, role: str = "serve") -> None:
-    """Serve until SIGTERM. `role`: serve (with the processes beside it), worker, or table (its writer)."""
-    if role == "table":
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        kafka.write_table(settings.bootstrap, table_folder(settings), stop)
-    else:
-        uvloop.run(_serve(settings, first=role == "serve"))
-
-
-def table_folder(settings: GatewaySettings) -> Path:
-    """Where the item table lies."""
-    return settings.table_dir or settings.store / "table"
+    """Serve until SIGTERM. `role`: serve (with the processes beside it), or worker (one more that answers)."""
+    uvloop.run(_serve(settings, first=role == "serve"))
 
 
 async def _serve(settings: GatewaySettings, first: bool) -> None:
@@ -140,14 +129,12 @@ class Worker:
         self.tracing = tracing_for("gateway", settings.otlp_endpoint)
         self.state = State(World(schema.nothing()))
         self.keeper = Keeper(self.state, settings.store, self.meters, {})
-        self.plans = PlanSource(settings.feature_repo)
         tokens = Tokens.parse(settings.token_keys)
         self.outbox = Outbox(settings.bootstrap)
         self.sender = kafka.Sender(self.outbox, settings.partitions, self.tracing.headers)
         recent, covisits = RecentAnswers(settings.recent_answers), Covisits()
         self.emitter = Emitter(self.sender.impression, recent, self.meters)
-        self.project = str(repo_config(settings.feature_repo).project)
-        self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)), self.project)
+        self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
         self.scorer = TritonScorer(settings.triton)
         pipeline = Pipeline(self.table, self.store, self.scorer, self.state, self.meters, self._popular)
         policy = Policy(
@@ -217,13 +204,13 @@ class Worker:
 
     def _tasks(self, children: list[Child]) -> list[Any]:
         settings, painting = self.settings, ItemTable(table_folder(self.settings))
-        epochs = AsyncEpochs(redis.asyncio.from_url(settings.redis_url, socket_timeout=1), self.project)
+        client = redis.asyncio.from_url(settings.redis_url, socket_timeout=1)
         return [
-            keep.watch_plan(self.keeper, self.plans, settings.plan_seconds),
+            keep.watch_plan(self.keeper, PlanFile(plan_path(settings))),
             keep.watch_table(
                 self.keeper, painting, self.wall.now_us, settings.picture_seconds, settings.table_lag_seconds
             ),
-            keep.watch_epochs(self.keeper, epochs),
+            keep.watch_epochs(self.keeper, lambda project: AsyncEpochs(client, project)),
             self._watch_children(children),
             self._watch_readiness(),
         ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,27 @@ class Ask:
     now_us: int
 
 
-class ShopperStore:
-    """Reads shoppers of one project; for one event loop."""
+@dataclass(frozen=True)
+class Keys:
+    """Encoders of one project's keys."""
 
-    def __init__(self, reader: MatrixReader, project: str) -> None:
+    user: KeyEncoder
+    session: KeyEncoder
+    item: KeyEncoder
+    pair: KeyEncoder
+
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def of(project: str) -> "Keys":
+        """Those of a project, made once."""
+        return Keys(*(KeyEncoder(project, join_keys) for join_keys in (USER, SESSION, ITEM, PAIR)))
+
+
+class ShopperStore:
+    """Reads shoppers; for one event loop."""
+
+    def __init__(self, reader: MatrixReader) -> None:
         self._reader = reader
-        self._user = KeyEncoder(project, USER)
-        self._session = KeyEncoder(project, SESSION)
-        self._item = KeyEncoder(project, ITEM)
-        self._pair = KeyEncoder(project, PAIR)
 
     async def read(self, schema: Schema, ask: Ask, timeout_s: float) -> Shopper:
         """One round trip.
@@ -47,18 +60,17 @@ class ShopperStore:
         Raises DeadlineExceeded after the timeout, TemporaryError when the store cannot answer, CorruptState for a
         value of the wrong type.
         """
-        trip = _Trip(schema, ask)
-        single: dict[tuple[str, ...], list[bytes]] = {USER: [self._user.one((ask.user,))]}
+        trip, keys = _Trip(schema, ask), Keys.of(schema.project)
+        single: dict[tuple[str, ...], list[bytes]] = {USER: [keys.user.one((ask.user,))]}
         if ask.session:
-            single[SESSION] = [self._session.one((ask.session,))]
+            single[SESSION] = [keys.session.one((ask.session,))]
         trip.add_views(single)
         if ask.categories and schema.pair_views:
-            keys = self._pair.batch(ask.categories, [ask.user] * len(ask.categories))
-            trip.add_pairs(keys)
+            trip.add_pairs(_pairs(keys, ask))
         if ask.row_slot.name:
             trip.add_row("user", single[USER])
         if ask.missing:
-            trip.add_items(self._item.batch(ask.missing[:MOST_MISSES]))
+            trip.add_items(keys.item.batch(ask.missing[:MOST_MISSES]))
         answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
         return trip.shopper(answers)
 
@@ -66,13 +78,17 @@ class ShopperStore:
         """Only user x category features [categories, pairs]: for candidates found with what `read` gave."""
         trip = _Trip(schema, ask)
         if ask.categories and schema.pair_views:
-            trip.add_pairs(self._pair.batch(ask.categories, [ask.user] * len(ask.categories)))
+            trip.add_pairs(_pairs(Keys.of(schema.project), ask))
         answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
         return trip.shopper(answers).pair
 
     async def close(self) -> None:
         """Close the connection."""
         await self._reader.close()
+
+
+def _pairs(keys: Keys, ask: Ask) -> list[bytes]:
+    return keys.pair.batch(ask.categories, [ask.user] * len(ask.categories))
 
 
 class _Trip:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from freshrank.v1.models_pb2 import Route
 
-from services.common.errors import FreshrankError
+from services.common.errors import FreshrankError, TemporaryError
 from services.common.plans import CrossFeature, Plan
 from services.gateway import catalogue, cross, retrieve
 from services.gateway.candidates import RowSlot
@@ -22,6 +22,7 @@ from services.gateway.table import HEARTBEAT, ItemTable
 logger = logging.getLogger(__name__)
 
 EPOCHS_S = 1.0
+PLAN_S = 0.5
 
 
 class PlanReader(Protocol):
@@ -125,16 +126,18 @@ def watched_views(world: World) -> list[str]:
     return [*dict.fromkeys(views), *([f"user_row_{rows}", f"item_row_{rows}"] if rows else [])]
 
 
-async def watch_plan(keeper: Keeper, reader: PlanReader, seconds: float) -> None:
-    """Read the registry again and again; a plan that cannot be used leaves the old one in force."""
+async def watch_plan(keeper: Keeper, reader: PlanReader) -> None:
+    """Look for a new plan again and again; one that cannot be used leaves the old one in force."""
     while True:
         try:
-            plan = await asyncio.to_thread(reader.load)
+            plan = reader.load()
             if keeper.plan is None or plan.version != keeper.plan.version:
                 await keeper.planned(plan)
+        except TemporaryError:  # nobody has written it yet: not ready
+            pass
         except FreshrankError as error:
             logger.warning("the feature repository's plan cannot be used", extra={"error": str(error)})
-        await asyncio.sleep(seconds if keeper.plan is not None else 0.5)
+        await asyncio.sleep(PLAN_S)
 
 
 async def watch_table(
@@ -150,12 +153,16 @@ async def watch_table(
         await asyncio.sleep(seconds)
 
 
-async def watch_epochs(keeper: Keeper, epochs: EpochReader) -> None:
-    """Note when a view has no epoch: the store lost its data, and it is being pushed again."""
+async def watch_epochs(keeper: Keeper, reader: Callable[[str], EpochReader]) -> None:
+    """Note when a view has no epoch: the store lost its data, and it is being pushed again.
+
+    `reader` gives the epochs of a project.
+    """
     while True:
+        schema = keeper.state.world.schema
         views = watched_views(keeper.state.world)
         try:
-            found = await epochs.read(views)
+            found = await reader(schema.project).read(views)
             lost = sorted(view for view, epoch in found.items() if epoch is None)
             if lost and not keeper.state.lagging.store:
                 logger.warning("views have no epoch: their data is lost or was never written", extra={"views": lost})

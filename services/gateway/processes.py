@@ -9,10 +9,29 @@ import sys
 from collections.abc import Sequence
 
 from services.common.errors import TemporaryError
+from services.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+
+
+def start(settings: GatewaySettings, arguments: Sequence[str]) -> None:
+    """Be the process that the arguments name: none = the service; else a role and the pid of the parent.
+
+    Each imports only what it needs.
+    """
+    role = arguments[0] if arguments else "serve"
+    if len(arguments) > 1:
+        die_with(int(arguments[1]))
+    if role == "table":
+        from services.gateway import beside
+
+        beside.run(settings)
+    else:
+        from services.gateway import app
+
+        app.run(settings, role)
 
 
 class Child:

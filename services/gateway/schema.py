@@ -54,6 +54,8 @@ class Lists:
 class Schema:
     """Everything to read for one request, in fixed column order."""
 
+    project: str
+    """Feast's name of the feature repository: part of every key in the online store."""
     feature_service: str
     user: tuple[FeatureRef, ...]
     item: tuple[FeatureRef, ...]
@@ -84,7 +86,7 @@ class Schema:
 
 def nothing() -> Schema:
     """The schema before the plan is known."""
-    return Schema("", (), (), (), (), (), CrossColumns((), np.zeros(0, np.int64)), (), "")
+    return Schema("", "", (), (), (), (), (), CrossColumns((), np.zeros(0, np.int64)), (), "")
 
 
 def build(plan: Plan, specs: Iterable[ModelSpec], past_crosses: Mapping[int, CrossFeature] | None = None) -> Schema:
@@ -101,6 +103,7 @@ def build(plan: Plan, specs: Iterable[ModelSpec], past_crosses: Mapping[int, Cro
     cross = CrossColumns(tuple(f for f, _ in computed), np.array([place for _, place in computed], np.int64))
     history = plan.ranking.history.items.removesuffix("_items")
     return Schema(
+        project=plan.project,
         feature_service=plan.ranking.feature_service,
         user=user,
         item=item,
