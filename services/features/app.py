@@ -25,7 +25,7 @@ from services.online.registry import PlanSource
 log = logging.getLogger(__name__)
 
 _TOPICS = (INTERACTIONS, ITEM_INTERACTIONS)
-_ARCHIVE_EVERY_S = 10.0
+_ARCHIVE_EVERY_S = 2.0
 
 
 class Features:
@@ -59,6 +59,7 @@ class Features:
             metrics,
             instance=settings.instance,
             snapshot_seconds=settings.snapshot_s,
+            step_seconds=settings.step_s,
             clock=clock,
         )
         health.extra = lambda: {"plan": self._pickup.plan.version, "refused": self._pickup.refusal}
@@ -68,7 +69,8 @@ class Features:
         try:
             await self._runtime.run(self._alongside)
         finally:
-            self._archive.close()
+            for path, rows in self._archive.take(all_of_it=True):
+                self._archive.write(path, rows)
             self._outbox.close()
             self._log.close()
             await self._redis.aclose()
@@ -81,16 +83,18 @@ class Features:
         await asyncio.gather(
             self._guard.run(lambda: self._folds().values(), self._settings.check_s),
             self._pickup.run(self._settings.registry_s),
-            self._archive_log(),
+            self._archive_all(),
         )
 
-    async def _archive_log(self) -> None:
+    async def _archive_all(self) -> None:
         block, folder = self._settings.archive_block, self._settings.store / "archive" / "interactions"
         archives: dict[int, LogArchive] = {}
-        while block:
+        while True:
             await asyncio.sleep(_ARCHIVE_EVERY_S)
+            for path, rows in self._archive.take():
+                await asyncio.to_thread(self._archive.write, path, rows)
             for (topic, partition), fold in list(self._folds().items()):
-                if topic == INTERACTIONS.name:
+                if block and topic == INTERACTIONS.name:
                     archive = archives.setdefault(partition, LogArchive(folder, partition, block))
                     await asyncio.to_thread(self._catch_up, archive, partition, fold.next_offset, block)
 

@@ -27,7 +27,7 @@ _TYPES = {
 
 
 class FeatureArchive:
-    """Collects emitted rows and writes a file per view and partition when there are enough or time has passed."""
+    """Collects emitted rows for a file per view and partition, ready when there are enough or time has passed."""
 
     def __init__(self, folder: Path, clock: Clock, roll_rows: int, roll_us: int) -> None:
         self._folder, self._clock, self._rows, self._us = folder, clock, roll_rows, roll_us
@@ -42,22 +42,23 @@ class FeatureArchive:
         held = self._held.setdefault(key, [])
         self._since_us.setdefault(key, self._clock.now_us())
         held.append(rows)
-        full = sum(len(part.keys) for part in held) >= self._rows
-        if full or self._clock.now_us() - self._since_us[key] >= self._us:
-            self._roll(key)
 
-    def close(self) -> None:
-        """Write what is held."""
-        for key in list(self._held):
-            self._roll(key)
+    def take(self, all_of_it: bool = False) -> list[tuple[Path, list[ViewRows]]]:
+        """What is to be written now: file and rows. Give each to `write`, in another thread if you like."""
+        now_us, ready = self._clock.now_us(), []
+        for key, held in list(self._held.items()):
+            full = sum(len(part.keys) for part in held) >= self._rows
+            if all_of_it or full or now_us - self._since_us[key] >= self._us:
+                view, topic, partition = key
+                name = f"{topic}-{partition}-{held[0].position:016d}-{held[-1].position:016d}.parquet"
+                ready.append((self._folder / view / name, self._held.pop(key)))
+                self._since_us.pop(key)
+        return ready
 
-    def _roll(self, key: tuple[str, str, int]) -> None:
-        held = self._held.pop(key)
-        self._since_us.pop(key)
-        view, topic, partition = key
-        name = f"{topic}-{partition}-{held[0].position:016d}-{held[-1].position:016d}.parquet"
+    def write(self, path: Path, held: Sequence[ViewRows]) -> None:
+        """Write one file."""
         tables = [_table(rows, self._clock.now_us()) for rows in held]
-        write_whole(pa.concat_tables(tables, promote_options="default"), self._folder / view / name)
+        write_whole(pa.concat_tables(tables, promote_options="default"), path)
 
 
 def _table(rows: ViewRows, now_us: int) -> pa.Table:

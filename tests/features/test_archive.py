@@ -34,6 +34,8 @@ def test_emitted_rows_become_the_batch_source_of_their_view(tmp_path: Path) -> N
     for one in messages([[event(START, item="a", price=None)], [event(START + 1, item="b", price=2.0)]]):
         for rows in fold.apply([one]).views:
             archive.add("interactions", 0, rows)
+    for one_file in archive.take():
+        archive.write(*one_file)
     (path,) = (tmp_path / "stats").iterdir()
     table = pq.read_table(path)
     assert table.column("f").to_pylist() == [None, 2.0]
@@ -48,9 +50,10 @@ def test_rows_that_wait_are_written_at_the_end(tmp_path: Path) -> None:
     archive = FeatureArchive(tmp_path, ManualClock(START), roll_rows=100, roll_us=10**12)
     for rows in fold.apply([message(0, [event(START)])]).views:
         archive.add("interactions", 0, rows)
-    assert not (tmp_path / "stats").exists()
-    archive.close()
-    assert pq.read_table(next((tmp_path / "stats").iterdir())).num_rows == 1
+    assert archive.take() == []
+    ((path, rows_held),) = archive.take(all_of_it=True)
+    archive.write(path, rows_held)
+    assert pq.read_table(path).num_rows == 1
 
 
 def test_an_archive_of_no_rows_keeps_none(tmp_path: Path) -> None:
@@ -58,5 +61,4 @@ def test_an_archive_of_no_rows_keeps_none(tmp_path: Path) -> None:
     archive = FeatureArchive(tmp_path, ManualClock(START), roll_rows=0, roll_us=1)
     for rows in fold.apply([message(0, [event(START)])]).views:
         archive.add("interactions", 0, rows)
-    archive.close()
-    assert not list(tmp_path.iterdir())
+    assert archive.take(all_of_it=True) == []
