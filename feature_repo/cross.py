@@ -41,6 +41,7 @@ cross = FeatureView(
         crossed("rank_after_last", "rank_delta", list=SESSION),
         crossed("prior_rank", "prior_rank"),
         crossed("prior_reciprocal", "prior_reciprocal"),
+        crossed("position_share", "position_share"),
         crossed("price", "price"),
         crossed("price_rank", "price_rank"),
         crossed("age_days", "age_days"),

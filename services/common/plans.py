@@ -31,6 +31,7 @@ BUILTINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "kind_count": ((_LIST, _KIND), ()),
     "prior_rank": ((), ()),
     "prior_reciprocal": ((), ()),
+    "position_share": ((), ()),
     "rank_delta": ((_LIST,), (_KIND,)),
     "price": ((), ()),
     "price_rank": ((), ()),
