@@ -31,6 +31,16 @@ from services.demo.world import World
 from services.features import commands
 
 
+_REPLAY = {
+    "FRESHRANK_GATEWAY_CLOCK": "request",
+    "FRESHRANK_GATEWAY_EXPLORE": "0",
+    "FRESHRANK_FEATURES_STEP_S": "0",
+    "FRESHRANK_INGEST_TICKS": "log",
+    "FRESHRANK_TRAINER_CLOCK": "log",
+}
+"""A replay brings its own time."""
+
+
 @dataclass
 class Options:
     """What to run."""
@@ -80,7 +90,8 @@ class Demo:
             stack.start()
         try:
             self.stack = stack
-            self.plan: Plan = plan_of(stack, options.folder, options.feature_repo, options.partitions, options.settings)
+            settings = {**(_REPLAY if options.data else {}), **options.settings}
+            self.plan: Plan = plan_of(stack, options.folder, options.feature_repo, options.partitions, settings)
             with self.step("topics and features"):
                 create_topics(stack.kafka.bootstrap, [TopicSpec.of(topic, options.partitions) for topic in TOPICS])
                 os.environ.update(environment(stack, self.plan))
