@@ -57,13 +57,16 @@ class Desk:
         began = self._seconds()
         book = self._keeper.book
         assert self.rows is not None
+        champion = self._shelf.get(book.champion) if book.champion else None
+        # Figures against a champion need impressions that it has scored and that have closed since.
+        comparable = self._intake.final_since(champion.manifest.learned_up_to_us if champion else 0)
         now = Situation(
-            champion=self._shelf.get(book.champion) if book.champion else None,
+            champion=champion,
             replay=self._intake.snapshot(),
             rows=self.rows,
             pushed_seq=book.pushed_seq,
             rows_time_us=book.pushed_time_us,
-            young=self._intake.final < self._bounds.learner_impressions,
+            young=comparable < 2 * self._bounds.learner_impressions,
             known=frozenset(name for name in (book.champion, book.previous) if name),
         )
         folder = self._store.exports / manifest.release

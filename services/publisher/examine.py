@@ -28,7 +28,7 @@ class Situation:
     pushed_seq: int
     rows_time_us: int
     young: bool = False
-    """Too few impressions have been closed since the beginning for anybody to have figures."""
+    """Too few impressions have closed since there is this champion for anybody to have figures against it."""
     known: frozenset[str] = field(default_factory=frozenset)
     """Releases that the learner may have compared itself with: champion and previous."""
 

@@ -55,8 +55,8 @@ class GateBounds:
 def judge_learner(metrics: Mapping[str, float], first: bool, young: bool, bounds: GateBounds) -> list[Check]:
     """(a) The learner's own figures against the champion's; the first release has to beat the base rate.
 
-    `young`: fewer impressions than that have been closed since the beginning, so nobody can have such figures yet;
-    then the file's own must do.
+    `young`: too few impressions have closed since there is this champion, so there can be no such figures yet; then
+    those of the file must do.
     """
     figure = {**dict.fromkeys(_METRICS, float("nan")), **metrics}
     if young and not figure["impressions"] >= bounds.learner_impressions:

@@ -1,6 +1,7 @@
 """Reads topic examples: served impressions for the watch, labelled ones for gate and watch."""
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from services.publisher.replay import Closed, Replay, Snapshot
 from services.publisher.ripening import Ripening
 
 _COLUMNS = ("src_offset", "src_index", "kind", "time_us", "impression_id", "items", "labels", "impression")
+_FINAL = 5_000
+"""Closed impressions whose times are remembered."""
 _OPEN = 5_000
 """Impressions of one partition that wait for their labels at most."""
 
@@ -41,8 +44,7 @@ class Intake:
         self._ripening: dict[int, Ripening] = {}
         self.unreadable = 0
         """Messages and impressions that could not be decoded."""
-        self.final = 0
-        """Impressions whose click window has ended."""
+        self._final: deque[int] = deque(maxlen=_FINAL)
 
     def apply(self, partition: int, value: bytes | None) -> None:
         """Take one message in; rows that have been taken before are dropped by their source position."""
@@ -66,6 +68,11 @@ class Intake:
         """The kept impressions as they are now."""
         with self._lock:
             return self._replay.snapshot(newest)
+
+    def final_since(self, time_us: int) -> int:
+        """Impressions of this time or later whose click window has ended, among the newest."""
+        with self._lock:
+            return sum(at >= time_us for at in self._final)
 
     def __len__(self) -> int:
         return len(self._replay)
@@ -93,7 +100,8 @@ class Intake:
             ripening.opened(impression, places)
             self._watching.served(impression)
             return []
-        self.final += 1
+        with self._lock:
+            self._final.append(impression.time_us)
         first = ripening.closed(row["impression_id"])
         return [Closed(impression, places, tuple(bits for _, bits in shown))] if first else []
 

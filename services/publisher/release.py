@@ -6,8 +6,7 @@ the broker has acknowledged it.
 """
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from freshrank.v1.models_pb2 import Route
 
@@ -18,6 +17,7 @@ from services.publisher.book import Book, Entry, Keeper, State, Switches, Undo, 
 from services.publisher.checks import Verdict
 from services.publisher.fleet import Fleet
 from services.publisher.manifest import Manifest
+from services.publisher.outside import Outside, ReleasePolicy
 from services.publisher.routes import route_of
 from services.publisher.shelf import Shelf
 from services.publisher.store import ReleaseStore
@@ -26,42 +26,6 @@ logger = logging.getLogger(__name__)
 
 _RETRY_US = 1_000_000
 """A candidate that could not be decided on rests so long: judging costs a second of a core."""
-
-
-@dataclass(frozen=True)
-class ReleasePolicy:
-    """How releases move."""
-
-    approval: str = "auto"
-    """auto: what passes is routed; manual: it is held for a person."""
-    keep: int = 5
-    """Releases on disk, the serving ones included."""
-    watch_share: float = 0.02
-    drain_s: float = 10.0
-    """From routing away to unloading: longer than a route takes to arrive and a request to finish."""
-    rows_wait_s: float = 10.0
-    """How long a candidate waits for its rows to be pushed before it is judged without."""
-
-
-class Outside(Protocol):
-    """What the state machine does to the world beside Triton and the disk."""
-
-    def judge(self, manifest: Manifest, row_seq: int) -> Verdict:
-        """Put an exported candidate through the gate."""
-        ...
-
-    def row_seq(self, manifest: Manifest) -> int:
-        """The last row delta that the candidate's weights have seen."""
-        ...
-
-    def publish(self, route: Route) -> None:
-        """Send a route and wait for the acknowledgement. Raises TemporaryError."""
-
-    def tell_trainer(self, book: Book) -> None:
-        """Write control.json."""
-
-    def decided(self, decision: str, seconds: float) -> None:
-        """Count a decision; seconds from export to it."""
 
 
 class Releases:

@@ -8,7 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from services.common.settings import ServiceSettings
 from services.publisher.canary import WatchBounds
 from services.publisher.gate import GateBounds
-from services.publisher.release import ReleasePolicy
+from services.publisher.outside import ReleasePolicy
 from services.publisher.rows import RowBounds
 
 

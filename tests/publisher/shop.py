@@ -7,7 +7,8 @@ from services.publisher.audit import Audit
 from services.publisher.book import Keeper
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
-from services.publisher.release import ReleasePolicy, Releases
+from services.publisher.outside import ReleasePolicy
+from services.publisher.release import Releases
 from services.publisher.shelf import Shelf
 from services.publisher.store import ReleaseStore
 from tests.publisher.exports import Net, export

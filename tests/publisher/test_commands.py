@@ -12,7 +12,7 @@ from services.publisher.audit import Audit, difference
 from services.publisher.book import Keeper, State, Switches
 from services.publisher.commands import obey
 from services.publisher.files import Disk
-from services.publisher.release import ReleasePolicy
+from services.publisher.outside import ReleasePolicy
 from services.publisher.routes import route_of
 from tests.publisher.shop import SECOND, open_shop
 

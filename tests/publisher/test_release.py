@@ -8,7 +8,7 @@ import pytest
 from services.common.errors import Conflict, NotFound
 from services.publisher.book import Entry, Keeper, State, Switches, promoted
 from services.publisher.checks import at_most, verdict
-from services.publisher.release import ReleasePolicy
+from services.publisher.outside import ReleasePolicy
 from tests.publisher.exports import Net
 from tests.publisher.fakes import BreakingDisk, CrashError, FullDisk
 from tests.publisher.shop import SECOND, open_shop

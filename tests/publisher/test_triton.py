@@ -15,7 +15,8 @@ from services.demo.tools import Tools
 from services.publisher.audit import Audit
 from services.publisher.book import Keeper
 from services.publisher.fleet import Fleet
-from services.publisher.release import ReleasePolicy, Releases
+from services.publisher.outside import ReleasePolicy
+from services.publisher.release import Releases
 from services.publisher.shelf import Shelf
 from services.publisher.store import ReleaseStore
 from services.publisher.triton import TritonServer

@@ -164,7 +164,7 @@ def test_an_impression_is_ripe_with_the_clicks_it_has() -> None:
     assert ear.labels == {"one": (0, 3)}
     intake.apply(0, message((records.CLOSED, 700 * SECOND, whole, [0, 1, 2], [1, 3, 0]), first=3))
     assert ear.labels == {"one": (0, 3)}
-    assert (len(intake), intake.final, ear.answers) == (1, 1, ["one"])
+    assert (len(intake), intake.final_since(SECOND), ear.answers) == (1, 1, ["one"])
 
 
 def test_final_labels_are_taken_where_they_come_first() -> None:
