@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 def pack(snapshot: Snapshot) -> bytes:
     """Serialize a snapshot with its digest."""
     head = {"version": VERSION, "next_offset": snapshot.next_offset, "meta": snapshot.meta}
-    body: bytes = save_tensors(snapshot.arrays, {"snapshot": json.dumps(head)})
+    # safetensors writes the memory as it lies: of a view with strides or a transposed one, other values.
+    arrays = {name: np.asarray(array, order="C") for name, array in snapshot.arrays.items()}
+    body: bytes = save_tensors(arrays, {"snapshot": json.dumps(head)})
     return hashlib.blake2b(body, digest_size=_DIGEST).digest() + body
 
 
