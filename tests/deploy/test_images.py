@@ -1,10 +1,13 @@
 """The Dockerfiles, as far as they can be checked without an engine."""
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,66 @@ def test_the_wheel_holds_services_and_stubs_and_nothing_beside(tmp_path: Path) -
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"services", "freshrank"}
     assert {"freshrank/v1/events_pb2.py", *(f"services/{s}/__main__.py" for s in SERVICES)} <= set(names)
+
+
+JOBS = {"services.cli.topics": "features", "services.cli.features": "features"}
+"""Programs that jobs run, and the image they run in."""
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    ("module", "image"),
+    [*((f"services.{s}.app", s) for s in SERVICES), *JOBS.items()],
+    ids=[*SERVICES, *JOBS],
+)
+def test_a_program_starts_with_what_its_image_installs(module: str, image: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT, module, json.dumps(sorted(absent(image)))],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+
+
+WITHOUT = """
+import importlib, json, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in absent:
+            raise ModuleNotFoundError(f"No module named {name!r} in this image", name=name)
+
+absent = set(json.loads(sys.argv[2]))
+sys.meta_path.insert(0, Absent())
+importlib.import_module(sys.argv[1])
+"""
+"""Imports a module as if the packages named were not installed."""
+
+
+def absent(image: str) -> set[str]:
+    """Top packages that are installed here and not in the image; a venv brings its own installers."""
+    there = pinned(image) | {"freshrank", "setuptools", "pip"}
+    installed = metadata.packages_distributions()
+    return {package for package, names in installed.items() if not {canonical(name) for name in names} & there}
+
+
+@pytest.mark.pipeline
+def test_a_package_that_is_not_in_the_image_is_missed() -> None:
+    with pytest.raises(AssertionError, match="No module named 'torch'"):
+        test_a_program_starts_with_what_its_image_installs("services.trainer.app", "joiner")
+
+
+def pinned(image: str) -> set[str]:
+    text = (ROOT / "requirements" / f"{image}.txt").read_text()
+    return {canonical(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_an_extra_asks_for_is_pinned(service: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"][service]]
+    names = {canonical(re.split(r"[\[<>=!~ ;]", requirement)[0]) for requirement in wanted}
+    assert names - pinned(service) == set()
