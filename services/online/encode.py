@@ -243,7 +243,7 @@ def _float_rows(kind: Kind, matrix: NDArray[Any]) -> list[bytes]:
     head = varint(kind.value << 3 | 2) + varint(len(inner) + size) + inner
     cells = np.empty((len(matrix), len(head) + size), np.uint8)
     cells[:, : len(head)] = np.frombuffer(head, np.uint8)
-    cells[:, len(head) :] = matrix.view(np.uint8).reshape(len(matrix), -1)
+    cells[:, len(head) :] = matrix.view(np.uint8).reshape(len(matrix), size)
     return frame_fixed(cells)
 
 

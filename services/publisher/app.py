@@ -17,7 +17,7 @@ from services.common.health import Health
 from services.common.kafka import Outbox, Record
 from services.common.metrics import Metrics
 from services.common.topics import COMMANDS, EXAMPLES
-from services.publisher import commands, kubernetes
+from services.publisher import commands
 from services.publisher.audit import Audit
 from services.publisher.book import Book, Keeper
 from services.publisher.desk import Desk
@@ -248,14 +248,18 @@ async def serve(settings: PublisherSettings) -> None:
 
 
 def _endpoints(text: str) -> Any:
-    if text.startswith(kubernetes.PREFIX):
-        return kubernetes.triton_pods(text)
+    if text.startswith("kubernetes:"):
+        from services.publisher.kubernetes import triton_pods  # the client takes 60 MB: only where there is a cluster
+
+        return triton_pods(text)
     addresses = [part.strip() for part in text.split(",") if part.strip()]
     return lambda: addresses
 
 
 def _leadership(settings: PublisherSettings) -> Leadership:
     if settings.leadership == "lease":
+        from services.publisher.kubernetes import lease
+
         identity = settings.identity or socket.gethostname()
-        return kubernetes.lease(settings.namespace, f"freshrank-publisher-{settings.arm}", identity)
+        return lease(settings.namespace, f"freshrank-publisher-{settings.arm}", identity)
     return FileLock(settings.store / "snapshots" / "publisher" / "lock")

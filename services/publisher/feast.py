@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import redis
 
+from services.common.errors import PermanentError
 from services.online.encode import Column, Kind
 from services.online.epochs import Epochs, missing
 from services.online.writer import Batch, MatrixWriter, Packer
@@ -38,7 +39,10 @@ class FeastRows:
         return bool(missing(self._epochs.read(_views(lane))))
 
     def push(self, lane: Lane, items: Rows, users: Rows) -> bool:
-        """Write and announce; False when an epoch was missing while it was written. Raises TemporaryError."""
+        """Write and announce; False when an epoch was missing while it was written.
+
+        Raises TemporaryError when Redis or Kafka failed, PermanentError when a later epoch owns the slot.
+        """
         whole = [self._write("item", lane, items), self._write("user", lane, users)]
         if len(items):
             self._announce(lane, items)
@@ -60,7 +64,13 @@ class FeastRows:
             epoch=lane.epoch,
             seqs=rows.seqs,
         )
-        return not self._writer(kind, lane).write(batch).epoch_missing
+        result = self._writer(kind, lane).write(batch)
+        if result.fenced:
+            raise PermanentError(
+                f"{kind} rows of slot {lane.slot} belong to a later epoch than {lane.epoch}:"
+                " another publisher leads, or this model store is older than the online store"
+            )
+        return not result.epoch_missing
 
     def _writer(self, kind: str, lane: Lane) -> MatrixWriter:
         view = f"{kind}_row_{lane.slot}"
