@@ -153,7 +153,12 @@ class Ranker:
         covisited = table.slots(self._covisits.next_to(list(recent.items[:10]), self._policy.quotas.covisited))
         vector = self._vector(picture, shopper, touched)
         found = catalogue.sources(picture, keep, vector, touched, covisited, self._policy.quotas)
-        return retrieve.merge(found, self._policy.candidates)
+        most = self._policy.candidates
+        fill = [
+            (reason, catalogue.first(slots, keep, most))
+            for reason, slots in ((retrieve.POPULAR, picture.popular), (retrieve.NEW, picture.newest))
+        ]
+        return retrieve.merge(found, most, fill)
 
     def _vector(self, picture: Picture, shopper: Shopper, touched: Ints) -> Floats | None:
         champion = self._pipeline.state.world.champion

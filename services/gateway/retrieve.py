@@ -23,7 +23,7 @@ SIMILAR, COVISITED, TRENDING, POPULAR, RECENT, NEW = (
 
 @dataclass(frozen=True)
 class Quotas:
-    """Most candidates of each source; what one leaves free the others do not take."""
+    """Most candidates of each source; what they leave free is filled with popular, then with new items."""
 
     similar: int = 64
     covisited: int = 24
@@ -87,11 +87,15 @@ def user_vector(row: Floats | None, history: Floats, matrices: Mapping[str, Floa
     return vector
 
 
-def merge(sources: Sequence[tuple[str, Ints]], most: int) -> tuple[Ints, list[str]]:
-    """Slots of all sources in turn, each slot once with the reason that brought it first; at most `most`.
+def merge(
+    sources: Sequence[tuple[str, Ints]], most: int, fill: Sequence[tuple[str, Ints]] = ()
+) -> tuple[Ints, list[str]]:
+    """Slots of all sources in turn, then of the fillers one after the other; each slot once, at most `most`.
 
-    >>> merge([("a", np.array([1, 2])), ("b", np.array([2, 3]))], 3)
-    (array([1, 2, 3]), ['a', 'b', 'b'])
+    Returns the slots and for each the reason that brought it first.
+
+    >>> merge([("a", np.array([1, 2])), ("b", np.array([2, 3]))], 4, [("c", np.array([3, 4, 5]))])
+    (array([1, 2, 3, 4]), ['a', 'b', 'b', 'c'])
     """
     reasons: dict[int, str] = {}
     lists = [(reason, slots.tolist()) for reason, slots in sources]
@@ -99,6 +103,10 @@ def merge(sources: Sequence[tuple[str, Ints]], most: int) -> tuple[Ints, list[st
         for reason, slots in lists:
             if place < len(slots) and len(reasons) < most:
                 reasons.setdefault(slots[place], reason)
+    for reason, more in fill:
+        for slot in more.tolist() if len(reasons) < most else ():
+            if len(reasons) < most:
+                reasons.setdefault(slot, reason)
     return np.array(list(reasons), np.int64), list(reasons.values())
 
 

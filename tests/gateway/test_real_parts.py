@@ -1,0 +1,192 @@
+"""The gateway over real Kafka, Redis and Triton. The tests follow one another: read them as a story."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+from freshrank import errors
+from freshrank.v1 import events_pb2 as ev
+from freshrank.v1.events_pb2 import Event
+from freshrank.v1.ranking_pb2 import Item
+
+from services.common.encode import encode
+from services.common.topics import ITEM_UPDATES
+from services.demo.tools import Tools
+from tests.gateway.stage import Stage, staged, until
+
+pytestmark = pytest.mark.pipeline
+
+ITEMS = [f"i{n}" for n in range(30)]
+
+
+@pytest.fixture(scope="module")
+def stage(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("gateway"), tools) as it:
+        yield it
+
+
+def test_items_that_were_sent_can_be_recommended_before_any_release(stage: Stage) -> None:
+    entries = [Item(item_id=i, title=f"thing {i}", categories=[f"c{n % 3}"], price=n + 1) for n, i in enumerate(ITEMS)]
+    assert stage.client.upsert(*entries) == 30
+    stage.shopper("ada", clicks=3)
+    answer = until(lambda: (a := stage.client.recommend("ada", page_size=30)).results and len(a.results) >= 28 and a)
+    assert (answer.release, answer.degradation) == ("", ev.DEGRADATION_NONE)
+    impression = stage.impression(answer.request_id)
+    assert [item.item_id for item in impression.items][:3] == [r.item_id for r in answer.results][:3]
+    assert [entry.item_id for entry in impression.history] == ["i2", "i3"]
+    assert impression.user_pos[list(impression.user_views).index("user_stats")] == 9
+
+
+def test_before_any_release_the_callers_order_stays(stage: Stage) -> None:
+    answer = stage.client.rank("ada", ["i5", "i1", "i9"])
+    assert [r.item_id for r in answer.results] == ["i5", "i1", "i9"]
+
+
+def test_a_routed_release_scores_what_the_impression_says_it_saw(stage: Stage) -> None:
+    for n, item in enumerate(ITEMS):
+        stage.stats(item, n / 10)
+        stage.row(item, n / 30, 1, 0, -n / 30)
+    end = stage.positions()["applied"]
+    until(lambda: sum(stage.positions()["applied"][f"{ITEM_UPDATES.name}-{p}"] for p in (0, 1)) >= 90, 20)
+    assert end
+    stage.load("r1")
+    stage.route("r1")
+    answer = stage.client.rank("ada", ITEMS)
+    assert (answer.release, answer.degradation, list(answer.missing_ids)) == ("r1", ev.DEGRADATION_NONE, [])
+    impression = stage.impression(answer.request_id)
+    arrays = encode([impression], stage.spec, Rows())
+    model = onnxruntime.InferenceSession(str(stage.store / "releases" / "r1" / "model.onnx"))
+    (scores,) = model.run(["scores"], arrays)
+    expected = scores[0] @ np.array([1, 0, 2], np.float32)
+    np.testing.assert_allclose([r.score for r in answer.results], expected, rtol=1e-6)
+    assert 0 < answer.ages.rows_ms < 60_000
+
+
+class Rows:
+    """The rows that the test has written."""
+
+    def items(self, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As `Stage.row` was called."""
+        numbers = np.array([int(item[1:]) for item in ids])
+        rows = np.stack([numbers / 30, np.ones(len(ids)), np.zeros(len(ids)), -numbers / 30], axis=1)
+        return rows.astype(np.float32), np.ones(len(ids), np.float32)
+
+    def users(self, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """As `Stage.shopper` writes it."""
+        return np.array([[0.5, -0.5, 1, 0]] * len(ids), np.float32), np.ones(len(ids), np.float32)
+
+
+def test_a_changed_feature_changes_the_next_answer(stage: Stage) -> None:
+    before = stage.client.rank("ada", ITEMS).results[0].score
+    stage.shopper("ada", clicks=40)
+    assert stage.client.rank("ada", ITEMS).results[0].score != before
+
+
+def test_a_tracked_event_lies_where_the_answer_says(stage: Stage) -> None:
+    token = stage.client.rank("ada", ["i1"]).attribution_token
+    event = Event(kind="EVENT_KIND_CLICK", user_id="ada", item_id="i1", attribution_token=token)
+    good, bad = stage.client.track(event, Event(event_id="x"))
+    assert stage.record(good.partition, good.offset).event == event
+    assert bad.error_field == "user_id"
+
+
+def test_an_answer_can_be_explained(stage: Stage) -> None:
+    answer = stage.client.rank("ada", ITEMS)
+    found = stage.client.explain(answer.attribution_token, top=100)
+    assert found.score == pytest.approx(answer.results[0].score, rel=1e-5)
+    assert len(found.contributions) == len(stage.spec.user_features) + len(stage.spec.item_features) + 5
+
+
+def test_a_deleted_item_goes_from_recommendations(stage: Stage) -> None:
+    assert stage.client.delete("i29") == 1
+    until(lambda: "i29" not in [r.item_id for r in stage.client.recommend("ada", page_size=30).results])
+
+
+def test_wrong_calls_are_typed_errors(stage: Stage) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        stage.client.rank("", [])
+    assert {v.field for v in caught.value.violations} == {"shopper.user_id", "candidates"}
+    with pytest.raises(errors.NotFound):
+        stage.client.similar("never")
+
+
+def test_a_killed_table_writer_comes_back_and_goes_on(stage: Stage) -> None:
+    (writer,) = [
+        child for child in psutil.Process(stage.stack.supervisor.pid("gateway")).children() if _is_writer(child)
+    ]
+    writer.kill()
+    stage.client.upsert(Item(item_id="late", title="late", categories=["c0"]))
+    until(lambda: "late" in [r.item_id for r in stage.client.recommend("ada", page_size=100).results], 30)
+
+
+def _is_writer(process: psutil.Process) -> bool:
+    return "table" in process.cmdline()
+
+
+def test_without_redis_answers_come_in_time_and_say_so(stage: Stage) -> None:
+    stage.client.rank("ada", ITEMS)
+    stage.stack.kill("redis")
+    slowest = 0.0
+    for user, expected in (("ada", ev.DEGRADATION_STALE_FEATURES), ("new", ev.DEGRADATION_NO_USER_FEATURES)) * 5:
+        began = time.monotonic()
+        answer = stage.client.rank(user, ITEMS, timeout_s=1.0)
+        slowest = max(slowest, time.monotonic() - began)
+        assert (answer.degradation, answer.release) == (expected, "r1")
+    assert slowest < 1.0
+    stage.stack.restart("redis")
+    until(lambda: stage.client.rank("ada", ITEMS).degradation == ev.DEGRADATION_NONE)
+
+
+def test_lost_features_are_labelled_until_they_are_back(stage: Stage) -> None:
+    stage.redis.flushall()
+    until(lambda: stage.client.rank("ada", ITEMS).degradation == ev.DEGRADATION_STALE_FEATURES)
+    stage.shopper("ada", clicks=3)
+    until(lambda: stage.client.rank("ada", ITEMS).degradation == ev.DEGRADATION_NONE)
+
+
+def test_without_triton_the_callers_order_stays_in_time(stage: Stage) -> None:
+    stage.stack.kill("triton")
+    for _ in range(10):
+        began = time.monotonic()
+        answer = stage.client.rank("ada", ITEMS, timeout_s=1.0)
+        assert time.monotonic() - began < 1.0
+        assert (answer.degradation, [r.item_id for r in answer.results]) == (ev.DEGRADATION_POPULAR, ITEMS)
+    stage.stack.restart("triton")
+    stage.reload("r1")
+    until(lambda: stage.client.rank("ada", ITEMS).degradation == ev.DEGRADATION_NONE)
+
+
+def test_a_release_that_triton_lost_is_answered_by_the_one_before(stage: Stage) -> None:
+    stage.load("r22")
+    stage.route("r22", previous="r1", previous_slot="a", previous_epoch=1)
+    assert stage.client.rank("ada", ITEMS).release == "r22"
+    stage.stack.kill("triton")
+    stage.stack.restart("triton")
+    stage.reload("r1")
+    answer = until(lambda: (a := stage.client.rank("ada", ITEMS)).release and a)
+    assert (answer.release, answer.degradation) == ("r1", ev.DEGRADATION_LAST_RELEASE)
+
+
+def test_sigterm_drains_and_leaves_no_process(stage: Stage) -> None:
+    gateway = psutil.Process(stage.stack.supervisor.pid("gateway"))
+    everyone = [gateway, *gateway.children(recursive=True)]
+    os.kill(gateway.pid, signal.SIGTERM)
+    _, alive = psutil.wait_procs(everyone, timeout=20)
+    assert not alive
+
+
+def test_a_killed_gateway_takes_its_children_along(stage: Stage) -> None:
+    until(lambda: not stage.stack.supervisor.running("gateway"))
+    stage.stack.restart("gateway")
+    assert stage.client.rank("ada", ITEMS).results
+    gateway = psutil.Process(stage.stack.supervisor.pid("gateway"))
+    children = gateway.children(recursive=True)
+    assert children
+    gateway.kill()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
