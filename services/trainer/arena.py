@@ -36,9 +36,9 @@ class IdArena:
     def packed(self, slots: Slots) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """All bytes of the slots' ids and the length of each, for a checkpoint."""
         starts, lengths = self._starts[slots], self._lengths[slots]
-        data = self._bytes
-        parts = [data[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
-        return np.frombuffer(b"".join(parts), np.uint8), lengths
+        ends = np.cumsum(lengths, dtype=np.int64)
+        places = np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1] if len(ends) else 0)
+        return np.frombuffer(self._bytes, np.uint8)[places], lengths
 
     def set_packed(self, slots: Slots, data: bytes, lengths: NDArray[np.int32]) -> None:
         """The way back from `packed`."""

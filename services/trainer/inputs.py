@@ -80,8 +80,8 @@ class Block(nn.Module):
         deviations = torch.sqrt(torch.clamp(self.sums[[1, 3]] / n - means * means, min=0))
         # A feature that never varied keeps scale 1: dividing by nearly nothing would make its first change a jump.
         scales = torch.where(deviations > 1e-6, 1 / deviations, torch.ones_like(deviations))
-        self.center[:, which] = means.float()[:, which]
-        self.scale[:, which] = scales.float()[:, which]
+        self.center[:, which] = means.to(self.center.dtype)[:, which]
+        self.scale[:, which] = scales.to(self.scale.dtype)[:, which]
         self.frozen_at[which] = self.seen[which]
 
 

@@ -22,6 +22,9 @@ from services.trainer.inputs import COLUMNS, NumericInput, blocks_after
 KINDS = 16
 """Rows of the table of action kinds; a kind beyond is read as 0."""
 
+_FEW = 20_000
+"""Values of a feature up to which every batch goes into its statistics."""
+
 Inputs = Mapping[str, Tensor]
 
 
@@ -123,6 +126,11 @@ class Ranker(nn.Module):
         """Take an encoded batch into the statistics of the numeric features."""
         self.user_numeric.observe(x["user"].cpu().numpy())
         self.item_numeric.observe(x["item"][x["mask"] > 0].cpu().numpy())
+
+    def due(self, step: int) -> bool:
+        """True when a step's batch should be observed: all while there are few values, every eighth later."""
+        blocks = [*self.user_numeric.blocks, *self.item_numeric.blocks]
+        return step % 8 == 0 or any(float(block.seen.max()) < _FEW for block in blocks)
 
     def adapted(self, spec: ModelSpec) -> "Ranker":
         """The same function over another list of features: new ones with zero weights, dropped ones gone."""

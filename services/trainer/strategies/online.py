@@ -73,7 +73,7 @@ class OnlineStrategy:
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
             inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
-            if group.kind == INITIAL:
+            if group.kind == INITIAL and self.ranker.due(number):
                 self.ranker.observe(inputs)
             total = total + self._loss(self.ranker.logits(inputs), group)
         weight = float(sum(group.negatives.sum() for group in groups))
