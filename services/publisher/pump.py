@@ -107,6 +107,7 @@ class RowPump:
         self._lock = threading.RLock()
         self._tables = history.restore(keeper.book.learning.epoch, keeper.book.pushed_seq)
         self._opened: Lane | None = None
+        self._halted = False
         self.losing = False
         """True from a loss of the store's data until every row is there again."""
 
@@ -175,6 +176,10 @@ class RowPump:
 
     def _follow(self, now_us: int) -> int:
         pushed = 0
+        stopped = bool(self._keeper.book.stopped)
+        if self._halted and not stopped:
+            self._loss.restart()  # a person looked at the figures and let the pushes go on
+        self._halted = stopped
         for name in deltas.waiting(self._folder, self._position())[:_MOST]:
             book = self._keeper.book
             if book.switches.rows or book.stopped or name.epoch != book.learning.epoch:

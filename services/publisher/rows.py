@@ -6,6 +6,7 @@ a new lineage or a person resumes.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,21 +40,21 @@ class RowBounds:
     """Length of a row."""
     change: float = 8.0
     """Length of the difference between a row and the one before it."""
-    share: float = 0.6
+    share: float = 0.5
     """Share of the known rows that one delta may change."""
-    share_from: int = 2_000
+    share_from: int = 50_000
     """Known rows from which the share counts: a small table changes whole."""
-    loss_ratio: float = 0.2
+    loss_ratio: float = 2.0
     """How far the champion's recent log-loss may exceed its baseline, as a share of it."""
     loss_sigmas: float = 4.0
     """Standard errors on top of it: recent figures are few."""
-    loss_rows: int = 2_000
+    loss_rows: int = 10_000
     """Scored candidates that the recent figure is over; fewer are not judged."""
-    baseline_rows: int = 50_000
+    baseline_rows: int = 200_000
     """Scored candidates that the baseline looks back over."""
-    probe_ratio: float = 0.02
+    probe_ratio: float = 0.05
     """How far a delta may raise the champion's log-loss on kept impressions, as a share of it."""
-    probe_sigmas: float = 4.0
+    probe_sigmas: float = 6.0
 
 
 @dataclass
@@ -76,10 +77,10 @@ class _Average:
 
 
 class ChampionLoss:
-    """Runs the champion's log-loss on current rows against its own baseline.
+    """Runs the champion's recent log-loss on current rows against a baseline of what came before.
 
     >>> watch = ChampionLoss(RowBounds(loss_rows=100, baseline_rows=1000))
-    >>> [watch.add(0.5, 100).passed for _ in range(10)][-1], watch.add(5.0, 400).passed
+    >>> [watch.add(0.5, 50).passed for _ in range(10)][-1], watch.add(5.0, 100).passed
     (True, False)
     """
 
@@ -88,26 +89,30 @@ class ChampionLoss:
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything: another champion, other rows."""
+        """Forget everything: another lane, other rows."""
         self._baseline = _Average(self._bounds.baseline_rows)
-        self._recent = _Average(self._bounds.loss_rows)
+        self._recent: deque[tuple[float, int]] = deque()
+        self._count = 0
 
     def add(self, loss: float, count: int) -> Check:
-        """Take one delta's figure in and judge; refused figures do not become part of the baseline."""
+        """Take one delta's figure in and judge; the baseline learns only of figures that are no longer recent."""
         if count <= 0:
             return holds(RowReason.CHAMPION_LOSS, True)
         if not math.isfinite(loss):
             return at_most(RowReason.CHAMPION_LOSS, float("nan"), self._bound(), f"of {count} candidates")
-        self._recent.add(loss, count)
-        enough = self._baseline.count >= self._bounds.loss_rows and self._recent.count >= self._bounds.loss_rows
+        self._recent.append((loss, count))
+        self._count += count
+        while self._count - self._recent[0][1] >= self._bounds.loss_rows:
+            old, number = self._recent.popleft()
+            self._baseline.add(old, number)
+            self._count -= number
+        enough = min(self._baseline.count, self._count) >= self._bounds.loss_rows
+        mean = sum(value * number for value, number in self._recent) / self._count
         bound = self._bound() if enough else float("inf")
-        check = at_most(RowReason.CHAMPION_LOSS, self._recent.mean, bound, f"over the last {self._recent.count:.0f}")
-        if check.passed:
-            self._baseline.add(loss, count)
-        return check
+        return at_most(RowReason.CHAMPION_LOSS, mean, bound, f"over the last {self._count}")
 
     def _bound(self) -> float:
-        noise = math.sqrt(max(0.0, self._baseline.square) / max(1.0, self._recent.count))
+        noise = math.sqrt(max(0.0, self._baseline.square) / max(1, self._count))
         return self._baseline.mean * (1 + self._bounds.loss_ratio) + self._bounds.loss_sigmas * noise
 
 

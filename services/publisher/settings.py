@@ -54,12 +54,14 @@ class PublisherSettings(ServiceSettings):
     row_dim: int = Field(16, ge=1, le=256, description="values of an embedding row; as the trainer's")
     row_norm: float = Field(16.0, gt=0, description="longest row; the trainer clips at 8")
     row_change: float = Field(8.0, gt=0, description="longest change of a row in one delta")
-    row_share: float = Field(0.6, gt=0, le=1, description="share of the known rows that one delta may change")
+    row_share: float = Field(
+        0.5, gt=0, le=1, description="share of the known rows that one delta may change, from 50,000 rows on"
+    )
     row_loss_ratio: float = Field(
-        1.0,
+        2.0,
         gt=0,
-        description="rise of the champion's log-loss on newest examples over its baseline that stops pushes;"
-        " clicks come after their impressions, so a change of traffic alone moves it",
+        description="rise of the champion's log-loss on newest examples over its baseline that stops pushes, as a share"
+        " of it; clicks come after their impressions and sales bring more of them, so traffic alone moves it",
     )
     probe_impressions: int = Field(
         128,

@@ -11,8 +11,9 @@ from services.publisher.book import Entry, Keeper, State, Undo, rolling_back
 from services.publisher.checks import Verdict
 from services.publisher.deltas import Delta
 from services.publisher.history import RowHistory
-from services.publisher.pump import PumpPolicy, RowPump
+from services.publisher.pump import Probe, PumpPolicy, RowPump
 from services.publisher.rows import RowBounds
+from services.publisher.scores import Difference
 from tests.publisher.exports import write_delta
 from tests.publisher.fakes import SmallRowStore
 
@@ -36,7 +37,13 @@ class Heard:
 class Well:
     """A pump over a temporary folder."""
 
-    def __init__(self, root: Path, store: SmallRowStore | None = None, fold: int = 100) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: SmallRowStore | None = None,
+        fold: int = 100,
+        probe: Probe = lambda new, old: None,
+    ) -> None:
         self.folder = root / "deltas"
         self.store = store or SmallRowStore()
         self.keeper = Keeper(root / "book.json", "main")
@@ -45,7 +52,7 @@ class Well:
         history = RowHistory(root / "rows", self.folder, 4)
         self.pump = RowPump(
             self.keeper, history, self.folder, self.store, self.audit, self.heard,
-            lambda new, old: None, RowBounds(share_from=4), PumpPolicy(fold_deltas=fold),
+            probe, RowBounds(share_from=4), PumpPolicy(fold_deltas=fold),
         )  # fmt: skip
 
     def delta(self, seq: int, items: dict[str, list[float]], **more: str) -> None:
@@ -117,14 +124,34 @@ def test_a_file_that_is_no_delta_stops_the_pushes(tmp_path: Path) -> None:
 
 def test_the_champion_losing_on_current_rows_stops_the_pushes(tmp_path: Path) -> None:
     well = Well(tmp_path)
-    for seq in range(1, 20):
+    for seq in range(1, 40):
         well.delta(seq, {"x": ONES}, champion_log_loss="0.3", champion_rows="1000")
-    for seq in range(20, 24):
-        well.delta(seq, {"x": TWOS}, champion_log_loss="0.9", champion_rows="1000")
-    well.pump.step(0)
-    well.pump.step(0)
+    for seq in range(40, 60):
+        well.delta(seq, {"x": TWOS}, champion_log_loss="3.0", champion_rows="1000")
+    for _ in range(3):
+        well.pump.step(0)
     assert "champion_loss" in well.keeper.book.stopped
-    assert well.keeper.book.pushed_seq < 23
+    assert 40 < well.keeper.book.pushed_seq < 50
+
+
+def test_a_burst_of_late_clicks_does_not_stop_the_pushes(tmp_path: Path) -> None:
+    """Few new impressions and the clicks of many old ones: the figure of one delta is high, that of many is not."""
+    well = Well(tmp_path)
+    for seq in range(1, 60):
+        rows, loss = ("20", "8.0") if seq % 20 == 0 else ("1000", "0.3")
+        well.delta(seq, {"x": ONES}, champion_log_loss=loss, champion_rows=rows)
+    for _ in range(3):
+        well.pump.step(0)
+    assert well.keeper.book.pushed_seq == 59
+
+
+def test_rows_that_make_the_champion_worse_on_kept_impressions_are_refused(tmp_path: Path) -> None:
+    well = Well(tmp_path, probe=lambda new, old: (Difference(float(new.items(["x"])[0][0, 0] > 1), 0.01), 0.3))
+    well.delta(1, {"x": ONES})
+    well.delta(2, {"x": TWOS})
+    well.pump.step(0)
+    assert well.item("x") == (1, 1, ONES)
+    assert "probe" in well.keeper.book.stopped
 
 
 def test_a_person_can_let_the_pushes_go_on(tmp_path: Path) -> None:
