@@ -85,7 +85,7 @@ def test_the_wheel_holds_services_and_stubs_and_nothing_beside(tmp_path: Path) -
     assert {"freshrank/v1/events_pb2.py", *(f"services/{s}/__main__.py" for s in SERVICES)} <= set(names)
 
 
-JOBS = {"services.cli.topics": "features", "services.cli.features": "features"}
+JOBS = {"services.cli.app": "features", "services.cli.topics": "features", "services.features.commands": "features"}
 """Programs that jobs run, and the image they run in."""
 
 
