@@ -30,15 +30,21 @@ from services.demo.traffic import Pace, Traffic
 from services.demo.world import World
 from services.features import commands
 
-
 _REPLAY = {
     "FRESHRANK_GATEWAY_CLOCK": "request",
     "FRESHRANK_GATEWAY_EXPLORE": "0",
-    "FRESHRANK_FEATURES_STEP_S": "0",
     "FRESHRANK_INGEST_TICKS": "log",
     "FRESHRANK_TRAINER_CLOCK": "log",
 }
 """A replay brings its own time."""
+
+_LOCKSTEP = {
+    "FRESHRANK_FEATURES_STEP_S": "0",
+    "FRESHRANK_TRAINER_PUSH_INTERVAL": "0",
+    "FRESHRANK_TRAINER_UPDATE_INTERVAL": "86400",
+    "FRESHRANK_TRAINER_UPDATE_EXAMPLES": "200",
+}
+"""Nothing waits for a timer; a release every 200 impressions."""
 
 
 @dataclass
@@ -90,7 +96,11 @@ class Demo:
             stack.start()
         try:
             self.stack = stack
-            settings = {**(_REPLAY if options.data else {}), **options.settings}
+            settings = {
+                **(_REPLAY if options.data else {}),
+                **(_LOCKSTEP if options.data and options.speed.lockstep else {}),
+                **options.settings,
+            }
             self.plan: Plan = plan_of(stack, options.folder, options.feature_repo, options.partitions, settings)
             with self.step("topics and features"):
                 create_topics(stack.kafka.bootstrap, [TopicSpec.of(topic, options.partitions) for topic in TOPICS])
