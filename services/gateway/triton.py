@@ -5,6 +5,7 @@ shapes) is serialized once, and a request is that head plus the raw contents.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ _DATATYPES = {"float32": "FP32", "int64": "INT64"}
 _RAW_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2])
 _HEADS = 256
 """Heads remembered: releases x paddings."""
+_BREAKERS = 32
 
 
 class ScorerUnavailable(TemporaryError):
@@ -32,7 +34,7 @@ class ScorerUnavailable(TemporaryError):
 class TritonScorer:
     """Asks one Triton address (or a load-balanced name) for scores; for one event loop."""
 
-    def __init__(self, url: str, breaker: Breaker | None = None) -> None:
+    def __init__(self, url: str) -> None:
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
@@ -42,23 +44,25 @@ class TritonScorer:
         self._channel = grpc.aio.insecure_channel(url, options=options)
         self._infer = self._channel.unary_unary(_INFER, None, service_pb2.ModelInferResponse.FromString)
         self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
-        self._breaker = breaker or Breaker()
+        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
 
     async def score(self, release: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
         """Probabilities [B, N, heads] of a loaded release.
 
         Raises DeadlineExceeded after the timeout, ScorerUnavailable when the release is not loaded, Triton fails, or
-        has failed so often that it is left alone for a moment.
+        the release has failed so often that it is left alone for a moment (another one may work: a breaker each).
         """
-        loop = asyncio.get_running_loop()
-        if not self._breaker.allows(loop.time()):
-            raise ScorerUnavailable("Triton fails and is left alone for a moment")
+        loop, breaker = asyncio.get_running_loop(), self._breaker(release)
+        if not breaker.allows(loop.time()):
+            raise ScorerUnavailable("the release fails and is left alone for a moment")
         try:
             answer = await self._infer(self._request(release, arrays), timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise self._failure(error, loop.time()) from error
-        self._breaker.worked()
-        return _scores(answer)
+            scores = _scores(answer)
+        except (grpc.aio.AioRpcError, ScorerUnavailable) as error:
+            breaker.failed(loop.time())
+            raise _failure(error) from error
+        breaker.worked()
+        return scores
 
     async def close(self) -> None:
         """Close the channel."""
@@ -76,14 +80,20 @@ class TritonScorer:
             parts += (_RAW_TAG, varint(array.nbytes), array.tobytes())
         return b"".join(parts)
 
-    def _failure(self, error: grpc.aio.AioRpcError, now: float) -> TemporaryError:
-        code = error.code()
-        if code is grpc.StatusCode.NOT_FOUND:  # the release is gone, Triton is well
-            return ScorerUnavailable(f"the release is not loaded: {error.details()}")
-        self._breaker.failed(now)
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded("Triton did not answer in time")
-        return ScorerUnavailable(f"{code.name}: {error.details()}")
+    def _breaker(self, release: str) -> Breaker:
+        breaker = self._breakers.setdefault(release, Breaker())
+        self._breakers.move_to_end(release)
+        if len(self._breakers) > _BREAKERS:
+            self._breakers.popitem(last=False)
+        return breaker
+
+
+def _failure(error: Exception) -> TemporaryError:
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return ScorerUnavailable(str(error))
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded("Triton did not answer in time")
+    return ScorerUnavailable(f"{error.code().name}: {error.details()}")
 
 
 def _head(release: str, arrays: Arrays) -> bytes:

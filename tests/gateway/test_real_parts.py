@@ -183,6 +183,7 @@ def test_sigterm_drains_and_leaves_no_process(stage: Stage) -> None:
 def test_a_killed_gateway_takes_its_children_along(stage: Stage) -> None:
     until(lambda: not stage.stack.supervisor.running("gateway"))
     stage.stack.restart("gateway")
+    stage.client.wait_ready(20)
     assert stage.client.rank("ada", ITEMS).results
     gateway = psutil.Process(stage.stack.supervisor.pid("gateway"))
     children = gateway.children(recursive=True)
