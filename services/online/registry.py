@@ -11,13 +11,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml  # type: ignore[import-untyped]
-from feast import FeatureService, FeatureStore, FeatureView, StreamFeatureView
-from feast.repo_config import RepoConfig
 
 from services.common.definitions import JOIN_COLUMNS, FeatureDefinition, define, hash8
 from services.common.errors import InvalidInput, TemporaryError
 from services.common.plans import CrossFeature, History, Plan, RankingPlan, ViewPlan, cross
 from services.common.spec import FeatureRef
+from services.online.light import without_torch
+
+with without_torch():
+    from feast import FeatureService, FeatureStore, FeatureView, StreamFeatureView
+    from feast.repo_config import RepoConfig
 
 RANKING, RETRIEVAL = "ranking", "retrieval"
 MARK = "_"

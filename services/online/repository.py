@@ -12,12 +12,14 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from feast.repo_contents import RepoContents
-from feast.repo_operations import apply_total, parse_repo
-
 from services.common.errors import FreshrankError, InvalidInput, NotFound, PermanentError
 from services.common.plans import Plan
+from services.online.light import without_torch
 from services.online.registry import build_plan, repo_config, with_defaults
+
+with without_torch():
+    from feast.repo_contents import RepoContents
+    from feast.repo_operations import apply_total, parse_repo
 
 
 def read_repository(feature_repo: Path) -> Plan:
