@@ -64,9 +64,9 @@ def topics_table() -> str:
 
 
 def settings_tables() -> str:
-    """One table of the shared settings, one per service."""
+    """One table of the shared settings, one per service, one of the `freshrank` command."""
     parts = [f"### All services: `{SHARED_PREFIX}<NAME>`\n\n{_settings(shared_fields())}"]
-    for service in SERVICES:
+    for service in (*SERVICES, "cli"):
         heading = f"### {service}: `{SHARED_PREFIX}{service.upper()}_<NAME>`"
         parts.append(f"{heading}\n\n{_settings(own_fields(service))}")
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from docs.generate import SERVICES, settings_of, shared_fields
 from services.online.registry import with_defaults
@@ -147,6 +148,17 @@ def test_a_feature_repository_can_come_from_a_config_map() -> None:
     specs = dict(pods(parse(render("--set", "featureRepo.configMap=definitions"))))
     mounts = {m["name"]: m["mountPath"] for m in specs["apply-features"]["containers"][0]["volumeMounts"]}
     assert mounts["feature-repo"] == "/srv/freshrank/feature_repo"
+
+
+def test_large_numbers_reach_the_services_as_they_were_written(tmp_path: Path) -> None:
+    given = {"services": {"ingest": {"settings": {"duplicate_ids": 2_000_000, "tick_slack_ms": 0, "ticks": "log"}}}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(given | {"jobs": {"ttlSecondsAfterFinished": 2_000_000}}))
+    objects = parse(render("-f", str(tmp_path / "values.yaml")))
+    found = variables(objects, dict(pods(objects))["ingest"]["containers"][0])
+    assert found["FRESHRANK_INGEST_DUPLICATE_IDS"] == "2000000"
+    assert found["FRESHRANK_INGEST_TICK_SLACK_MS"] == "0"
+    assert found["FRESHRANK_INGEST_TICKS"] == "log"
+    assert {o["spec"]["ttlSecondsAfterFinished"] for o in objects if o["kind"] == "Job"} == {2_000_000}
 
 
 WRONG = {

@@ -8,7 +8,7 @@ metadata:
   name: {{ $fullname }}-{{ .name }}
   labels: {{- include "freshrank.labels" $scope | nindent 4 }}
 spec:
-  replicas: {{ .workload.replicas }}
+  replicas: {{ .workload.replicas | int }}
   strategy: {type: {{ .workload.strategy }}}
   selector:
     matchLabels: {{- include "freshrank.selector" $scope | nindent 6 }}
@@ -22,7 +22,7 @@ spec:
         {{- with .workload.podAnnotations }}{{ toYaml . | nindent 8 }}{{ end }}
     spec:
       {{- include "freshrank.podBase" .root | nindent 6 }}
-      terminationGracePeriodSeconds: {{ .workload.terminationGracePeriodSeconds }}
+      terminationGracePeriodSeconds: {{ .workload.terminationGracePeriodSeconds | int64 }}
       {{- with include "freshrank.placement" . | trim }}{{ . | nindent 6 }}{{ end }}
       containers:
         - name: {{ .name }}
@@ -57,7 +57,7 @@ spec:
           {{- with .workload.preStopSeconds }}
           lifecycle:
             preStop:
-              sleep: {seconds: {{ . }}}
+              sleep: {seconds: {{ . | int64 }}}
           {{- end }}
           resources: {{- include "freshrank.resources" . | nindent 12 }}
           volumeMounts: {{- include "freshrank.mounts" (dict "root" .root "store" .workload.store) | nindent 12 }}
@@ -84,7 +84,8 @@ spec:
 {{- $prefix := printf "FRESHRANK_%s" (upper .name) -}}
 {{- include "freshrank.secretEnv" (dict "root" .root "secrets" .workload.secrets) }}
 {{- range $setting, $value := .workload.settings }}
-- {name: {{ $prefix }}_{{ upper $setting }}, value: {{ $value | toString | quote }}}
+{{- /* Numbers of a values file are floats to helm: as text 2000000 would become 2e+06, as JSON it stays. */}}
+- {name: {{ $prefix }}_{{ upper $setting }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}}
 {{- end }}
 {{- if eq .name "gateway" }}
 - {name: {{ $prefix }}_HOST, value: 0.0.0.0}

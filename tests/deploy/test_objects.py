@@ -1,0 +1,37 @@
+"""Every rendered object is one that the Kubernetes API knows, field by field."""
+
+import json
+
+import pytest
+from kubernetes import client
+
+from tests.deploy.manifests import Object, base
+
+KINDS = {
+    "ConfigMap": "V1ConfigMap",
+    "Deployment": "V1Deployment",
+    "Job": "V1Job",
+    "PersistentVolumeClaim": "V1PersistentVolumeClaim",
+    "Service": "V1Service",
+    "ServiceAccount": "V1ServiceAccount",
+    "StatefulSet": "V1StatefulSet",
+}
+
+
+def understood(thing: Object) -> Object:
+    """The object as the client's models hold it: a field they do not know is gone, a missing one is refused."""
+    api = client.ApiClient()
+    model = api.deserialize(json.dumps(thing), KINDS[thing["kind"]], "application/json")
+    found: Object = api.sanitize_for_serialization(model)
+    return found
+
+
+@pytest.mark.parametrize("thing", base(), ids=[f"{o['kind']}/{o['metadata']['name']}" for o in base()])
+def test_every_field_is_one_of_the_api(thing: Object) -> None:
+    assert understood(thing) == thing
+
+
+def test_a_misspelt_field_is_found() -> None:
+    thing = next(o for o in base() if o["kind"] == "Deployment")
+    thing["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    assert understood(thing) != thing
