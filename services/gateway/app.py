@@ -27,6 +27,7 @@ from services.common.topics import ITEM_UPDATES, ROUTES
 from services.common.tracing import tracing_for
 from services.gateway import catalogue, kafka, keep, retrieve, schema
 from services.gateway.beside import plan_path, table_folder
+from services.gateway.blocks import CAUGHT_UP, COUNT
 from services.gateway.checks import Times
 from services.gateway.emit import Emitter
 from services.gateway.explain import Explainer
@@ -48,7 +49,7 @@ from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import World
 from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
-from services.gateway.table import CAUGHT_UP, COUNT, ItemTable
+from services.gateway.table import ItemTable
 from services.gateway.triton import TritonScorer
 from services.online.epochs import AsyncEpochs
 from services.online.reader import MatrixReader

@@ -61,7 +61,7 @@ class Candidates:
     features: Floats
     """[n, schema's item features]: item views are filled, the rest is NaN."""
     pos: Ints
-    """Fold position of each item view read, [n, item views]."""
+    """Fold position of each view of `Schema.positioned`, [n, views]; user x category ones are 0 until filled."""
     time_us: Ints
     """[n] newest event time in the item features; 0 = none."""
     rows: ItemRows
@@ -91,7 +91,7 @@ def gather(table: ItemTable, schema: Schema, wanted: Wanted, row_slot: RowSlot) 
     slots = table.slots(wanted.ids)
     records = table.catalogue(slots)
     features = np.full((len(slots), len(schema.item)), np.nan, np.float32)
-    pos = np.zeros((len(slots), len(schema.item_views)), np.int64)
+    pos = np.zeros((len(slots), len(schema.positioned)), np.int64)
     time_us = np.zeros(len(slots), np.int64)
     for place, view in enumerate(schema.item_views):
         got, columns = table.features(view.view, slots), table.columns(view.view)

@@ -45,7 +45,7 @@ class Explainer:
         Raises InvalidInput for a token that does not hold, NotFound when the answer, the item or the release is not
         there (any more), TemporaryError when the model does not answer.
         """
-        served = self._recent.get(impression_of(call.token))
+        served = self._recent.get(impression_of(call.token), call.now_us)
         if served is None:
             raise NotFound("this answer is not held here (any more); only recent ones can be explained")
         self._tokens.check(call.token, served.user, call.now_us)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from services.gateway.candidates import RowSlot
 from services.gateway.schema import ITEM, PAIR, SESSION, USER, Schema, ViewColumns
-from services.gateway.shopper import ItemMisses, Recent, Shopper
+from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper, no_pairs
 from services.online.keys import KeyEncoder
 from services.online.reader import MatrixReader, Read, Rows
 
@@ -74,13 +74,14 @@ class ShopperStore:
         answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
         return trip.shopper(answers)
 
-    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> NDArray[np.float32]:
+    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Pairs:
         """Only user x category features [categories, pairs]: for candidates found with what `read` gave."""
         trip = _Trip(schema, ask)
         if ask.categories and schema.pair_views:
             trip.add_pairs(_pairs(Keys.of(schema.project), ask))
         answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
-        return trip.shopper(answers).pair
+        shopper = trip.shopper(answers)
+        return Pairs(shopper.pair, shopper.pair_pos)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -138,10 +139,12 @@ class _Trip:
         views = tuple(name for group, name in got if group == "view")
         rows = [got["view", name] for name in views]
         row = got.get(("row", f"user_row_{ask.row_slot.name}"))
+        pairs = self._pairs(got)
         there = row is not None and bool(_row_mask(row, ask.row_slot)[0])
         return Shopper(
             user=user,
-            pair=self._pairs(got),
+            pair=pairs.values,
+            pair_pos=pairs.pos,
             lists=self._lists(got),
             views=views,
             pos=tuple(int(r.seq[0]) for r in rows),
@@ -152,11 +155,12 @@ class _Trip:
             misses=self._misses(got),
         )
 
-    def _pairs(self, got: Mapping[tuple[str, str], Rows]) -> NDArray[np.float32]:
-        blocks = [got["pair", view.view].matrix for view in self._schema.pair_views if ("pair", view.view) in got]
-        if not blocks:
-            return np.full((len(self._ask.categories), self._schema.pairs), np.nan, np.float32)
-        return np.concatenate(blocks, axis=1)
+    def _pairs(self, got: Mapping[tuple[str, str], Rows]) -> Pairs:
+        views = [got["pair", view.view] for view in self._schema.pair_views if ("pair", view.view) in got]
+        if not views:
+            return no_pairs(len(self._ask.categories), self._schema.pairs, len(self._schema.pair_views))
+        pos = np.stack([rows.seq for rows in views], axis=1).astype(np.int64)
+        return Pairs(np.concatenate([rows.matrix for rows in views], axis=1), pos)
 
     def _lists(self, got: Mapping[tuple[str, str], Rows]) -> dict[str, Recent]:
         out = {}

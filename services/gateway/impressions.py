@@ -75,7 +75,7 @@ def to_message(served: AsServed) -> Impression:
         user_row_seq=served.shopper.row_seq,
         user_views=served.shopper.views,
         user_pos=served.shopper.pos,
-        item_views=[view.view for view in schema.item_views],
+        item_views=schema.positioned,
         degradation=Degradation.Name(served.degradation),
         slot=served.slot,
         epoch=served.epoch,
@@ -140,27 +140,31 @@ def _add_exploration(message: Impression, served: AsServed) -> None:
 
 
 class RecentAnswers:
-    """The last answers of this process, for Explain; bounded by number.
+    """The last answers of this process, for Explain; bounded in number and age.
 
-    >>> kept = RecentAnswers(1); kept.get("x") is None
+    >>> kept = RecentAnswers(1); kept.get("x", 0) is None
     True
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, hold_us: int = 900_000_000) -> None:
+        self._limit, self._hold_us = limit, hold_us
         self._kept: OrderedDict[str, AsServed] = OrderedDict()
 
     def put(self, served: AsServed) -> None:
-        """Keep an answer; the oldest goes."""
+        """Keep an answer; the oldest go."""
         self._kept[served.impression_id] = served
-        if len(self._kept) > self._limit:
+        while len(self._kept) > self._limit or self._oldest_us() < served.time_us - self._hold_us:
             self._kept.popitem(last=False)
 
-    def get(self, impression_id: str) -> AsServed | None:
+    def get(self, impression_id: str, now_us: int) -> AsServed | None:
         """The answer, or None when it is not held (any more)."""
-        return self._kept.get(impression_id)
+        served = self._kept.get(impression_id)
+        return served if served is not None and now_us - served.time_us <= self._hold_us else None
 
     def forget(self, user: str) -> None:
         """Drop every answer to a user."""
         for impression_id in [key for key, served in self._kept.items() if served.user == user]:
             del self._kept[impression_id]
+
+    def _oldest_us(self) -> int:
+        return next(iter(self._kept.values())).time_us if self._kept else 2**63

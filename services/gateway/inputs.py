@@ -61,6 +61,8 @@ def complete(candidates: Candidates, shopper: Shopper, schema: Schema, table: It
         start += len(view.fields)
         if len(values):
             features[known[:, None], view.places] = values[candidates.category[known]]
+    if schema.pair_views and len(shopper.pair_pos):
+        candidates.pos[known, len(schema.item_views) :] = shopper.pair_pos[candidates.category[known]]
     if schema.cross.features:
         scene = scene_of(candidates, shopper, table, now_us)
         features[:, schema.cross.places] = cross.compute(schema.cross.features, scene)

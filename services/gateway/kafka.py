@@ -86,7 +86,10 @@ class RouteTail:
                 self._follow()
             except TemporaryError as error:
                 logger.warning("routes cannot be read: %s", error)
-                self._stop.wait(RETRY_S)
+            except Exception:
+                if not self._stop.is_set():
+                    logger.exception("a route could not be followed")
+            self._stop.wait(RETRY_S)
 
     def _follow(self) -> None:
         tail = Tail(self._bootstrap, ROUTES.name)

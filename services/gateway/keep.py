@@ -12,12 +12,13 @@ from freshrank.v1.models_pb2 import Route
 from services.common.errors import FreshrankError, TemporaryError
 from services.common.plans import CrossFeature, Plan
 from services.gateway import catalogue, cross, retrieve
+from services.gateway.blocks import HEARTBEAT
 from services.gateway.candidates import RowSlot
 from services.gateway.meters import Meters
 from services.gateway.pipeline import State
 from services.gateway.releases import Release, World, load_release, world_of
 from services.gateway.schema import Schema
-from services.gateway.table import HEARTBEAT, ItemTable
+from services.gateway.table import ItemTable
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +76,21 @@ class Keeper:
         """A new route; its releases are read before it takes effect."""
         async with self._changing:
             self._route = route
-            for name in (route.champion, route.previous):
-                if name and name not in self._releases:
-                    await self._load(name)
+            await self._load_missing()
             await self._change()
+
+    async def complete(self) -> None:
+        """Try again to read a routed release that could not be read: its folder may have come late."""
+        async with self._changing:
+            if await self._load_missing():
+                await self._change()
+
+    async def _load_missing(self) -> bool:
+        names = (self._route.champion, self._route.previous) if self._route else ()
+        missing = [name for name in names if name and name not in self._releases]
+        for name in missing:
+            await self._load(name)
+        return any(name in self._releases for name in missing)
 
     async def _load(self, name: str) -> None:
         try:
@@ -137,6 +149,7 @@ async def watch_plan(keeper: Keeper, reader: PlanReader) -> None:
             pass
         except FreshrankError as error:
             logger.warning("the feature repository's plan cannot be used", extra={"error": str(error)})
+        await keeper.complete()
         await asyncio.sleep(PLAN_S)
 
 

@@ -23,7 +23,7 @@ from services.gateway.meters import Meters
 from services.gateway.rank import Scored
 from services.gateway.releases import Serving, World
 from services.gateway.schema import Schema
-from services.gateway.shopper import ItemMisses, Shopper, unknown
+from services.gateway.shopper import ItemMisses, Pairs, Shopper, no_pairs, unknown
 from services.gateway.table import ItemTable
 
 Floats = NDArray[np.float32]
@@ -39,7 +39,7 @@ class Store(Protocol):
         """Everything in one round trip."""
         ...
 
-    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Floats:
+    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Pairs:
         """User x category features only."""
         ...
 
@@ -137,10 +137,10 @@ class Pipeline:
         except FreshrankError as error:
             self.meters.faults.labels("features", type(error).__name__).inc()
             seen = self._last_seen.get(ask.user, ask.session, columns, ask.now_us)
-            absent = unknown(len(schema.user), len(ask.categories), schema.pairs)
+            absent = _no_pairs(schema, ask)
             if seen is None:
-                return absent, ladder.NO_USER_FEATURES
-            return replace(seen, pair=absent.pair, misses=ItemMisses()), ladder.STALE_FEATURES
+                return unknown(len(schema.user), absent), ladder.NO_USER_FEATURES
+            return replace(with_pairs(seen, absent), misses=ItemMisses()), ladder.STALE_FEATURES
         self._last_seen.put(ask.user, ask.session, columns, shopper, ask.now_us)
         return shopper, ladder.STALE_FEATURES if self.state.lagging else ladder.NONE
 
@@ -149,12 +149,11 @@ class Pipeline:
         try:
             with self.meters.stage("features"):
                 timeout_s = budget.share(get_running_loop().time(), ladder.FEATURES_SHARE)
-                pair = await self._store.read_pairs(schema, ask, timeout_s)
+                pairs = await self._store.read_pairs(schema, ask, timeout_s)
         except FreshrankError as error:
             self.meters.faults.labels("features", type(error).__name__).inc()
-            absent = unknown(0, len(ask.categories), schema.pairs)
-            return replace(shopper, pair=absent.pair), ladder.STALE_FEATURES
-        return replace(shopper, pair=pair), ladder.NONE
+            return with_pairs(shopper, _no_pairs(schema, ask)), ladder.STALE_FEATURES
+        return with_pairs(shopper, pairs), ladder.STALE_FEATURES if self.state.lagging else ladder.NONE
 
     async def score(
         self,
@@ -215,3 +214,12 @@ class Pipeline:
         """The same candidates with the rows of another slot; the shopper's row there was not read."""
         taken = cands.item_rows(self.table, rows, candidates.slots)
         return replace(candidates, rows=taken), replace(shopper, row=None, row_seq=0, row_time_us=0)
+
+
+def with_pairs(shopper: Shopper, pairs: Pairs) -> Shopper:
+    """The same shopper with these user x category features."""
+    return replace(shopper, pair=pairs.values, pair_pos=pairs.pos)
+
+
+def _no_pairs(schema: Schema, ask: Ask) -> Pairs:
+    return no_pairs(len(ask.categories), schema.pairs, len(schema.pair_views))

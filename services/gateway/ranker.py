@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,9 @@ from services.gateway.impressions import AsServed
 from services.gateway.inputs import NO_HISTORY
 from services.gateway.ladder import Budget
 from services.gateway.pages import Pages, Rest
-from services.gateway.pipeline import Evaluation, Pipeline
+from services.gateway.pipeline import Evaluation, Pipeline, with_pairs
 from services.gateway.retrieve import Covisits, Quotas
-from services.gateway.shopper import Recent, Shopper
+from services.gateway.shopper import Recent, Shopper, no_pairs
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -127,11 +127,13 @@ class Ranker:
         with pipeline.meters.stage("items"):
             candidates = gather(pipeline.table, world.schema, wanted, rows)
         ask = Ask(caller.user, caller.session, candidates.categories, (), rows, call.now_us)
-        if rung == ladder.NONE:
-            shopper, rung = await pipeline.read_pairs(world.schema, ask, shopper, budget)
+        if rung < ladder.NO_USER_FEATURES:
+            shopper, second = await pipeline.read_pairs(world.schema, ask, shopper, budget)
+            rung = ladder.lower(rung, second)
         else:
-            pairs = np.full((len(candidates.categories), world.schema.pairs), np.nan, np.float32)
-            shopper = replace(shopper, pair=pairs)
+            shopper = with_pairs(
+                shopper, no_pairs(len(ask.categories), world.schema.pairs, len(world.schema.pair_views))
+            )
         found = await pipeline.score(world, caller, candidates, shopper, rung, call.now_us, budget)
         return found, reasons
 

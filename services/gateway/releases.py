@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from freshrank.v1.models_pb2 import Route
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from services.common.errors import CorruptState, NotFound
@@ -61,8 +62,8 @@ def load_release(store: Path, name: str) -> Release:
             learned_up_to_us=int(manifest.get("learned_up_to_us", 0)),
             matrices=load_file(path) if path.is_file() else {},
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptState(f"manifest of {name}: {error!r}") from error
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+        raise CorruptState(f"release {name}: {error!r}") from error
 
 
 @dataclass(frozen=True)

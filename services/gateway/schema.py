@@ -79,6 +79,11 @@ class Schema:
         return [ref.id for ref in self.item]
 
     @property
+    def positioned(self) -> list[str]:
+        """Views whose fold positions an impression carries per item: of items, then of user x category."""
+        return [view.view for view in self.item_views + self.pair_views]
+
+    @property
     def pairs(self) -> int:
         """Number of user x category features."""
         return sum(len(view.fields) for view in self.pair_views)

@@ -44,6 +44,8 @@ class Shopper:
     """[schema's user features]; NaN = missing."""
     pair: Floats
     """[categories asked for, schema's user x category features]; NaN = missing."""
+    pair_pos: Ints
+    """[categories asked for, user x category views]: fold positions; 0 = nothing stored."""
     lists: Mapping[str, Recent] = field(default_factory=dict)
     """By "view:prefix"; a list that is null or absent is not there."""
     views: tuple[str, ...] = ()
@@ -64,6 +66,19 @@ class Shopper:
         return max(self.times_us, default=0)
 
 
-def unknown(users: int, categories: int, pairs: int) -> Shopper:
-    """A shopper of whom nothing could be read: `users` features and [categories, pairs] are missing."""
-    return Shopper(np.full(users, np.nan, np.float32), np.full((categories, pairs), np.nan, np.float32))
+@dataclass(frozen=True)
+class Pairs:
+    """User x category features of some categories."""
+
+    values: Floats
+    pos: Ints
+
+
+def no_pairs(categories: int, features: int, views: int) -> Pairs:
+    """Nothing could be read."""
+    return Pairs(np.full((categories, features), np.nan, np.float32), np.zeros((categories, views), np.int64))
+
+
+def unknown(users: int, pairs: Pairs) -> Shopper:
+    """A shopper of whom nothing could be read: `users` features are missing."""
+    return Shopper(np.full(users, np.nan, np.float32), pairs.values, pairs.pos)

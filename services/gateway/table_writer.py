@@ -7,7 +7,6 @@ another log, the table is built anew from the compacted topic.
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,16 @@ from numpy.typing import NDArray
 from services.common.content import MAX_TOKENS, content_matrix
 from services.common.errors import CorruptState
 from services.common.ids import keys_of
-from services.gateway import table
-from services.gateway.table import Block, BlockFile, ItemTable, Layout, map_file, probe, values_dtype
+from services.gateway import blocks
+from services.gateway.blocks import Block, BlockFile, Layout, fill, map_file, probe, values_dtype
+from services.gateway.table import ItemTable
 
 FIRST_CAPACITY = 4096
 SPARE_COLUMNS = 8
 """Columns left free when a view's block is made, for features that are added later."""
+
+_FILES = ("*.bin", "*.stamp", "layout.json", "origin.json", "*.new")
+"""What a table consists of: only this is removed, whatever else lies in the folder."""
 
 Update = tuple[bytes, bytes | None]
 """Key and value of one record of item_updates."""
@@ -49,15 +52,16 @@ class TableWriter:
         """Open the folder's table, or an empty one when it is of another origin or unreadable."""
         self._folder = folder
         if not _is_of(folder, origin):
-            shutil.rmtree(folder, ignore_errors=True)
+            for path in (file for pattern in _FILES for file in folder.glob(pattern)):
+                path.unlink()
         folder.mkdir(parents=True, exist_ok=True)
-        self._header = map_file(folder / "header.bin", np.dtype("<i8"), table.HEADER_BYTES // 8, writable=True)
-        self._header[table.CAUGHT_UP] = 0
+        self._header = map_file(folder / "header.bin", np.dtype("<i8"), blocks.HEADER_BYTES // 8, writable=True)
+        self._header[blocks.CAUGHT_UP] = 0
         (folder / "ids.bin").touch()
         path = folder / "layout.json"
         self._layout = Layout.from_json(path.read_text()) if path.is_file() else Layout()
         self._grow(max(self._layout.capacity, FIRST_CAPACITY))
-        _replace(folder / "origin.json", json.dumps({"version": table.VERSION, **vars(origin)}))
+        _replace(folder / "origin.json", json.dumps({"version": blocks.VERSION, **vars(origin)}))
         self._slots: dict[str, int] = {}
         self.skipped = 0
         """Records that could not be read."""
@@ -77,19 +81,19 @@ class TableWriter:
 
     def alive(self, now_us: int, caught_up: bool) -> None:
         """Tell the readers that the writer lives, and whether it has read the topic to its end once."""
-        self._header[table.HEARTBEAT] = now_us
-        if caught_up and not self._header[table.CAUGHT_UP]:
-            self._header[table.CAUGHT_UP] = now_us
+        self._header[blocks.HEARTBEAT] = now_us
+        if caught_up and not self._header[blocks.CAUGHT_UP]:
+            self._header[blocks.CAUGHT_UP] = now_us
 
     @property
     def positions(self) -> dict[int, int]:
         """Next offset of each partition that is not in the table yet."""
-        return table.positions_in(self._header)
+        return blocks.positions_in(self._header)
 
     def applied(self, positions: Mapping[int, int]) -> None:
         """Say up to where the topic is in the table; after `apply`."""
         for partition, offset in positions.items():
-            self._header[table.POSITIONS + partition] = offset + 1
+            self._header[blocks.POSITIONS + partition] = offset + 1
 
     def reader(self) -> ItemTable:
         """A reader of the same files."""
@@ -105,9 +109,9 @@ class TableWriter:
 
     def _put_catalogue(self, values: dict[str, bytes | None]) -> None:
         entries = self._decoded(CatalogueItem, values)
-        names = {name for item in entries.values() if item for name in item.categories[: table.CATEGORIES]}
+        names = {name for item in entries.values() if item for name in item.categories[: blocks.CATEGORIES]}
         self._add_categories(names)
-        records = np.zeros(len(entries), table.CATALOGUE)
+        records = np.zeros(len(entries), blocks.CATALOGUE)
         records["categories"] = -1
         codes = self._codes
         for record, item in zip(records, entries.values(), strict=True):
@@ -116,7 +120,7 @@ class TableWriter:
             record["live"] = 1
             record["price"], record["stock"] = item.price, item.stock
             record["published_us"], record["updated_us"] = item.published_us, item.updated_us
-            place = [codes[name] for name in item.categories[: table.CATEGORIES]]
+            place = [codes[name] for name in item.categories[: blocks.CATEGORIES]]
             record["categories"][: len(place)] = place
             tokens = item.content[:MAX_TOKENS]
             record["tokens"] = len(tokens)
@@ -175,11 +179,11 @@ class TableWriter:
         return np.array([self._slots[item] for item in ids], np.int64)
 
     def _insert(self, ids: Sequence[str]) -> None:
-        first, count = int(self._header[table.COUNT]), len(ids)
+        first, count = int(self._header[blocks.COUNT]), len(ids)
         while first + count > self._layout.capacity:
             self._grow(2 * self._layout.capacity)
         data = [item.encode() for item in ids]
-        at = int(self._header[table.ID_BYTES])
+        at = int(self._header[blocks.ID_BYTES])
         with (self._folder / "ids.bin").open("r+b") as file:
             file.truncate(at)  # what a killed writer had begun
             file.seek(at)
@@ -188,34 +192,34 @@ class TableWriter:
         slots = np.arange(first, first + count)
         self._places["size"][slots] = sizes
         self._places["at"][slots] = at + np.cumsum(sizes) - sizes
-        self._header[table.ID_BYTES] = at + int(sizes.sum())
-        self._header[table.COUNT] = first + count
-        _fill(self._index, keys_of(ids), slots)
+        self._header[blocks.ID_BYTES] = at + int(sizes.sum())
+        self._header[blocks.COUNT] = first + count
+        fill(self._index, keys_of(ids), slots)
         self._slots.update(zip(ids, slots.tolist(), strict=True))
 
     def _grow(self, capacity: int) -> None:
         layout, old = self._layout, self._layout.capacity
         layout.capacity = capacity
-        self._places = map_file(self._folder / "places.bin", table.ID_PLACE, capacity, writable=True)
-        self._catalogue = Block(self._folder, "catalogue", table.CATALOGUE, capacity, writable=True)
+        self._places = map_file(self._folder / "places.bin", blocks.ID_PLACE, capacity, writable=True)
+        self._catalogue = Block(self._folder, "catalogue", blocks.CATALOGUE, capacity, writable=True)
         self._blocks = {
             name: Block(self._folder, block.file, values_dtype(block.width), capacity, writable=True)
             for name, block in layout.blocks.items()
         }
         if capacity != old or not layout.index:
             self._new_index(4 * capacity)
-        self._index = map_file(self._folder / layout.index, table.INDEX_ENTRY, layout.index_size, writable=True)
+        self._index = map_file(self._folder / layout.index, blocks.INDEX_ENTRY, layout.index_size, writable=True)
         self._publish()
 
     def _new_index(self, size: int) -> None:
         layout, old = self._layout, self._layout.index
-        kept = map_file(self._folder / old, table.INDEX_ENTRY, layout.index_size, writable=False) if old else None
+        kept = map_file(self._folder / old, blocks.INDEX_ENTRY, layout.index_size, writable=False) if old else None
         layout.index, layout.index_size = f"index-{size}.bin", size
         (self._folder / layout.index).unlink(missing_ok=True)
-        fresh = map_file(self._folder / layout.index, table.INDEX_ENTRY, size, writable=True)
+        fresh = map_file(self._folder / layout.index, blocks.INDEX_ENTRY, size, writable=True)
         if kept is not None:
             used = kept[kept["slot"] > 0]
-            _fill(fresh, used["key"], used["slot"].astype(np.int64) - 1)
+            fill(fresh, used["key"], used["slot"].astype(np.int64) - 1)
 
     def _block(self, name: str, ids: Sequence[int]) -> Block:
         """The block of a view, with a column for each of these features."""
@@ -245,7 +249,7 @@ class TableWriter:
                 (self._folder / f"{stem}-{gone}{suffix}").unlink(missing_ok=True)
         block = Block(self._folder, file, values_dtype(width), self._layout.capacity, writable=True)
         if old is not None and before is not None and keep:
-            slots = np.flatnonzero(old.stamps[: int(self._header[table.COUNT])])
+            slots = np.flatnonzero(old.stamps[: int(self._header[blocks.COUNT])])
             records = np.zeros(len(slots), block.dtype)
             records["values"] = np.nan
             kept = old.get(slots)
@@ -267,7 +271,7 @@ class TableWriter:
         """Readers map again: the files come first, then the layout, then the generation."""
         self._codes = {name: code for code, name in enumerate(self._layout.categories)}
         _replace(self._folder / "layout.json", self._layout.to_json())
-        self._header[table.GENERATION] += 1
+        self._header[blocks.GENERATION] += 1
 
 
 def boot_id() -> str:
@@ -290,25 +294,13 @@ def _parsed(key: bytes) -> tuple[str, str, str]:
     return (prefix + name, name, item) if prefix and name else ("", "", "")
 
 
-def _fill(index: NDArray[Any], keys: NDArray[np.uint64], slots: NDArray[np.int64]) -> None:
-    """Insert new keys; the slot is written last, so a reader never follows half an entry."""
-    mask = len(index) - 1
-    taken = index["slot"]
-    for key, slot in zip(keys.tolist(), slots.tolist(), strict=True):
-        place = key & mask
-        while taken[place]:
-            place = (place + 1) & mask
-        index["key"][place] = key
-        taken[place] = slot + 1
-
-
 def _is_of(folder: Path, origin: Origin) -> bool:
     try:
         Layout.from_json((folder / "layout.json").read_text())
         stored = json.loads((folder / "origin.json").read_text())
     except (OSError, ValueError, CorruptState):
         return False
-    return bool(stored == {"version": table.VERSION, **vars(origin)})
+    return bool(stored == {"version": blocks.VERSION, **vars(origin)})
 
 
 def _replace(path: Path, text: str) -> None:

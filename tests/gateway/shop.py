@@ -32,7 +32,7 @@ from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import Release, World, world_of
 from services.gateway.retrieve import Covisits
 from services.gateway.schema import Schema
-from services.gateway.shopper import ItemMisses, Recent, Shopper
+from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper
 from services.gateway.table import ItemTable
 from services.gateway.table_writer import Origin, TableWriter
 from services.gateway.track import Parcel
@@ -152,7 +152,8 @@ class FakeStore:
         row = np.ones(ask.row_slot.dim, np.float32) if self.row and ask.row_slot.name else None
         return Shopper(
             user=np.arange(1, 1 + len(schema.user), dtype=np.float32),
-            pair=self._pairs(schema, ask),
+            pair=self._pairs(schema, ask).values,
+            pair_pos=self._pairs(schema, ask).pos,
             lists=self.lists,
             views=("user_stats", "session_stats"),
             pos=(11, 12),
@@ -163,16 +164,17 @@ class FakeStore:
             misses=self._misses(schema, ask),
         )
 
-    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> NDArray[np.float32]:
+    async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Pairs:
         """As in `read`."""
         self.asked.append(ask)
         if self.failure:
             raise self.failure
         return self._pairs(schema, ask)
 
-    def _pairs(self, schema: Schema, ask: Ask) -> NDArray[np.float32]:
+    def _pairs(self, schema: Schema, ask: Ask) -> Pairs:
         numbers = [[len(name) + k / 10 for k in range(schema.pairs)] for name in ask.categories]
-        return np.array(numbers, np.float32).reshape(len(ask.categories), schema.pairs)
+        values = np.array(numbers, np.float32).reshape(len(ask.categories), schema.pairs)
+        return Pairs(values, np.array([[len(name)] for name in ask.categories], np.int64).reshape(-1, 1))
 
     def _misses(self, schema: Schema, ask: Ask) -> ItemMisses:
         n, dim = len(ask.missing), ask.row_slot.dim

@@ -17,7 +17,7 @@ from services.gateway.impressions import RecentAnswers
 from services.gateway.ladder import LastSeen
 from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
-from services.gateway.shopper import unknown
+from services.gateway.shopper import no_pairs, unknown
 from tests.gateway.shop import NOW, Shop, budget
 from tests.gateway.test_rank import call
 
@@ -106,7 +106,7 @@ def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_try() -> None:
 def test_the_last_seen_are_bounded_in_number_and_age() -> None:
     seen = LastSeen(limit=2, hold_us=100)
     for user in ("a", "b", "c"):
-        seen.put(user, "", "columns", unknown(1, 0, 0), 1_000)
+        seen.put(user, "", "columns", unknown(1, no_pairs(0, 0, 0)), 1_000)
     assert seen.get("a", "", "columns", 1_000) is None
     assert seen.get("c", "", "columns", 1_050) is not None
     assert seen.get("c", "", "columns", 1_101) is None

@@ -74,3 +74,9 @@ async def test_a_forgotten_shopper_cannot_be_explained(shop: Shop) -> None:
     shop.recent.forget("ada")
     with pytest.raises(NotFound):
         await explain(shop, answer.token)
+
+
+async def test_answers_are_held_for_a_bounded_time(shop: Shop) -> None:
+    answer = await shop.ranker.rank(call("i1"), budget())
+    assert shop.recent.get(answer.request_id, NOW + 900_000_000) is not None
+    assert shop.recent.get(answer.request_id, NOW + 900_000_001) is None

@@ -106,10 +106,11 @@ async def test_an_impression_carries_ids_positions_and_sequences(shop: Shop) -> 
     await shop.ranker.rank(call("i1", "i20"), budget())
     message = to_message(shop.served[0])
     assert [(i.item_id, i.position, i.row_seq, i.category, list(i.pos), i.shown) for i in message.items] == [
-        ("i20", 0, 21, "hats", [120], True),
-        ("i1", 1, 2, "shirts", [101], True),
+        ("i20", 0, 21, "hats", [120, 4], True),
+        ("i1", 1, 2, "shirts", [101, 6], True),
     ]
     assert (list(message.user_views), list(message.user_pos)) == (["user_stats", "session_stats"], [11, 12])
+    assert list(message.item_views) == ["item_stats", "pair_stats"]
     assert (message.release, message.arm, message.slot, message.epoch) == ("r1", "main", "a", 1)
     assert (message.placement, message.user_row_seq, message.closed_loop) == ("rank", 9, False)
     assert message.feature_service == shop.plan.ranking.feature_service
