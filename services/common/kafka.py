@@ -29,7 +29,9 @@ _PERMANENT = frozenset(
         KafkaError.INVALID_RECORD,
     }
 )
-_CALL_SECONDS = 10.0
+
+ANSWER_S = 10.0
+"""For Kafka to answer a question; what is not answered by then raises TemporaryError."""
 
 log = logging.getLogger(__name__)
 
@@ -104,14 +106,25 @@ class Outbox:
                 self._wait(record, future)
         return future
 
+    @property
+    def fault(self) -> FreshrankError | None:
+        """Why nothing can be sent any more; a process that sees one must be started again."""
+        return self._fault
+
     def close(self, timeout_s: float = 10.0) -> int:
         """Send what is queued and stop; returns the number of records still unsent."""
         until = time.monotonic() + timeout_s
-        while (left := self._producer.flush(0.1) + len(self._waiting)) and time.monotonic() < until:
+        while (left := self._flush() + len(self._waiting)) and time.monotonic() < until:
             pass
         self._running = False
         self._thread.join(timeout=2)
-        return int(left)
+        return left
+
+    def _flush(self) -> int:
+        try:
+            return int(self._producer.flush(0.1))
+        except KafkaException:  # told to the senders by the polling thread
+            return len(self._producer)
 
     def _produce(self, record: dict[str, Any], future: "asyncio.Future[Ack]") -> bool:
         """False when the queue is full. The lock is held."""
@@ -136,17 +149,28 @@ class Outbox:
 
     def _poll(self) -> None:
         while self._running:
-            self._producer.poll(0.002 if self._waiting else 0.1)
+            try:
+                self._producer.poll(0.002 if self._waiting else 0.1)
+            except KafkaException as error:  # fatal: this producer sends nothing any more
+                with self._lock:
+                    self._fault = self._fault or PermanentError(str(error.args[0]))
             with self._lock:
-                while self._waiting and self._fault is None and self._produce(*self._waiting[0]):
+                if self._fault is not None:
+                    self._give_up(self._fault)
+                while self._waiting and self._produce(*self._waiting[0]):
                     self._waiting.popleft()
-                while self._waiting and self._fault is not None:
-                    self._settle_later((self._waiting.popleft()[1], self._fault, (-1, -1)))
+
+    def _give_up(self, fault: FreshrankError) -> None:
+        # Records that are still queued would wait for ever: nothing else ends them.
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        while self._waiting:
+            self._settle_later((self._waiting.popleft()[1], fault, (-1, -1)))
 
     def _remember(self, error: FreshrankError) -> FreshrankError:
-        if self._ordered and self._fault is None:
-            self._fault = error
-        return error
+        if not self._ordered:
+            return error
+        self._fault = self._fault or error
+        return self._fault
 
     def _resolve(self, future: "asyncio.Future[Ack]", error: FreshrankError | None, place: Ack) -> None:
         # Called in the polling thread, once per record.
@@ -188,12 +212,15 @@ class Tail:
     Raises TemporaryError when Kafka or the topic is not there.
     """
 
-    def __init__(self, bootstrap: str, topic: str, positions: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, positions: Mapping[int, int] | None = None, answer_s: float = ANSWER_S
+    ) -> None:
         self._consumer = _reader(bootstrap)
+        self._answer_s = answer_s
         self._topic = topic
         self._error: TemporaryError | None = None
         try:
-            self.partitions = _partitions(self._consumer, topic)
+            self.partitions = _partitions(self._consumer, topic, answer_s)
             self.positions = {p: (positions or {}).get(p, self._watermarks(p)[0]) for p in self.partitions}
             self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in self.positions.items()])
         except BaseException:
@@ -238,7 +265,7 @@ class Tail:
         return messages
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
-        return _watermarks(self._consumer, self._topic, partition)
+        return _watermarks(self._consumer, self._topic, partition, self._answer_s)
 
 
 class Probe:
@@ -247,24 +274,25 @@ class Probe:
     Every call raises TemporaryError when Kafka does not answer. Safe to use from several threads.
     """
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, answer_s: float = ANSWER_S) -> None:
         self._consumer = _reader(bootstrap)
+        self._answer_s = answer_s
         self._lock = threading.Lock()
 
     def partitions(self, topic: str) -> list[int]:
         """The partitions of a topic."""
-        return _partitions(self._consumer, topic)
+        return _partitions(self._consumer, topic, self._answer_s)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset the log still has, and the next one to be written."""
-        return _watermarks(self._consumer, topic, partition)
+        return _watermarks(self._consumer, topic, partition, self._answer_s)
 
     def first_at(self, topic: str, partition: int, offset: int) -> int:
         """The offset of the first record at or after an offset; the end of the log when there is none."""
         with self._lock:
             self._consumer.assign([TopicPartition(topic, partition, offset)])
             try:
-                for message in self._consumer.consume(1, _CALL_SECONDS):
+                for message in self._consumer.consume(1, self._answer_s):
                     if message.error() is None or message.error().code() == KafkaError._PARTITION_EOF:
                         return int(message.offset())
                     raise TemporaryError(str(message.error()))
@@ -293,9 +321,9 @@ def _reader(bootstrap: str) -> Consumer:
     )
 
 
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
+def _partitions(consumer: Consumer, topic: str, answer_s: float) -> list[int]:
     try:
-        known = consumer.list_topics(topic, timeout=_CALL_SECONDS).topics[topic]
+        known = consumer.list_topics(topic, timeout=answer_s).topics[topic]
     except KafkaException as error:
         raise TemporaryError(f"Kafka did not answer: {error}") from error
     if known.error is not None or not known.partitions:
@@ -303,12 +331,12 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
     return sorted(known.partitions)
 
 
-def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+def _watermarks(consumer: Consumer, topic: str, partition: int, answer_s: float) -> tuple[int, int]:
     try:
-        bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_CALL_SECONDS)
+        bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=answer_s)
     except KafkaException as error:
         raise TemporaryError(f"{topic}-{partition}: {error}") from error
     if bounds is None:
-        raise TemporaryError(f"{topic}-{partition}: Kafka did not answer in {_CALL_SECONDS:.0f} s")
+        raise TemporaryError(f"{topic}-{partition}: Kafka did not answer in {answer_s:.0f} s")
     low, high = bounds
     return low, high

@@ -54,6 +54,7 @@ class Surroundings:
     """(topic, partition, wanted, found): returns when the log itself has nothing between the two, else raises."""
     fail: Callable[[], None]
     """End the process before anything that was not done is taken for done."""
+    cancel_seconds: float = CANCEL_SECONDS
 
 
 class Runner:
@@ -96,7 +97,7 @@ class Runner:
         if save:
             await asyncio.wait({self._task}, timeout=LAST_STEP_SECONDS)
         self._task.cancel()
-        _, running = await asyncio.wait({self._task}, timeout=CANCEL_SECONDS)
+        _, running = await asyncio.wait({self._task}, timeout=self._around.cancel_seconds)
         if running:
             log.error("a step does not stop", extra={"topic": self._topic, "partition": self._partition})
             self._around.fail()
