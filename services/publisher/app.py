@@ -41,7 +41,7 @@ from services.publisher.watcher import Watcher
 logger = logging.getLogger(__name__)
 
 _COMMAND_S = 60.0
-"""A command that cannot be carried out for now is tried so long."""
+"""A command that fails but may succeed later is tried so long."""
 _RECONCILE_US = 1_000_000
 """Between two looks at what each Triton server has loaded."""
 _FOLD_US = 30_000_000
@@ -182,7 +182,9 @@ class Publisher:
                 return
             except TemporaryError as error:
                 if time.monotonic() > until:
-                    self._audit.add(now_us, "command_refused", reason=f"not possible for now: {error}")
+                    self._audit.add(
+                        now_us, "command_refused", reason=f"not possible within {_COMMAND_S:.0f} s: {error}"
+                    )
                     return
                 time.sleep(0.5)
 

@@ -11,7 +11,7 @@ from services.common.health import Health
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 0.5
-"""After a step that failed for now."""
+"""After a step that failed and may succeed later."""
 
 
 class Loops:

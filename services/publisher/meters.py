@@ -62,7 +62,7 @@ class Meters:
             self._state.labels(name).set(truth)
 
     def fault(self, loop: str) -> None:
-        """A step failed for now."""
+        """A step failed and is taken again."""
         self._faults.labels(loop).inc()
 
     def kept(self, impressions: int) -> None:

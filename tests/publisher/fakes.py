@@ -55,7 +55,7 @@ class SmallTriton:
         if release not in self.models:
             raise NotFound(release)
         if release in self.dead:
-            raise PermanentError("Stub process is not healthy")
+            raise PermanentError("its process is not healthy")
         return self.models[release].run(arrays)
 
     def stats(self, release: str) -> ServedStats:
