@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -52,8 +52,9 @@ class Trainer:
         self._loop.arm.close()
 
     def _report(self) -> None:
-        for partition, offset in self._loop.arm.learner.positions.items():
-            self._health.applied(EXAMPLES.name, partition, offset)
+        positions = self._loop.arm.learner.positions
+        for partition in self._source.partitions:
+            self._health.applied(EXAMPLES.name, partition, positions.get(partition, 0))
         # Who may not learn is not behind: else a freeze would look like a stalled consumer.
         self._health.lag = 0 if self._loop.frozen else self._source.lag()
 
@@ -75,18 +76,17 @@ def serve(settings: TrainerSettings) -> None:
         signal.signal(number, lambda *_: stop.set())
     metrics, health, clock = Metrics("trainer"), Health(), WallClock()
     paths = ArmPaths(settings.store, settings.arm)
-    server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
-    board = TensorBoard(settings.tensorboard or paths.root / "tensorboard")
-    source = KafkaSource(settings.bootstrap, settings.poll_messages)
-    try:
-        with alone(paths.root):
-            observer = All([Meters(metrics, clock), Logged(log), board])
-            wanted = features_of(settings, PlanSource(settings.feature_repo))
-            build(settings, source, health, wanted, observer, clock).run(stop)
-    finally:
-        source.close()
-        board.close()
-        server.shutdown()
+    with ExitStack() as undo:
+        undo.enter_context(alone(paths.root))
+        server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
+        undo.callback(server.shutdown)
+        source = KafkaSource(settings.bootstrap, settings.poll_messages)
+        undo.callback(source.close)
+        board = TensorBoard(settings.tensorboard or paths.root / "tensorboard")
+        undo.callback(board.close)
+        observer = All([Meters(metrics, clock), Logged(log), board])
+        wanted = features_of(settings, PlanSource(settings.feature_repo))
+        build(settings, source, health, wanted, observer, clock).run(stop)
 
 
 def build(
