@@ -1,5 +1,6 @@
 """The command put together. What a command needs is imported when it runs, so `--help` is quick."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -43,4 +44,5 @@ def _version(wanted: bool) -> None:
 def freshrank(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
-    """Nothing by itself."""
+    """Keep quiet what libraries remark: a command says itself what matters."""
+    logging.basicConfig(level=logging.ERROR)

@@ -113,8 +113,8 @@ def _served(settings: "CliSettings") -> tuple[dict[str, Any], list[str]]:
     try:
         with operator(settings) as api:
             answer = api.status()
-    except TemporaryError:
-        return {}, [f"the admin API at {settings.admin}"]
+    except TemporaryError as error:
+        return {}, [f"the admin API ({error})"]
     names = ("champion", "previous", "watch_share", "slot", "epoch")
     return {**{name: getattr(answer, name) for name in names}, "freeze": frozen(answer.freeze)}, []
 

@@ -65,18 +65,22 @@ class Popular:
     """What was touched lately; drawing from it is drawing by popularity."""
 
     window: int
-    _touches: deque[str] = field(default_factory=deque)
+    _touches: list[str] = field(default_factory=list)
+    """A ring: the oldest lies at `_next` once it is full."""
+    _next: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
 
     def touch(self, item: str) -> None:
         """An item was touched; the oldest touch goes."""
-        self._touches.append(item)
         self._counts[item] += 1
-        if len(self._touches) > self.window:
-            oldest = self._touches.popleft()
-            self._counts[oldest] -= 1
-            if not self._counts[oldest]:
-                del self._counts[oldest]
+        if len(self._touches) < self.window:
+            self._touches.append(item)
+            return
+        oldest, self._touches[self._next] = self._touches[self._next], item
+        self._next = (self._next + 1) % self.window
+        self._counts[oldest] -= 1
+        if not self._counts[oldest]:
+            del self._counts[oldest]
 
     def share(self, item: str) -> float:
         """Probability of drawing an item."""
@@ -88,7 +92,7 @@ class Popular:
             return sorted(item for item in self._counts if item != without)
         found: dict[str, None] = {}
         while len(found) < count:
-            item = self._touches[chance.randrange(len(self._touches))]
+            item = self._touches[int(chance.random() * len(self._touches))]
             if item != without:
                 found[item] = None
         return list(found)
