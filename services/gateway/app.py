@@ -1,12 +1,12 @@
 """The gateway put together: one worker with everything it needs, and the processes beside it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from services.common.kafka import Outbox
 from services.common.metrics import Metrics
 from services.common.tokens import Tokens
 from services.common.topics import ITEM_UPDATES, ROUTES
-from services.common.tracing import tracing_for
+from services.common.tracing import Tracing, tracing_for
 from services.gateway import catalogue, kafka, keep, retrieve, schema
 from services.gateway.beside import plan_path, table_folder
 from services.gateway.blocks import CAUGHT_UP, COUNT
@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 OPEN_S = 60.0
 """The item table must be there after so long, or the process ends and is started again."""
 CHILD_S = 0.5
+ADMIN_CALLS = 16
 
 
 def run(settings: GatewaySettings, role: str = "serve") -> None:
@@ -76,9 +77,9 @@ async def _serve(settings: GatewaySettings, first: bool) -> None:
     roles = [("table",)] + [("worker",)] * (settings.workers - 1) if first else []
     children = [Child(role) for role in roles]
     try:
-        worker = await build(settings, first, stop)
-        if worker is not None:
-            await worker.run(stop, children)
+        table = await _opened(settings, stop)
+        if table is not None:
+            await build(settings, table, first, children).run(stop)
     finally:
         for child in children:
             child.stop(5)
@@ -91,193 +92,204 @@ def check(settings: GatewaySettings) -> None:
     Tokens.parse(settings.token_keys)
     if settings.workers > 1 and not settings.port:
         raise InvalidInput("port", "out_of_range", "several workers share a port, so it cannot be 0")
-    Tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca).credentials()
+    _tls(settings).credentials()
 
 
-async def build(settings: GatewaySettings, first: bool, stop: asyncio.Event) -> "Worker | None":
-    """One worker; waits for the item table. None when it was told to stop meanwhile."""
-    table = await _opened(table_folder(settings), stop)
-    return Worker(settings, first, table) if table is not None else None
-
-
-async def _opened(folder: Path, stop: asyncio.Event) -> ItemTable | None:
+async def _opened(settings: GatewaySettings, stop: asyncio.Event) -> ItemTable | None:
+    """The item table once its writer has made it; None when told to stop meanwhile."""
     for _ in range(int(OPEN_S / 0.1)):
         if stop.is_set():
             return None
         try:
-            return ItemTable(folder)
+            return ItemTable(table_folder(settings))
         except TemporaryError:
             await asyncio.sleep(0.1)
     raise TemporaryError("the item table's writer has not made the table")
 
 
-@dataclass
-class Worker:
-    """One process that answers."""
+class Parts:
+    """The core and what it reaches outside for: everything of a worker but its ports."""
 
-    settings: GatewaySettings
-    first: bool
-    """The one with the operator's port, the probes and the processes beside it."""
-    table: ItemTable
-
-    def __post_init__(self) -> None:
-        settings = self.settings
-        self.wall = WallClock()
-        self.request_clock = ManualClock()
-        self.meters = Meters(Metrics("gateway"))
-        self.health = Health()
-        self.health.extra = self._positions
-        self.tracing = tracing_for("gateway", settings.otlp_endpoint)
+    def __init__(self, settings: GatewaySettings, table: ItemTable, meters: Meters, tracing: Tracing) -> None:
+        self.table, self.meters = table, meters
+        self.replay = settings.clock == "request"
+        self.wall, self.request_clock = WallClock(), ManualClock()
         self.state = State(World(schema.nothing()))
-        self.keeper = Keeper(self.state, settings.store, self.meters, {})
-        tokens = Tokens.parse(settings.token_keys)
-        self.outbox = Outbox(settings.bootstrap)
-        self.sender = kafka.Sender(self.outbox, settings.partitions, self.tracing.headers)
-        recent, covisits = RecentAnswers(settings.recent_answers), Covisits()
-        self.emitter = Emitter(self.sender.impression, recent, self.meters)
+        self.keeper = Keeper(self.state, settings.store, meters, {})
+        self.sender = kafka.Sender(Outbox(settings.bootstrap), settings.partitions, tracing.headers)
         self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
         self.scorer = TritonScorer(settings.triton)
-        pipeline = Pipeline(self.table, self.store, self.scorer, self.state, self.meters, self._popular)
-        policy = Policy(
-            candidates=settings.candidates,
-            explore=settings.explore,
-            explore_rank=settings.explore_rank,
-            unshown=settings.unshown,
-            category_cap=settings.category_cap,
-        )
-        ranker = Ranker(pipeline, tokens, self.emitter, policy, covisits)
+        tokens, covisits = Tokens.parse(settings.token_keys), Covisits()
+        self._recent = RecentAnswers(settings.recent_answers)
+        self.emitter = Emitter(self.sender.impression, self._recent, meters)
+        self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
+        self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits)
+        self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
+        self.explainer = Explainer(self._recent, tokens, self.scorer, self.state)
 
-        def forgotten(user: str) -> None:
-            pipeline.forget(user)
-            recent.forget(user)
+    def times(self) -> Times:
+        """What time the next request has."""
+        return Times(self.request_clock.now_us() if self.replay else self.wall.now_us(), self.replay)
 
-        replay = settings.clock == "request"
-        intake = Intake(self.sender, settings.partitions, replay, self.meters, covisits, forgotten)
-        deadlines = Deadlines(
-            settings.deadline_ms / 1e3, settings.write_deadline_ms / 1e3, settings.longest_deadline_ms / 1e3
-        )
-        explainer = Explainer(recent, tokens, self.scorer, self.state)
-        buckets = TokenBuckets(settings.user_rate, settings.user_burst)
-        ranking = RankingServicer(
-            ranker, intake, explainer, deadlines, buckets, self._times, self.request_clock.advance_to
-        )
-        self.ranking = Server(
-            RANKING, [self._guard(settings.concurrency, RANKING)], settings.reflection, settings.workers > 1
-        )
-        ranking_pb2_grpc.add_RankingServicer_to_server(ranking, self.ranking.grpc)  # type: ignore[no-untyped-call]
-        self.servers = [self.ranking]
-        self.admin: Server | None = None
-        if self.first:
-            operations = Operations(
-                settings.store, self.sender, intake, lambda: self.state.world.route, lambda: uuid.uuid4().hex
-            )
-            bearer = [Bearer(settings.admin_token)] if settings.admin_token else []
-            self.admin = Server(ADMIN, [*bearer, self._guard(16, ADMIN)], settings.reflection)
-            servicer = AdminServicer(operations, deadlines, lambda: self._times().now_us)
-            models_pb2_grpc.add_AdminServicer_to_server(servicer, self.admin.grpc)  # type: ignore[no-untyped-call]
-            self.servers.append(self.admin)
+    def route(self) -> Route:
+        """What is routed now."""
+        return self.state.world.route
 
-    async def run(self, stop: asyncio.Event, children: list[Child]) -> None:
-        """Serve until told to stop, then drain. Raises what a background task failed with."""
-        settings = self.settings
-        tls = Tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-        await self.ranking.open(settings.host, settings.port, tls)
-        if self.admin is not None:
-            await self.admin.open(settings.host, settings.admin_port, tls)
-        probe = self._probe()
-        routes = self._follow_routes()
-        tasks = [asyncio.create_task(task) for task in self._tasks(children)]
-        stopping = asyncio.create_task(stop.wait())
-        try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                task.result()
-        finally:
-            await self._drain()
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
-            routes.close()
-            await self._close()
-            if probe is not None:
-                probe.shutdown()
-                probe.server_close()
-
-    def _tasks(self, children: list[Child]) -> list[Any]:
-        settings, painting = self.settings, ItemTable(table_folder(self.settings))
-        client = redis.asyncio.from_url(settings.redis_url, socket_timeout=1)
-        return [
-            keep.watch_plan(self.keeper, PlanFile(plan_path(settings))),
-            keep.watch_table(
-                self.keeper, painting, self.wall.now_us, settings.picture_seconds, settings.table_lag_seconds
-            ),
-            keep.watch_epochs(self.keeper, lambda project: AsyncEpochs(client, project)),
-            self._watch_children(children),
-            self._watch_readiness(),
-        ]
-
-    async def _watch_children(self, children: list[Child]) -> None:
-        while True:
-            for child in children:
-                child.ended()
-            await asyncio.sleep(CHILD_S)
-
-    async def _watch_readiness(self) -> None:
-        while not (self.keeper.ready and self.table.header[CAUGHT_UP]):
-            await asyncio.sleep(0.05)
-        for server in self.servers:
-            await server.ready(True)
-        self.health.ready = True
-        logger.info("ready", extra={"port": self.ranking.port, "items": self.table.count})
-        await asyncio.Event().wait()
-
-    def _follow_routes(self) -> kafka.RouteTail:
-        loop = asyncio.get_running_loop()
-
-        def on_route(route: Route) -> None:
-            asyncio.run_coroutine_threadsafe(self.keeper.routed(route), loop).result()
-
-        self.routes = kafka.RouteTail(self.settings.bootstrap, on_route)
-        self.routes.start()
-        return self.routes
-
-    def _probe(self) -> ThreadingHTTPServer | None:
-        if not self.first:
-            return None
-        return probes.serve(self.health, self.meters.registry, self.settings.http_port, self.settings.http_host)
-
-    async def _drain(self) -> None:
-        self.health.ready = False
-        await asyncio.gather(*(server.drain(self.settings.drain_seconds) for server in self.servers))
+    async def close(self) -> None:
+        """Send what is queued and close connections."""
         self.emitter.flush()
-
-    async def _close(self) -> None:
         unsent = await asyncio.to_thread(self.sender.close)
         if unsent:
             logger.error("records could not be sent", extra={"records": unsent})
         await self.store.close()
         await self.scorer.close()
-        self.tracing.close()
 
-    def _guard(self, concurrency: int, service: str) -> Guard:
-        return Guard(self.meters, self.tracing, Concurrency(concurrency), (service,))
-
-    def _times(self) -> Times:
-        replay = self.settings.clock == "request"
-        return Times(self.request_clock.now_us() if replay else self.wall.now_us(), replay)
+    def _forgotten(self, user: str) -> None:
+        self._pipeline.forget(user)
+        self._recent.forget(user)
 
     def _popular(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         plan = self.keeper.plan
         return catalogue.values_of(self.table, retrieve.popularity(plan).popular if plan else None, slots)
 
+
+def build(settings: GatewaySettings, table: ItemTable, first: bool, children: list[Child]) -> "Worker":
+    """One worker. `first`: it has the operator's port, the probes, and looks after the processes beside it."""
+    meters, tracing = Meters(Metrics("gateway")), tracing_for("gateway", settings.otlp_endpoint)
+    parts = Parts(settings, table, meters, tracing)
+    deadlines = Deadlines(
+        settings.deadline_ms / 1e3, settings.write_deadline_ms / 1e3, settings.longest_deadline_ms / 1e3
+    )
+    guard = Guard(meters, tracing, Concurrency(settings.concurrency), (RANKING,))
+    ranking = Server(RANKING, [guard], settings.reflection, share_port=settings.workers > 1)
+    buckets = TokenBuckets(settings.user_rate, settings.user_burst)
+    servicer = RankingServicer(
+        parts.ranker, parts.intake, parts.explainer, deadlines, buckets, parts.times, parts.request_clock.advance_to
+    )
+    ranking_pb2_grpc.add_RankingServicer_to_server(servicer, ranking.grpc)  # type: ignore[no-untyped-call]
+    admin = _admin(settings, parts, meters, tracing, deadlines) if first else None
+    return Worker(settings, parts, meters, tracing, ranking, admin, children)
+
+
+def _admin(settings: GatewaySettings, parts: Parts, meters: Meters, tracing: Tracing, deadlines: Deadlines) -> Server:
+    bearer = [Bearer(settings.admin_token)] if settings.admin_token else []
+    guard = Guard(meters, tracing, Concurrency(ADMIN_CALLS), (ADMIN,))
+    admin = Server(ADMIN, [*bearer, guard], settings.reflection)
+    operations = Operations(settings.store, parts.sender, parts.intake, parts.route, lambda: uuid.uuid4().hex)
+    servicer = AdminServicer(operations, deadlines, lambda: parts.times().now_us)
+    models_pb2_grpc.add_AdminServicer_to_server(servicer, admin.grpc)  # type: ignore[no-untyped-call]
+    return admin
+
+
+def _policy(settings: GatewaySettings) -> Policy:
+    return Policy(
+        candidates=settings.candidates,
+        explore=settings.explore,
+        explore_rank=settings.explore_rank,
+        unshown=settings.unshown,
+        category_cap=settings.category_cap,
+    )
+
+
+def _tls(settings: GatewaySettings) -> Tls:
+    return Tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+class Worker:
+    """One process that answers: opens ports, keeps the state current, drains."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        parts: Parts,
+        meters: Meters,
+        tracing: Tracing,
+        ranking: Server,
+        admin: Server | None,
+        children: list[Child],
+    ) -> None:
+        self._settings, self._parts, self._meters, self._tracing = settings, parts, meters, tracing
+        self._ranking, self._admin, self._children = ranking, admin, children
+        self._servers = [ranking] if admin is None else [ranking, admin]
+        self._routes = kafka.RouteTail(settings.bootstrap, self._follower())
+        self.health = Health()
+        self.health.extra = self._positions
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until told to stop, then drain. Raises what a background task failed with."""
+        settings = self._settings
+        await self._ranking.open(settings.host, settings.port, _tls(settings))
+        if self._admin is not None:
+            await self._admin.open(settings.host, settings.admin_port, _tls(settings))
+        probe = self._probe()
+        self._routes.start()
+        stopping = asyncio.create_task(stop.wait())
+        tasks = [stopping, *(asyncio.create_task(task) for task in self._tasks())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.health.ready = False
+            await asyncio.gather(*(server.drain(settings.drain_seconds) for server in self._servers))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._routes.close)
+            await self._parts.close()
+            self._tracing.close()
+            if probe is not None:
+                probe.shutdown()
+                probe.server_close()
+
+    def _tasks(self) -> list[Coroutine[Any, Any, Any]]:
+        settings, keeper = self._settings, self._parts.keeper
+        painting = ItemTable(table_folder(settings))  # of its own: it is read in a thread
+        client = redis.asyncio.from_url(settings.redis_url, socket_timeout=1)
+        now_us, seconds = self._parts.wall.now_us, settings.picture_seconds
+        return [
+            keep.watch_plan(keeper, PlanFile(plan_path(settings))),
+            keep.watch_table(keeper, painting, now_us, seconds, settings.table_lag_seconds),
+            keep.watch_epochs(keeper, lambda project: AsyncEpochs(client, project)),
+            self._watch_children(),
+            self._watch_readiness(),
+        ]
+
+    async def _watch_children(self) -> None:
+        while True:
+            for child in self._children:
+                child.ended()
+            await asyncio.sleep(CHILD_S)
+
+    async def _watch_readiness(self) -> None:
+        table = self._parts.table
+        while not (self._parts.keeper.ready and table.header[CAUGHT_UP]):
+            await asyncio.sleep(0.05)
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: the collector need not look at it again in the middle of answers
+        for server in self._servers:
+            await server.ready(True)
+        self.health.ready = True
+        logger.info("ready", extra={"port": self._ranking.port, "items": int(table.header[COUNT])})
+        await asyncio.Event().wait()
+
+    def _follower(self) -> Callable[[Route], None]:
+        loop = asyncio.get_running_loop()
+        return lambda route: asyncio.run_coroutine_threadsafe(self._parts.keeper.routed(route), loop).result()
+
+    def _probe(self) -> ThreadingHTTPServer | None:
+        if self._admin is None:
+            return None
+        return probes.serve(self.health, self._meters.registry, self._settings.http_port, self._settings.http_host)
+
     def _positions(self) -> dict[str, Any]:
-        route = self.state.world.route
-        applied = {f"{ITEM_UPDATES.name}-{p}": offset for p, offset in self.table.positions.items()}
-        applied |= {f"{ROUTES.name}-{p}": offset for p, offset in self.routes.positions.items()}
+        route, table = self._parts.route(), self._parts.table
+        applied = {f"{ITEM_UPDATES.name}-{p}": offset for p, offset in table.positions.items()}
+        applied |= {f"{ROUTES.name}-{p}": offset for p, offset in self._routes.positions.items()}
         return {
             "applied": applied,
             "champion": route.champion,
             "slot": route.slot,
             "epoch": route.epoch,
-            "table_items": int(self.table.header[COUNT]),
+            "table_items": int(table.header[COUNT]),
         }

@@ -3,8 +3,8 @@
 A refresh runs in a thread beside the requests; they use the last whole picture.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,17 @@ from services.gateway.table import ItemTable
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Stamps = NDArray[np.uint32]
 
 EXACT = 50_000
 """Items up to which every vector is compared (about 1 ms); above it an approximate index is asked."""
 
 DEPTH = 4
 """An approximate index, which does not know the filters, is asked for so many times the quota."""
+
+
+MOST = 2_000
+"""Trending, popular and new items kept in order."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,18 @@ class Picture:
     records: NDArray[Any]
     """Catalogue records."""
     available: NDArray[np.bool_]
-    vectors: Floats | None
-    """[count, R]; None without a release that has retrieval matrices."""
-    index: Index | None
     trending: Ints
     """Slots, best first."""
     popular: Ints
     newest: Ints
-    release: str
-    row_stamps: NDArray[np.uint32]
-    catalogue_stamps: NDArray[np.uint32]
+    stamps: Mapping[str, Stamps]
+    """Of the blocks this was taken from; what has not moved since need not be read again."""
+    vectors: Floats | None = None
+    """[count, R]; None without a release that has retrieval matrices."""
+    index: Index | None = None
+    release: str = ""
+    rows: RowSlot = RowSlot()
+    """What the vectors were made with."""
 
     @property
     def count(self) -> int:
@@ -51,41 +58,56 @@ class Picture:
         return len(self.available)
 
 
-MOST = 2_000
-"""Trending, popular and new items kept in order."""
+@dataclass(frozen=True)
+class Tower:
+    """The release whose retrieval matrices make the vectors; without matrices there are none."""
+
+    release: str = ""
+    matrices: Mapping[str, Floats] = field(default_factory=dict)
+    rows: RowSlot = RowSlot()
 
 
-def paint(
-    table: ItemTable,
-    last: Picture | None,
-    release: str,
-    matrices: Mapping[str, Floats],
-    rows: RowSlot,
-    popularity: Popularity,
-) -> Picture:
-    """A new picture; vectors are computed only for what changed since the last one of the same release."""
-    slots = np.arange(table.count)
-    catalogue_stamps, row_stamps = table.catalogue_stamps(), table.row_stamps(rows.name)
-    slots = slots[: min(len(catalogue_stamps), len(row_stamps))]
-    records = table.catalogue(slots)
-    picture_stamps = (row_stamps[: len(slots)], catalogue_stamps[: len(slots)])
-    vectors, index = None, None
-    if matrices:
-        vectors, index = _vectors(table, last, release, matrices, rows, records, picture_stamps)
+def paint(table: ItemTable, last: Picture | None, tower: Tower, popularity: Popularity) -> Picture:
+    """A new picture; only what moved since the last one is read and computed."""
+    count = table.count
+    blocks = {"catalogue": "catalogue", "rows": f"row:{tower.rows.name}"}
+    stamps = {name: table.stamps(block, count) for name, block in blocks.items()}
+    moved = {name: _moved(last.stamps.get(name) if last else None, now) for name, now in stamps.items()}
+    records = _renewed(last.records if last else None, table.catalogue, moved["catalogue"])
     available = filters.available(records)
     published = np.where(records["published_us"] > 0, records["published_us"], records["updated_us"])
-    return Picture(
+    slots = np.arange(count)
+    picture = Picture(
         records=records,
         available=available,
-        vectors=vectors,
-        index=index,
         trending=_best(table, popularity.trending, slots, available),
         popular=_best(table, popularity.popular, slots, available),
         newest=top(np.where(available, published.astype(np.float64), np.nan), MOST),
-        release=release,
-        row_stamps=picture_stamps[0],
-        catalogue_stamps=picture_stamps[1],
+        stamps=stamps,
     )
+    if not tower.matrices:
+        return picture
+    return _with_vectors(picture, table, last, tower, moved["catalogue"] | moved["rows"])
+
+
+def _moved(before: Stamps | None, now: Stamps) -> NDArray[np.bool_]:
+    moved = np.ones(len(now), np.bool_)
+    if before is not None:
+        known = min(len(before), len(now))
+        moved[:known] = before[:known] != now[:known]
+    return moved
+
+
+def _renewed(
+    before: NDArray[Any] | None, read: Callable[[Ints], NDArray[Any]], moved: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """The records of before, with those that moved read again."""
+    if before is None:
+        return read(np.arange(len(moved)))
+    records = np.resize(before, (len(moved), *before.shape[1:]))
+    places = np.flatnonzero(moved)
+    records[places] = read(places)
+    return records
 
 
 def values_of(table: ItemTable, feature: tuple[str, int] | None, slots: Ints) -> Floats:
@@ -101,40 +123,22 @@ def _best(table: ItemTable, feature: tuple[str, int] | None, slots: Ints, availa
     return top(np.where(available & (values > 0), values, np.nan), MOST)
 
 
-def _vectors(
-    table: ItemTable,
-    last: Picture | None,
-    release: str,
-    matrices: Mapping[str, Floats],
-    rows: RowSlot,
-    records: NDArray[Any],
-    stamps: tuple[NDArray[np.uint32], NDArray[np.uint32]],
-) -> tuple[Floats, Index | None]:
-    count = len(records)
-    vectors = np.zeros((count, matrices["content"].shape[1]), np.float32)
-    changed = np.ones(count, np.bool_)
-    index = None
-    if last is not None and last.release == release and last.vectors is not None:
-        known = min(len(last.vectors), count)
-        vectors[:known] = last.vectors[:known]
-        same_row, same_entry = (
-            old[:known] == new[:known]
-            for old, new in zip((last.row_stamps, last.catalogue_stamps), stamps, strict=True)
-        )
-        changed[:known] = ~(same_row & same_entry)
-        index = last.index
-    places = np.flatnonzero(changed)
-    got = item_rows(table, rows, places)
-    vectors[places] = retrieve.item_vectors(records["content"][places], got.values, matrices)
-    if count <= EXACT:
-        return vectors, None
-    known = len(last.vectors) if index is not None and last is not None and last.vectors is not None else 0
-    return vectors, indexed(index, vectors, places if index is not None else slots_of(count), known)
+def _with_vectors(
+    picture: Picture, table: ItemTable, last: Picture | None, tower: Tower, moved: NDArray[np.bool_]
+) -> Picture:
+    same = last is not None and (last.release, last.rows) == (tower.release, tower.rows)
+    before, index = (last.vectors, last.index) if same and last is not None else (None, None)
 
+    def vectors_at(places: Ints) -> Floats:
+        rows = item_rows(table, tower.rows, places)
+        return retrieve.item_vectors(picture.records["content"][places], rows.values, tower.matrices)
 
-def slots_of(count: int) -> Ints:
-    """All slots."""
-    return np.arange(count, dtype=np.int64)
+    vectors = _renewed(before, vectors_at, moved)
+    if picture.count > EXACT:
+        known = len(before) if index is not None and before is not None else 0
+        places = np.flatnonzero(moved) if index is not None else np.arange(picture.count)
+        index = indexed(index, vectors, places, known)
+    return replace(picture, vectors=vectors, index=index, release=tower.release, rows=tower.rows)
 
 
 def indexed(index: Index | None, vectors: Floats, changed: Ints, known: int) -> Index:

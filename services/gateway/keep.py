@@ -13,10 +13,11 @@ from services.common.errors import FreshrankError, TemporaryError
 from services.common.plans import CrossFeature, Plan
 from services.gateway import catalogue, cross, retrieve
 from services.gateway.blocks import HEARTBEAT
-from services.gateway.candidates import RowSlot
+from services.gateway.catalogue import Tower
 from services.gateway.meters import Meters
 from services.gateway.pipeline import State
 from services.gateway.releases import Release, World, load_release, world_of
+from services.gateway.retrieve import Popularity
 from services.gateway.schema import Schema
 from services.gateway.table import ItemTable
 
@@ -113,14 +114,10 @@ class Keeper:
         world, plan = self.state.world, self._plan
         serving = world.champion
         table.refresh()
-        self.state.picture = catalogue.paint(
-            table,
-            self.state.picture,
-            serving.release.name if serving else "",
-            serving.release.matrices if serving else {},
-            serving.rows if serving else RowSlot(),
-            retrieve.popularity(plan) if plan else retrieve.Popularity(None, None),
-        )
+        release = serving.release if serving else None
+        tower = Tower(release.name, release.matrices, serving.rows) if release and serving else Tower()
+        popularity = retrieve.popularity(plan) if plan else Popularity(None, None)
+        self.state.picture = catalogue.paint(table, self.state.picture, tower, popularity)
 
     def measure(self, table: ItemTable, now_us: int) -> float:
         """Seconds since the table's writer was last alive."""

@@ -119,14 +119,10 @@ class ItemTable:
         names = [*self.layout.categories, ""]
         return [names[code] if code < len(names) else "" for code in codes.tolist()]
 
-    def catalogue_stamps(self) -> NDArray[np.uint32]:
-        """Stamp of each catalogue record [count]: what changed since the last look."""
-        return self._catalogue.stamps[: self.count].copy()
-
-    def row_stamps(self, slot: str) -> NDArray[np.uint32]:
-        """Stamp of each row of a slot [count]."""
-        block = self._blocks.get(f"row:{slot}")
-        return np.zeros(self.count, np.uint32) if block is None else block.stamps[: self.count].copy()
+    def stamps(self, block: str, count: int) -> NDArray[np.uint32]:
+        """Stamp of each of the first `count` records of `catalogue`, `view:<name>` or `row:<slot>`: what has moved."""
+        found = self._catalogue if block == "catalogue" else self._blocks.get(block)
+        return np.zeros(count, np.uint32) if found is None else found.stamps[:count].copy()
 
     def columns(self, view: str) -> dict[int, int]:
         """Feature id -> column of `features(view, ...)`."""

@@ -20,7 +20,7 @@ from services.common.plans import CrossFeature, History, Plan, RankingPlan, View
 from services.common.spec import Arrays, ModelSpec
 from services.common.tokens import Tokens
 from services.gateway import catalogue, retrieve
-from services.gateway.candidates import RowSlot
+from services.gateway.catalogue import Tower
 from services.gateway.explain import Explainer
 from services.gateway.feast import Ask
 from services.gateway.impressions import AsServed, RecentAnswers
@@ -288,14 +288,8 @@ class Shop:
         """Renew the picture of the catalogue."""
         champion = self.state.world.champion
         self.table.refresh()
-        self.state.picture = catalogue.paint(
-            self.table,
-            self.state.picture,
-            champion.release.name if champion else "",
-            champion.release.matrices if champion else {},
-            champion.rows if champion else RowSlot(),
-            retrieve.popularity(self.plan),
-        )
+        tower = Tower(champion.release.name, champion.release.matrices, champion.rows) if champion else Tower()
+        self.state.picture = catalogue.paint(self.table, self.state.picture, tower, retrieve.popularity(self.plan))
 
     def emit(self, served: AsServed) -> None:
         """Keep what was served."""

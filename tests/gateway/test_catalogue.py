@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from freshrank.v1.models_pb2 import ItemRow
+from usearch.index import Index
 
 from services.gateway import catalogue, retrieve
 from services.gateway.catalogue import Picture
@@ -16,6 +17,11 @@ def vectors(shop: Shop) -> np.ndarray:
     assert picture is not None
     assert picture.vectors is not None
     return picture.vectors
+
+
+def picture(rows: np.ndarray, index: Index | None) -> Picture:
+    none = np.zeros(0, np.int64)
+    return Picture(np.zeros(len(rows)), np.ones(len(rows), np.bool_), none, none, none, {}, rows, index)
 
 
 def test_only_what_changed_is_computed_again_and_equals_computing_all(tmp_path: Path) -> None:
@@ -47,9 +53,7 @@ def test_the_approximate_index_finds_what_the_exact_search_finds(tmp_path: Path,
     again = random.normal(size=(20, 16)).astype(np.float32)
     rows[:20] = again
     index = catalogue.indexed(index, rows, np.arange(20), known=items)
-    blank = np.zeros(items, np.uint32)
-    exact = Picture(None, None, rows, None, *[np.zeros(0, np.int64)] * 3, "r", blank, blank)  # type: ignore[arg-type]
-    near = Picture(None, None, rows, index, *[np.zeros(0, np.int64)] * 3, "r", blank, blank)  # type: ignore[arg-type]
+    exact, near = picture(rows, None), picture(rows, index)
     keep = np.ones(items, np.bool_)
     hits = 0
     for query in random.normal(size=(30, 16)).astype(np.float32):
@@ -63,10 +67,8 @@ def test_the_approximate_index_finds_what_the_exact_search_finds(tmp_path: Path,
 def test_filters_hold_for_the_approximate_index_too(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     index = catalogue.indexed(None, rows, np.arange(50), known=0)
-    blank = np.zeros(50, np.uint32)
-    picture = Picture(None, None, rows, index, *[np.zeros(0, np.int64)] * 3, "r", blank, blank)  # type: ignore[arg-type]
     keep = np.arange(50) % 2 == 0
-    found = catalogue.nearest(picture, rows[3], keep, 5)
+    found = catalogue.nearest(picture(rows, index), rows[3], keep, 5)
     assert len(found) == 5
     assert (found % 2 == 0).all()
 

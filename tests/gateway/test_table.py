@@ -111,9 +111,9 @@ def test_rows_of_another_length_replace_the_block(writer: TableWriter) -> None:
 def test_the_last_value_of_a_key_in_a_batch_wins_and_stamps_show_what_changed(writer: TableWriter) -> None:
     writer.apply([row("x", [1, 1]), row("y", [1, 1]), row("x", [2, 2], seq=2)])
     reader = writer.reader()
-    before = reader.row_stamps("a")
+    before = reader.stamps("row:a", 2)
     writer.apply([row("y", [5, 5], seq=3)])
-    assert np.flatnonzero(reader.row_stamps("a") != before).tolist() == reader.slots(["y"]).tolist()
+    assert np.flatnonzero(reader.stamps("row:a", 2) != before).tolist() == reader.slots(["y"]).tolist()
     assert reader.rows("a", reader.slots(["x"]), 2).values.tolist() == [[2, 2]]
 
 
