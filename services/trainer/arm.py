@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from services.common.errors import InvalidInput
+from services.common.errors import CorruptState, InvalidInput
 from services.common.spec import ModelSpec
 from services.trainer import journal
 from services.trainer.checkpoint import Checkpoints, Name, Saved
@@ -170,7 +170,13 @@ class Arm:
     def _restored(self, saved: Saved) -> Learner:
         meta = saved.meta
         learner = self._make(ModelSpec.from_json(meta["spec"]), meta["blocks"])
-        learner.restore(meta, saved.files, saved.rows)
+        try:
+            learner.restore(meta, saved.files, saved.rows)
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CorruptState(
+                f"checkpoint {saved.name} is of another model, which needs another arm: {reason}"
+            ) from error
         self.epoch = meta["epoch"]
         self.delta_seq = max(meta["delta_seq"], self._deltas.newest(self.epoch))
         self._chain = []  # the next checkpoint holds every row: it need not trust what came before the restart

@@ -8,6 +8,7 @@ Every file has its hash in `state.json`, which is written last and has its own.
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from services.trainer.files import remove_staging, write_folder
 from services.trainer.hooks import Hooks
 from services.trainer.learner import Arrays, Learner
 from services.trainer.tables import RowTable
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 STRIPES = 16
@@ -117,8 +120,8 @@ class Checkpoints:
         for name in reversed(names):
             try:
                 return self.load(name)
-            except CorruptState:
-                continue
+            except CorruptState as error:
+                log.warning("checkpoint passed over", extra={"checkpoint": str(name), "error": str(error)})
         if names:
             raise CorruptState(f"none of the {len(names)} checkpoints in {self.folder.name} is whole")
         return None

@@ -1,5 +1,6 @@
 """Examples from Kafka: a plain consumer with `assign`, so that positions are the checkpoint's and nobody else's."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
@@ -7,6 +8,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 from services.common.errors import TemporaryError
 from services.common.topics import EXAMPLES
 from services.trainer.examples import Batch, Ranges
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 60
 """Empty polls of half a second in a row after which re-reading is given up."""
@@ -60,7 +63,7 @@ class KafkaSource:
                 raise TemporaryError(f"{self._topic}: offsets {ranges} do not come")
             for message in self._checked(found):
                 partition, offset = message.partition(), message.offset()
-                self._next[partition] = offset + 1
+                self._passed(partition, offset)
                 if ranges[partition][0] <= offset < ranges[partition][1]:
                     messages.append(message)
         return Batch(dict(ranges), _values(messages))
@@ -86,8 +89,15 @@ class KafkaSource:
         firsts: dict[int, int] = {}
         for message in found:
             firsts.setdefault(message.partition(), message.offset())
-            self._next[message.partition()] = message.offset() + 1
+            self._passed(message.partition(), message.offset())
         return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, _values(found))
+
+    def _passed(self, partition: int, offset: int) -> None:
+        if 0 <= self._next[partition] < offset:
+            # Learning goes on: what the broker no longer holds can only be had from the archive.
+            extra = {"partition": partition, "wanted": self._next[partition], "found": offset}
+            log.error("examples are gone from the log", extra=extra)
+        self._next[partition] = offset + 1
 
     def _checked(self, messages: Sequence[Message]) -> list[Message]:
         for message in messages:

@@ -4,6 +4,7 @@ Whole impressions are scored once when they appear, by the learner and by the ch
 rows; the scores wait until the impression is closed and its labels are final (Blum, Kalai, Langford, 1999).
 """
 
+import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,10 +88,8 @@ class Progress:
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything as arrays, for a checkpoint."""
         entries = [*self._waiting.values(), *self._window]
-        ids = "\n".join(self._waiting).encode()
         return {
-            "ids": np.frombuffer(ids, np.uint8),
-            "waiting": np.array([len(self._waiting)], np.int64),
+            "ids": np.frombuffer(json.dumps(list(self._waiting)).encode(), np.uint8),
             "lengths": np.array([len(judged.learner) for judged in entries], np.int64),
             "learner": _joined([judged.learner for judged in entries]),
             "champion": _joined([judged.champion for judged in entries]),
@@ -103,11 +102,10 @@ class Progress:
         parts = [np.split(state[name], cuts) for name in ("learner", "champion", "clicks")]
         empty = not len(state["lengths"])
         entries = [] if empty else [Judged(a, b, c.astype(np.bool_)) for a, b, c in zip(*parts, strict=True)]
-        count = int(state["waiting"][0])
-        ids = state["ids"].tobytes().decode().split("\n")[:count]
-        self._waiting = dict(zip(ids, entries[:count], strict=True))
+        ids = json.loads(state["ids"].tobytes())
+        self._waiting = dict(zip(ids, entries[: len(ids)], strict=True))
         self._window.clear()
-        self._window.extend(entries[count:])
+        self._window.extend(entries[len(ids) :])
 
 
 class RunningLoss:

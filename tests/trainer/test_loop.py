@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from services.common.encode import encode
-from services.common.errors import InvalidInput, TemporaryError
+from services.common.errors import CorruptState, InvalidInput, TemporaryError
 from services.common.spec import OUTPUT, FeatureRef, ModelSpec, input_shapes
 from services.publisher import deltas as publisher_deltas
 from services.publisher import manifest as publisher_manifest
@@ -301,3 +301,8 @@ def test_settings_outside_their_range_are_refused() -> None:
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=name):
             settings(**{name: value})
+
+
+def test_checkpoints_of_another_model_are_refused_with_a_sentence(trained: tuple[Path, Loop, Recorder]) -> None:
+    with pytest.raises(CorruptState, match="another model"):
+        arm(trained[0], FileSource({0: []}), chosen=settings(retrieval_dim=9))
