@@ -33,6 +33,8 @@ class Touched:
     """Catalogue price of each entry; NaN = none."""
     categories: Ints
     """Main category's code of each entry; -1 = none."""
+    codes: Ints
+    """Which item each entry is of: equal for equal items, also those that are no candidates."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,41 @@ Builtin = Callable[[Scene, str, int], Floats]
 
 
 def recency_rank(scene: Scene, path: str, kind: int) -> Floats:
-    """Place of the candidate's newest entry among the entries of that kind, 1 = newest; null when it has none."""
+    """Place of the candidate among the distinct items of that kind's entries, 1 = newest; null when it has none."""
     out, entries = scene.null(), scene.entries(path, kind)
     if entries is not None:
         out[entries.places[::-1]] = entries.order[::-1] + 1  # of one candidate's entries the newest is set last
     return out
+
+
+def last_place(scene: Scene, path: str, kind: int) -> Floats:
+    """Caller's place of the candidate touched last; null when there is none."""
+    entries = scene.entries(path, kind)
+    if entries is None or not len(entries.places):
+        return scene.null()
+    return np.full(scene.size, scene.prior[entries.places[0]], np.float32)
+
+
+def last_step(scene: Scene, path: str, kind: int) -> Floats:
+    """Caller's place of the candidate touched last minus that of the one touched before; null with fewer than two."""
+    entries = scene.entries(path, kind)
+    if entries is None:
+        return scene.null()
+    others = entries.places[entries.places != entries.places[0]] if len(entries.places) else entries.places
+    if not len(others):
+        return scene.null()
+    return np.full(scene.size, scene.prior[entries.places[0]] - scene.prior[others[0]], np.float32)
+
+
+def seconds_idle(scene: Scene, path: str, kind: int) -> Floats:
+    """Seconds from the newest entry of that kind, of whatever item, to now, never below 0; null without entries."""
+    touched = scene.touched.get(path)
+    times = touched.times if touched is not None else np.zeros(0, np.int64)
+    if touched is not None and kind:
+        times = times[touched.kinds == kind]
+    if not len(times):
+        return scene.null()
+    return np.full(scene.size, max(0, scene.now_us - int(times[0])) / 1e6, np.float32)
 
 
 def list_count(scene: Scene, path: str, kind: int) -> Floats:
@@ -145,6 +177,13 @@ def price_rank(scene: Scene, path: str, kind: int) -> Floats:
     return out
 
 
+def price_level(scene: Scene, path: str, kind: int) -> Floats:
+    """Price / mean price of the candidates that have one; null without a price or when that mean is 0."""
+    known = scene.price[~np.isnan(scene.price)]
+    mean = known.mean(dtype=np.float64) if len(known) else 0.0
+    return (scene.price / mean).astype(np.float32) if mean else scene.null()
+
+
 def price_ratio(scene: Scene, path: str, kind: int) -> Floats:
     """Price / mean price of the entries that have one (entries that are candidates: the candidate's); null without.
 
@@ -180,7 +219,7 @@ BUILTINS: Mapping[str, Builtin] = {
     function.__name__: function
     for function in (
         recency_rank, list_count, kind_count, seconds_since, prior_rank, prior_reciprocal, position_share, rank_delta,
-        price, price_rank, price_ratio, same_category_share, age_days,
+        last_place, last_step, seconds_idle, price, price_rank, price_level, price_ratio, same_category_share, age_days,
     )
 }  # fmt: skip
 """Every built-in by name."""
@@ -204,7 +243,9 @@ def compute(features: Sequence[CrossFeature], scene: Scene) -> Floats:
 def touch(recent: Recent, index: Mapping[str, int], prices: Floats, categories: Ints) -> Touched:
     """A list next to the candidates; `index`: id -> place among them."""
     places = np.fromiter((index.get(item, -1) for item in recent.items), np.int64, len(recent))
-    return Touched(places, recent.kinds, recent.times, prices, categories)
+    known: dict[str, int] = {}
+    codes = np.fromiter((known.setdefault(item, len(known)) for item in recent.items), np.int64, len(recent))
+    return Touched(places, recent.kinds, recent.times, prices, categories, codes)
 
 
 @dataclass(frozen=True)
@@ -214,15 +255,17 @@ class _Entries:
     places: Ints
     times: Ints
     order: Ints
-    """Place of each among all entries of that kind, 0 = newest."""
+    """Place of each one's item among the distinct items of that kind, 0 = newest."""
 
 
 def _find(touched: Touched | None, kind: int) -> _Entries | None:
     if touched is None:
         return None
-    places, times = touched.places, touched.times
+    places, times, codes = touched.places, touched.times, touched.codes
     if kind:
         mine = touched.kinds == kind
-        places, times = places[mine], times[mine]
-    order = np.flatnonzero(places >= 0)
-    return _Entries(places[order], times[order], order)
+        places, times, codes = places[mine], times[mine], codes[mine]
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+    distinct = np.argsort(np.argsort(first))[which] if len(codes) else codes
+    inside = places >= 0
+    return _Entries(places[inside], times[inside], distinct[inside])

@@ -29,7 +29,9 @@ class JoinerSettings(ServiceSettings):
         1.0, gt=0, le=1, description="share of (impression, item) pairs kept; each weighs 1/rate"
     )
     unshown_items: int = Field(8, ge=0, le=1_000, description="candidates that were not shown, of each impression")
-    unshown_weight: float = Field(0.0, ge=0, description="their weight beside 1 for shown ones; above 0 teaches the ranker its own choices")
+    unshown_weight: float = Field(
+        0.0, ge=0, description="their weight beside 1 for shown ones; above 0 teaches the ranker its own choices"
+    )
     hold_s: float = Field(10.0, ge=0, description="s of log time an action waits for its impression to arrive")
     held_actions: int = Field(10_000, ge=1, description="actions waiting at once per partition")
     open_impressions: int = Field(

@@ -30,7 +30,7 @@ from services.trainer.model import Ranker
 from services.trainer.retrieval import TwoTower
 
 OPSET, MOST_IR = 17, 9
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 """Largest difference between the exported file and the model it was made from."""
 
 

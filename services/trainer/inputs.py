@@ -1,7 +1,8 @@
 """Numeric features inside the graph: missing values, normalisation, and columns that come and go.
 
-Each number x becomes three columns: (x - mean) / std and the same of sign(x)·ln(1 + |x|), both cut to ±4 and 0 when
-missing, and a mask. Features are kept in *blocks* of those that came together: a new feature is a new block with zero
+Each number x becomes seven columns: x, sign(x)·ln(1 + |x|) and 1 / (1 + |x|), each less its mean and over its
+deviation, cut to ±5 and 0 when missing; whether x is 0, 1 or -1, for ranks, counts and steps in a list, where these differ in
+kind from the rest; and a mask. Features are kept in *blocks* of those that came together: a new feature is a new block with zero
 weights, added last, so that the sum before it - and with it every score - stays the same bit for bit.
 """
 
@@ -12,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-_CUT = 4.0
-COLUMNS = 3
+_CUT = 5.0
+_BENDS = 3
+"""Columns that are normalised."""
+_POINTS = (0.0, 1.0, -1.0)
+COLUMNS = _BENDS + len(_POINTS) + 1
 """Columns that one feature becomes."""
 
 
@@ -24,6 +28,11 @@ def damped(x: Tensor) -> Tensor:
     0.0
     """
     return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def bent(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x as it is, damped, and as 1 / (1 + |x|), which tells the first places of a list apart."""
+    return x, damped(x), 1 / (1 + torch.abs(x))
 
 
 class Block(nn.Module):
@@ -42,10 +51,10 @@ class Block(nn.Module):
         n = len(ids)
         self.weight = nn.Parameter(torch.zeros(COLUMNS * n, outputs))
         self.register_buffer("columns", torch.tensor(columns, dtype=torch.int64), persistent=False)
-        self.register_buffer("center", torch.zeros(2, n))
-        self.register_buffer("scale", torch.ones(2, n))
+        self.register_buffer("center", torch.zeros(_BENDS, n))
+        self.register_buffer("scale", torch.ones(_BENDS, n))
         self.register_buffer("seen", torch.zeros(n, dtype=torch.float64))
-        self.register_buffer("sums", torch.zeros(4, n, dtype=torch.float64))
+        self.register_buffer("sums", torch.zeros(2 * _BENDS, n, dtype=torch.float64))
         self.register_buffer("frozen_at", torch.zeros(n, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,9 +63,10 @@ class Block(nn.Module):
         missing = torch.isnan(x)
         mask = (~missing).to(x.dtype)
         x = torch.where(missing, torch.zeros_like(x), x)
-        plain = torch.clamp((x - self.center[0]) * self.scale[0], -_CUT, _CUT) * mask
-        bent = torch.clamp((damped(x) - self.center[1]) * self.scale[1], -_CUT, _CUT) * mask
-        return torch.matmul(torch.cat([plain, bent, mask], dim=-1), self.weight)
+        bends = torch.stack(bent(x), dim=-2)
+        normal = torch.clamp((bends - self.center) * self.scale, -_CUT, _CUT) * mask.unsqueeze(-2)
+        points = [(x == point).to(mask.dtype) * mask for point in _POINTS]
+        return torch.matmul(torch.cat([normal.flatten(-2), *points, mask], dim=-1), self.weight)
 
     @torch.no_grad()
     def observe(self, values: NDArray[np.float32]) -> None:
@@ -67,17 +77,17 @@ class Block(nn.Module):
         x = torch.from_numpy(values).to(self.sums.device)[:, self.columns].double()
         known = torch.isfinite(x)
         x = torch.where(known, x, torch.zeros_like(x))
-        bent = damped(x)
+        bends = torch.stack([torch.where(known, bend, torch.zeros_like(x)) for bend in bent(x)])
         self.seen += known.sum(0)
-        self.sums += torch.stack([x.sum(0), (x * x).sum(0), bent.sum(0), (bent * bent).sum(0)])
+        self.sums += torch.cat([bends.sum(1), (bends * bends).sum(1)])
         renew = self.seen >= torch.clamp(2 * self.frozen_at, min=1)
         if bool(renew.any()):
             self._renew(renew)
 
     def _renew(self, which: Tensor) -> None:
         n = torch.clamp(self.seen, min=1)
-        means = self.sums[[0, 2]] / n
-        deviations = torch.sqrt(torch.clamp(self.sums[[1, 3]] / n - means * means, min=0))
+        means = self.sums[:_BENDS] / n
+        deviations = torch.sqrt(torch.clamp(self.sums[_BENDS:] / n - means * means, min=0))
         # A feature that never varied keeps scale 1: dividing by nearly nothing would make its first change a jump.
         scales = torch.where(deviations > 1e-6, 1 / deviations, torch.ones_like(deviations))
         self.center[:, which] = means.to(self.center.dtype)[:, which]

@@ -93,8 +93,8 @@ class Learner:
 
     @torch.no_grad()
     def scores(self, group: Group) -> NDArray[np.float32]:
-        """Click probabilities [B, N] of the learner as it is."""
-        ranker = self.strategy.ranker
+        """Click probabilities [B, N] of what the learner would release now."""
+        ranker = self.strategy.served
         logits = ranker.logits(group.tensors(next(ranker.parameters()).device))
         out: NDArray[np.float32] = torch.sigmoid(logits[:, :, 0]).cpu().numpy()
         return out

@@ -151,4 +151,4 @@ class Loop:
         }
         strategy = learner.strategy
         requests = tuple(learner.recent)
-        return export.Candidate(strategy.ranker, strategy.towers, learner.tables, learner.spec, requests, manifest)
+        return export.Candidate(strategy.served, strategy.towers, learner.tables, learner.spec, requests, manifest)

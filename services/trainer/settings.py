@@ -31,18 +31,18 @@ class TrainerSettings(ServiceSettings):
         1.0, ge=0.01, le=1, description="share of shoppers learned from, by hash; weights make up for the rest"
     )
     batch_items: int = Field(
-        512, ge=1, le=65_536, description="candidates per update; larger is faster, smaller learns more of each example"
+        384, ge=1, le=65_536, description="candidates per update; larger is faster, smaller learns more of each example"
     )
     optimiser: Literal["adagrad", "adam"] = Field(
-        "adagrad", description="of the dense part; Adagrad bears updates of very different sizes, as flips make them"
+        "adam", description="of the dense part; its running average is what is released"
     )
-    learning_rate: float = Field(0.05, gt=0, le=10, description="of the dense part")
+    learning_rate: float = Field(0.003, gt=0, le=10, description="of the dense part")
     row_learning_rate: float = Field(0.2, gt=0, le=10, description="of the rows")
     schedule: Literal["constant", "inverse_sqrt"] = Field(
         "constant", description="of both rates; a stream has no end, so the default does not fall"
     )
-    warmup_steps: int = Field(100, ge=0, description="updates over which the rates rise from nothing")
-    weight_decay: float = Field(1e-6, ge=0, le=1, description="decoupled, of the dense part, per update and rate")
+    warmup_steps: int = Field(20, ge=0, description="updates over which the rates rise from nothing")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled, of the dense part, per update and rate")
     row_decay: float = Field(0.0, ge=0, le=1, description="the same of touched rows")
     clip_norm: float = Field(100.0, ge=0, description="largest length of the dense gradient; 0 = any")
     row_clip_norm: float = Field(1.0, gt=0, description="largest length of one row's gradient in one update")

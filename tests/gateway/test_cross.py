@@ -25,7 +25,8 @@ def scene(entries: list[tuple[int, int, int]] | None, n: int, **columns: list[fl
         places, kinds, ago = (np.array([e[k] for e in entries], np.int64) for k in range(3))
         prices = np.array(columns.get("entry_price", [NAN] * len(entries)), np.float32)
         categories = np.array(columns.get("entry_category", [-1] * len(entries)), np.int64)
-        touched["v:l"] = Touched(places, kinds, NOW - ago * SECOND, prices, categories)
+        codes = np.where(places >= 0, places, 1000 + np.arange(len(places)))
+        touched["v:l"] = Touched(places, kinds, NOW - ago * SECOND, prices, categories, codes)
     return Scene(
         now_us=NOW,
         prior_rank=np.array(columns.get("prior", [0] * n), np.int64),
@@ -66,6 +67,11 @@ ENTRIES = [(1, 2, 5), (-1, 1, 6), (0, 1, 7), (1, 1, 100)]
         ("seconds_since", 1, [7, 100, NAN]),
         ("rank_delta", 0, [1, 0, 4]),
         ("rank_delta", 1, [0, -1, 3]),
+        ("last_place", 0, [3, 3, 3]),
+        ("last_place", 1, [4, 4, 4]),
+        ("last_step", 0, [-1, -1, -1]),
+        ("seconds_idle", 0, [5, 5, 5]),
+        ("seconds_idle", 1, [6, 6, 6]),
     ],
 )
 def test_features_of_a_list(name: str, kind: int, expected: list[float]) -> None:
@@ -130,6 +136,8 @@ def plain(name: str, s: Scene, kind: int) -> list[float]:
     touched = s.touched["v:l"]
     rows = zip(touched.places.tolist(), touched.kinds.tolist(), touched.times.tolist(), strict=True)
     entries = [(place, time) for place, k, time in rows if not kind or k == kind]
+    items = [place if place >= 0 else -1 - at for at, (place, _) in enumerate(entries)]
+    distinct = list(dict.fromkeys(items))
     mine: Callable[[int], list[tuple[int, int]]] = lambda c: [(i, t) for i, (p, t) in enumerate(entries) if p == c]  # noqa: E731
     out = []
     for candidate in range(s.size):
@@ -139,7 +147,8 @@ def plain(name: str, s: Scene, kind: int) -> list[float]:
         elif not found:
             out.append(NAN)
         elif name == "recency_rank":
-            out.append(float(found[0][0] + 1))
+            before = [p for p, _ in entries[: found[0][0]]]  # each -1 stands for an item of its own
+            out.append(float(1 + before.count(-1) + len({p for p in before if p >= 0})))
         else:
             out.append(max(0, NOW - found[0][1]) / 1e6)
     return out

@@ -181,7 +181,7 @@ def test_dense_optimisers_are_those_of_torch(optimiser: str) -> None:
     other = (
         torch.optim.Adagrad(theirs.parameters(), 0.1, initial_accumulator_value=config.first)
         if optimiser == "adagrad"
-        else torch.optim.Adam(theirs.parameters(), 0.1)
+        else torch.optim.Adam(theirs.parameters(), 0.1, betas=(0.9, 0.99))
     )
     for _ in range(20):
         x = torch.randn(4, 5)

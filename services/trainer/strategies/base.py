@@ -35,6 +35,11 @@ class Strategy(Protocol):
         ...
 
     @property
+    def served(self) -> Ranker:
+        """What a release holds and scores are taken by: the ranker, or an average of it."""
+        ...
+
+    @property
     def ranker(self) -> Ranker:
         """The model as it is now."""
         ...

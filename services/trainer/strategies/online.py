@@ -5,6 +5,7 @@ that head with the same weight (design: joiner). Losses are summed, not averaged
 step must weigh what the same candidate weighed among a thousand others, or the two would not add up.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,6 +39,8 @@ class OnlineConfig:
     row_dropout: float = 0.05
     """Share of rows hidden in learning: trains the path of items and shoppers that have none."""
     seed: int = 1
+    full_step: int = 8
+    """Impressions from which a step has its full rate; fewer have the square root of their share of it."""
 
 
 @dataclass
@@ -50,13 +53,14 @@ class _Rows:
 
 
 class OnlineStrategy:
-    """Row-wise Adagrad on touched rows, Adagrad or Adam on the dense part."""
+    """Row-wise Adagrad on touched rows, Adam or Adagrad on the dense part, whose running average is what is served."""
 
     def __init__(
         self, ranker: Ranker, towers: TwoTower, tables: Tables, config: OnlineConfig, content_dim: int
     ) -> None:
         self.ranker, self.towers, self.tables, self.config = ranker, towers, tables, config
         self._dense = DenseOptimiser(ranker, config.dense)
+        self.served = self._averaged()
         self._dense_towers = DenseOptimiser(towers, config.dense)
         self._pool = Pool.empty(content_dim)
         self._device = next(ranker.parameters()).device
@@ -64,7 +68,7 @@ class OnlineStrategy:
 
     def learn(self, groups: Sequence[Group], number: int) -> Learned:
         """One update of dense weights, rows and retrieval matrices from a step's groups."""
-        if not groups:
+        if not any(group.negatives.any() or group.positives.any() for group in groups):
             return Learned(0.0, 0.0)
         chance = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
         items = self._rows(self.tables.item, [group.item_slots for group in groups])
@@ -81,7 +85,8 @@ class OnlineStrategy:
         total.backward()  # type: ignore[no-untyped-call]
         if not self._dense.finite() or not np.isfinite(loss):
             return Learned(loss, weight, skipped=True)
-        share = self._dense.step()
+        appeared = sum(len(group.negatives) for group in groups if group.kind == INITIAL)
+        share = self._dense.step(min(1.0, max(1, appeared) / self.config.full_step) ** 0.5)
         for table, rows in ((self.tables.item, items), (self.tables.user, users)):
             gradient = rows.values.grad
             if gradient is not None:
@@ -102,6 +107,7 @@ class OnlineStrategy:
             memory |= {f"{kind}.{name}": value for name, value in carry(ours, theirs, old, new).items()}
         fresh.load(memory, self._dense.steps)
         self.ranker, self._dense = new, fresh
+        self.served = self._averaged()
 
     def state(self) -> dict[str, Tensor]:
         """See `Strategy.state`."""
@@ -127,6 +133,11 @@ class OnlineStrategy:
         self._dense.load(part("ranker_memory"), int(part("steps")["ranker"]))
         self._dense_towers.load(part("towers_memory"), int(part("steps")["towers"]))
         self._pool = Pool(**{name: value.clone() for name, value in part("pool").items()})
+
+    def _averaged(self) -> Ranker:
+        twin = copy.deepcopy(self.ranker)
+        self._dense.averaged(twin)
+        return twin
 
     def _rows(self, table: RowTable, slots: Sequence[Slots]) -> _Rows:
         unique, back = np.unique(np.concatenate(slots), return_inverse=True)

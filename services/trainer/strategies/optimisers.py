@@ -17,17 +17,23 @@ from torch import Tensor, nn
 class DenseConfig:
     """How dense weights move."""
 
-    optimiser: Literal["adagrad", "adam"] = "adagrad"
-    rate: float = 0.05
+    optimiser: Literal["adagrad", "adam"] = "adam"
+    rate: float = 0.003
     schedule: Literal["constant", "inverse_sqrt"] = "constant"
-    warmup: int = 100
+    warmup: int = 20
     """Steps over which the rate rises to its full height."""
-    decay: float = 1e-6
+    decay: float = 0.0
     """Decoupled weight decay per step, times the rate."""
     clip: float = 100.0
     """Largest length of the whole gradient; 0 = any."""
     first: float = 0.01
     """What Adagrad's accumulators start from."""
+    average: float = 0.98
+    """Share of the running average of the weights that a step keeps; 0 = no average."""
+
+
+_BETA1, _BETA2 = 0.9, 0.99
+"""A short memory of squares: the stream moves, and a step is a few impressions."""
 
 
 def rate_at(config: DenseConfig, step: int) -> float:
@@ -52,6 +58,7 @@ class DenseOptimiser:
         self._gradient = torch.zeros_like(self._flat)
         self._squares = torch.full_like(self._flat, config.first if config.optimiser == "adagrad" else 0.0)
         self._momentum = torch.zeros_like(self._flat) if config.optimiser == "adam" else self._flat[:0]
+        self._average = self._flat.clone()
         self.steps = 0
         self._views: dict[str, slice] = {}
         at = 0
@@ -62,6 +69,18 @@ class DenseOptimiser:
             self._views[name] = part
             at = part.stop
 
+    def averaged(self, module: nn.Module) -> None:
+        """Let another module of the same shape hold the average of the weights (Polyak, Juditsky, 1992).
+
+        Its parameters become views of the average, its buffers those of the module that learns.
+        """
+        for name, parameter in module.named_parameters():
+            parameter.data = self._average[self._views[name]].view_as(parameter)
+            parameter.requires_grad_(False)
+        for ours, theirs in zip(self._module.modules(), module.modules(), strict=True):
+            for name, buffer in ours.named_buffers(recurse=False):
+                setattr(theirs, name, buffer)
+
     def zero(self) -> None:
         """Forget the gradient, in place: the parameters' gradients stay views."""
         self._gradient.zero_()
@@ -71,12 +90,12 @@ class DenseOptimiser:
         return bool(torch.isfinite(self._gradient.sum()))
 
     @torch.no_grad()
-    def step(self) -> float:
-        """Move the parameters; returns the share of the full rate that this step used."""
+    def step(self, size: float = 1.0) -> float:
+        """Move the parameters by `size` of a full step; returns the share of the full rate that this step used."""
         c, g = self.config, self._gradient
         if c.clip > 0:
             g *= torch.clamp(c.clip / (torch.linalg.vector_norm(g) + 1e-12), max=1.0)
-        share = rate_at(c, self.steps)
+        share = rate_at(c, self.steps) * size
         self.steps += 1
         rate = c.rate * share
         if c.decay:
@@ -85,10 +104,11 @@ class DenseOptimiser:
             self._squares.addcmul_(g, g)
             self._flat.addcdiv_(g, self._squares.sqrt().add_(1e-10), value=-rate)
         else:
-            self._momentum.lerp_(g, 0.1)
-            self._squares.mul_(0.999).addcmul_(g, g, value=0.001)
-            unbiased = math.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+            self._momentum.lerp_(g, 1 - _BETA1)
+            self._squares.mul_(_BETA2).addcmul_(g, g, value=1 - _BETA2)
+            unbiased = math.sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps)
             self._flat.addcdiv_(self._momentum, self._squares.sqrt().add_(1e-8), value=-rate * unbiased)
+        self._average.lerp_(self._flat, 1 - min(c.average, self.steps / (9 + self.steps)))
         return share
 
     def state(self) -> dict[str, Tensor]:
@@ -103,10 +123,12 @@ class DenseOptimiser:
     def load(self, state: Mapping[str, Tensor], steps: int) -> None:
         """Take `state` in; names that are not in it keep what a new optimiser has."""
         self.steps = steps
+        self._average.copy_(self._flat)
         for kind, vector in self._vectors():
             for name, part in self._views.items():
                 if f"{kind}.{name}" in state:
                     vector[part] = state[f"{kind}.{name}"].reshape(-1).to(vector)
 
     def _vectors(self) -> list[tuple[str, Tensor]]:
-        return [("squares", self._squares)] + ([("momentum", self._momentum)] if self._momentum.numel() else [])
+        kept = [("squares", self._squares), ("average", self._average)]
+        return kept + ([("momentum", self._momentum)] if self._momentum.numel() else [])
