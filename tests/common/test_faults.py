@@ -191,12 +191,10 @@ def test_a_disk_that_takes_no_snapshot_stops_no_stream(pipeline: Make) -> None:
 
 def test_a_worker_without_its_topic_or_without_kafka_says_so_and_ends(pipeline: Make) -> None:
     chain = pipeline(1)
-    with chain.worker("typo", source="no-such-topic") as worker:
-        assert worker.ends() == 1
-        assert "TemporaryError: topic no-such-topic" in worker.log
-    with chain.worker("away", bootstrap="127.0.0.1:1") as worker:
-        assert worker.ends() == 1
-        assert "TemporaryError: Kafka did not answer" in worker.log
+    with chain.worker("away", bootstrap="127.0.0.1:1") as away, chain.worker("typo", source="no-such-topic") as typo:
+        assert (typo.ends(), away.ends()) == (1, 1)
+        assert "TemporaryError: topic no-such-topic" in typo.log
+        assert "TemporaryError: Kafka did not answer" in away.log
 
 
 def test_a_broker_that_dies_and_comes_back_costs_nothing_but_time(tools: Tools, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, Producer
 from services.common.errors import PermanentError, TemporaryError
 from services.common.kafka import Outbox, Probe, Tail
 from services.demo.kafka import Kafka, TopicSpec, create_topics
+from tests.common.workers import until
 
 NOWHERE = "127.0.0.1:1"
 
@@ -212,7 +213,7 @@ def test_markers_at_the_end_of_a_log_keep_nobody_waiting(kafka: Kafka, topic: st
     producer.begin_transaction()
     producer.produce(topic, b"x", partition=0)
     producer.commit_transaction(10)
-    assert tail.ends()[0] == 2
+    until(lambda: tail.ends()[0] == 2, "the marker, which comes after the answer")
     assert values(tail, 0) == [b"x"]
     with contextlib.closing(Probe(kafka.bootstrap)) as probe:
         assert probe.partitions(topic) == [0, 1]
