@@ -86,7 +86,7 @@ class Layout:
 
     def initial(self, rows: int) -> Floats:
         """States of nothing, [rows, width]."""
-        return np.tile(self.identity, (rows, 1))
+        return np.repeat(self.identity[None], rows, axis=0)
 
     def reduce(self, states: Floats, starts: Ints) -> Floats:
         """Merge the states of each group of rows; groups begin at `starts`, none is empty."""

@@ -1,6 +1,7 @@
 """Features put together."""
 
 import asyncio
+import gc
 import logging
 
 import redis.asyncio
@@ -46,13 +47,14 @@ class Features:
             settings.store / "archive" / "features", clock, settings.archive_rows, int(settings.archive_s * 1e6)
         )
         sink = OnlineSink(self._redis, project, meters, clock)
-        shared = (lambda: self._pickup.plan, self._pickup.keep, sink, self._archive, meters, self._log)
+        shared = (settings.due_rows, settings.step_ms / 1000, lambda: self._pickup.plan, self._pickup.keep)
+        ends = (sink, self._archive, meters, self._log)
         self._runtime = Runtime(
             "features",
             settings.bootstrap,
             [
-                UserStage(settings.partitions, self._outbox, settings.due_rows, *shared),
-                ItemStage(self._outbox, settings.due_rows, *shared),
+                UserStage(settings.partitions, self._outbox, *shared, *ends),
+                ItemStage(self._outbox, *shared, *ends),
             ],
             SnapshotStore(settings.store / "snapshots" / "features"),
             health,
@@ -112,6 +114,7 @@ class Features:
 async def serve(settings: FeaturesSettings) -> None:
     """Serve until SIGTERM. Raises InvalidInput when the registry holds a plan that cannot be computed."""
     metrics, health = Metrics("features"), Health()
+    gc.set_threshold(50_000, 20, 50)  # steps make many short lists of values, none of them in cycles
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     try:
         await build(settings, health, metrics).run()

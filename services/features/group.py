@@ -36,7 +36,7 @@ class Picked:
 
     def mask(self, tests: tuple[str, ...], column: str) -> Mask:
         """Rows that pass the tests and have a value in the column."""
-        return masked(self.rows, tests, column)[self.at]
+        return self.rows.passing(tests, column)[self.at]
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,6 @@ class Joined:
     """[n] our serial numbers."""
     place: Ints
     """Place in these arrays by their serial number; -1 where there is none."""
-
-
-def masked(rows: Rows, tests: tuple[str, ...], column: str) -> Mask:
-    """Rows that pass the tests and have a value in the column."""
-    mask = rows.mask(tests)
-    return mask if COLUMNS[column] in ("kind", "time") else mask & rows.valid(column)
 
 
 class Group:
@@ -76,9 +70,9 @@ class Group:
 
     def wanted(self, rows: Rows) -> Mask:
         """Rows that change anything here."""
-        masks = [masked(rows, p.tests, p.column) for store in self.tiles.values() for p in store.layout.parts]
+        masks = [rows.passing(p.tests, p.column) for store in self.tiles.values() for p in store.layout.parts]
         masks += [_recent_mask(rows, key) for key in self.recents]
-        masks += [masked(rows, (key.where,), key.column) for key in self.tops]
+        masks += [rows.passing((key.where,), key.column) for key in self.tops]
         return np.logical_or.reduce(masks) if masks else np.zeros(rows.length, np.bool_)
 
     def update(self, picked: Picked, clock_us: int, publish: bool) -> tuple[dict[int, Column], Ints]:

@@ -55,6 +55,20 @@ class TimedFold:
         return self.fold.snapshot()
 
 
+class Pace:
+    """Keeps the steps of a busy partition apart: more rows in a step cost less each. An idle one does not wait."""
+
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
+        self._last: dict[int, float] = {}
+
+    async def wait(self, partition: int) -> None:
+        """Sleep until a step may follow the last one."""
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, self._last.get(partition, 0.0) + self._step_s - now))
+        self._last[partition] = max(now, self._last.get(partition, 0.0) + self._step_s)
+
+
 class FeatureStage:
     """What the two stages share: a fold by the current plan, and values into the online store."""
 
@@ -63,6 +77,7 @@ class FeatureStage:
     def __init__(
         self,
         due_rows: int,
+        step_s: float,
         plan: Callable[[], Plan],
         keep: Callable[[int], bool],
         sink: OnlineSink,
@@ -70,7 +85,7 @@ class FeatureStage:
         meters: Meters,
         reader: "LogReader",
     ) -> None:
-        self._due_rows = due_rows
+        self._due_rows, self._pace = due_rows, Pace(step_s)
         self._plan, self._keep, self._sink = plan, keep, sink
         self._folds: dict[int, ViewsFold] = {}
         self._archive, self._meters, self._log = archive, meters, reader
@@ -101,6 +116,8 @@ class FeatureStage:
             await self._store(partition, fold, views)
         finally:
             fold.writing = False
+        if views:
+            await self._pace.wait(partition)
 
     async def _store(self, partition: int, fold: ViewsFold, views: Sequence[ViewRows]) -> None:
         for rows in views:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from services.common import ids
-from services.common.records import ITEM_INTERACTIONS, TICK, encode
+from services.common.records import ITEM_INTERACTIONS, TICK, encode_split
 from services.features.rows import MAX_PLACES, Ints, Rows, to_numpy
 
 ROWS_PER_MESSAGE = 5_000
@@ -22,54 +22,61 @@ def item_messages(
     `origin`: offset and place in its message of each row of the table; `partition`: of interactions. The newest tick
     goes to every partition: their clocks go on where nothing else happens.
     """
+    target, at = _targets(table, rows, partitions)
+    if not len(target):
+        return {}
+    batch = _derived(table, rows, at, origin, partition)
+    ends = np.searchsorted(target, np.arange(partitions + 1)).tolist()
+    return {
+        number: [message for part in _cut(batch, start, end) for message in encode_split(part)]
+        for number, (start, end) in enumerate(zip(ends, ends[1:], strict=False))
+        if end > start
+    }
+
+
+def _targets(table: pa.Table, rows: Rows, partitions: int) -> tuple[Ints, Ints]:
+    """Target partition and row of each derived row, in the order of targets and of the log.
+
+    A row of -1 - n is row n of the table itself: the tick.
+    """
     codes, words = rows.text("item")
     place = np.append(np.array([ids.partition_of(word, partitions) for word in words], np.int64), -1)
-    target = place[codes]
-    sent = np.flatnonzero(target >= 0)
-    order = sent[np.argsort(target[sent], kind="stable")]
-    tick = _newest_tick(table)
-    out: dict[int, list[bytes]] = {}
-    for number in range(partitions):
-        mine = order[target[order] == number]
-        if len(mine) or tick is not None:
-            out[number] = _encoded(table, rows, mine, tick, origin, partition)
-    return out
+    target, at = place[codes], np.arange(rows.length)
+    at, target = at[target >= 0], target[target >= 0]
+    source = rows.source[at]
+    ticks = np.flatnonzero(to_numpy(table.column("kind")) == TICK)[-1:]
+    if len(ticks):
+        target = np.concatenate([target, np.arange(partitions)])
+        at = np.concatenate([at, np.full(partitions, -1 - ticks[0])])
+        source = np.concatenate([source, np.full(partitions, ticks[0])])
+    order = np.lexsort((source, target))  # stable: the places of one impression keep their order
+    return target[order], at[order]
 
 
-def _newest_tick(table: pa.Table) -> int | None:
-    ticks = np.flatnonzero(to_numpy(table.column("kind")) == TICK)
-    return int(ticks[-1]) if len(ticks) else None
-
-
-def _encoded(
-    table: pa.Table, rows: Rows, mine: Ints, tick: int | None, origin: tuple[Ints, Ints], partition: int
-) -> list[bytes]:
-    source, place = rows.source[mine], rows.place[mine]
-    item, category = _texts(rows, "item", mine), _texts(rows, "category", mine)
-    if tick is not None:
-        at = int(np.searchsorted(source, tick))
-        source, place = np.insert(source, at, tick), np.insert(place, at, 0)
-        item, category = (pa.concat_arrays([t[:at], pa.nulls(1, pa.string()), t[at:]]) for t in (item, category))
+def _derived(table: pa.Table, rows: Rows, at: Ints, origin: tuple[Ints, Ints], partition: int) -> pa.RecordBatch:
+    event = at >= 0
+    inside = np.where(event, at, rows.length)  # one beyond: what is appended for the tick
+    source = np.where(event, np.append(rows.source, 0)[inside], -1 - at)
+    place = np.append(rows.place, 0)[inside]
     columns = {
-        "src_partition": pa.array(np.full(len(source), partition, np.int32)),
+        "src_partition": pa.array(np.full(len(at), partition, np.int32)),
         "src_offset": pa.array(origin[0][source]),
         "src_index": pa.array((origin[1][source] * MAX_PLACES + place).astype(np.int32)),
-        "item": item,
-        "category": category,
+        "item": _texts(rows, "item", at),
+        "category": _texts(rows, "category", at),
     }
     taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
     arrays = [
         columns[f.name] if f.name in columns else taken.column(f.name).combine_chunks() for f in ITEM_INTERACTIONS
     ]
-    batch = pa.RecordBatch.from_arrays(arrays, schema=ITEM_INTERACTIONS)
-    return [encode(batch.slice(start, ROWS_PER_MESSAGE)) for start in range(0, len(source), ROWS_PER_MESSAGE)]
+    return pa.RecordBatch.from_arrays(arrays, schema=ITEM_INTERACTIONS)
+
+
+def _cut(batch: pa.RecordBatch, start: int, end: int) -> list[pa.RecordBatch]:
+    return [batch.slice(at, min(ROWS_PER_MESSAGE, end - at)) for at in range(start, end, ROWS_PER_MESSAGE)]
 
 
 def _texts(rows: Rows, name: str, at: Ints) -> pa.Array:
     codes, words = rows.text(name)
-    picked = codes[at]
-    return (
-        pa.array(words, pa.string()).take(pa.array(np.maximum(picked, 0), mask=picked < 0))
-        if words
-        else pa.nulls(len(at), pa.string())
-    )
+    picked = np.append(codes, -1)[np.where(at >= 0, at, rows.length)]
+    return pa.array(words or [""], pa.string()).take(pa.array(np.maximum(picked, 0), mask=picked < 0))

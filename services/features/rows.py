@@ -37,6 +37,7 @@ class Rows:
         self._numbers: dict[str, tuple[NDArray[Any], Mask]] = {}
         self._hashes: dict[str, NDArray[np.uint64]] = {}
         self._masks: dict[tuple[str, ...], Mask] = {}
+        self._passing: dict[tuple[tuple[str, ...], str], Mask] = {}
 
     @property
     def source(self) -> Ints:
@@ -86,6 +87,14 @@ class Rows:
     def valid(self, name: str) -> Mask:
         """Where a column has a value."""
         return self.text(name)[0] >= 0 if COLUMNS[name] == "text" else self.number(name)[1]
+
+    def passing(self, tests: tuple[str, ...], column: str) -> Mask:
+        """Rows that pass all tests and have a value in the column."""
+        key = (tests, column)
+        if key not in self._passing:
+            mask = self.mask(tests)
+            self._passing[key] = mask if COLUMNS[column] in ("kind", "time") else mask & self.valid(column)
+        return self._passing[key]
 
     def hashes(self, name: str) -> NDArray[np.uint64]:
         """A 64-bit number for each value, the same in every process; 0 where there is none."""

@@ -21,6 +21,12 @@ class FeaturesSettings(ServiceSettings):
     due_rows: int = Field(
         DUE_ROWS, ge=1, description="keys of a view that time alone has changed, written per step: bounds a step"
     )
+    step_ms: int = Field(
+        50,
+        ge=0,
+        le=1000,
+        description="ms between two steps of a busy partition: more rows in a step cost less CPU each",
+    )
     archive_rows: int = Field(
         50_000, ge=0, description="emitted feature rows per Parquet file; 0 archives none (about 50 bytes a row)"
     )
