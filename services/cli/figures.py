@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 QUANTILES = (0.5, 0.95, 0.99)
-_FRESH = ("freshness_seconds", "age_seconds")
+_FRESH = ("freshness_seconds", "_age_seconds")
 
 
 @dataclass(frozen=True)

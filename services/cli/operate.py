@@ -8,7 +8,7 @@ import typer
 
 from services.cli import output
 from services.cli.failures import NOT_AS_WANTED
-from services.cli.options import ADMIN, GATEWAY, Actor, Json, Reason, connected
+from services.cli.options import ADMIN, GATEWAY, Actor, Json, Reason, connected, who
 from services.cli.output import Table
 from services.common.errors import InvalidInput
 
@@ -63,7 +63,7 @@ def _switch(settings: "CliSettings", parts: list[Part], on: bool, actor: str, re
 
     with operator(settings) as api:
         now = asked_for(api.status().freeze)
-        wanted = Freeze(rows=now.rows, releases=now.releases, learning=now.learning, actor=actor, reason=reason)
+        wanted = Freeze(rows=now.rows, releases=now.releases, learning=now.learning, actor=who(actor), reason=reason)
         for part in parts:
             setattr(wanted, part.value, on)
         found = api.freeze(wanted)
@@ -150,4 +150,6 @@ def explain(
 def _age(ms: float) -> str:
     if ms < 0:
         return "-"
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    return f"{ms / 1000:.1f} s" if ms < 86_400_000 else f"{ms / 86_400_000:.1f} d"

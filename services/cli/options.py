@@ -8,8 +8,23 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
-Actor = Annotated[str, typer.Option(help="Who asks, for the audit record.", envvar="USER", show_default=False)]
+Actor = Annotated[
+    str, typer.Option(help="Who asks, for the audit record; the account when left out.", show_default=False)
+]
 Reason = Annotated[str, typer.Option(help="Why, for the audit record.", show_default=False)]
+
+
+def who(actor: str) -> str:
+    """Who asks: as said, else the account the command runs under."""
+    if actor:
+        return actor
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "freshrank"
+
 
 _SHARED: dict[str, tuple[str, type[Any], str]] = {
     "gateway": ("--gateway", str, "Ranking API, host:port."),

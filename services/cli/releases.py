@@ -6,7 +6,7 @@ import typer
 
 from services.cli import output
 from services.cli.failures import NOT_AS_WANTED, Commands
-from services.cli.options import ADMIN, Actor, Json, Reason, connected
+from services.cli.options import ADMIN, Actor, Json, Reason, connected, who
 from services.cli.output import Table
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def promote(
     from services.cli.grpc import operator
 
     with operator(settings) as api:
-        _serving(api.promote(release, actor), as_json)
+        _serving(api.promote(release, who(actor)), as_json)
 
 
 @connected(*ADMIN)
@@ -124,7 +124,7 @@ def rollback(
 
     with operator(settings) as api:
         before = api.status().champion
-        answer = api.rollback(release, actor, reason)
+        answer = api.rollback(release, who(actor), reason)
     _serving(answer, as_json, before if not release else "")
 
 
@@ -132,7 +132,10 @@ def _serving(release: "Release", as_json: bool, instead_of: str = "") -> None:
     found = described(release)
     short = {name: found[name] for name in ("release", "state", "slot", "epoch", "reason")}
     output.show(found, as_json, output.facts("Asked for", short))
-    if found["state"] != "champion" or found["release"] == instead_of:
+    if instead_of and found["release"] == instead_of:
+        output.say(f"{instead_of} still serves: there may be no previous release (`freshrank releases list`)")
+        raise typer.Exit(NOT_AS_WANTED)
+    if found["state"] != "champion":
         output.say(f"{release.release or 'nothing'} does not serve (yet); `freshrank status` shows what does")
         raise typer.Exit(NOT_AS_WANTED)
 

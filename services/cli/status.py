@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from services.cli.probes import Process
     from services.cli.settings import CliSettings
 
+LONGEST_S = 1800
+"""Last bound of the distributions of freshness (services.common.metrics)."""
+
 Ends = Mapping[str, Mapping[int, int]]
 """Topic -> partition -> next offset to be written."""
 
@@ -148,9 +151,11 @@ def _freshness(found: "Sequence[Freshness]") -> Table:
 
 
 def seconds(value: float) -> str:
-    """A duration for people.
+    """A quantile for people; what lies beyond the last bound of the distributions is not known more closely.
 
-    >>> seconds(0.0123), seconds(75.0)
-    ('12 ms', '75.0 s')
+    >>> seconds(0.0123), seconds(75.0), seconds(1800.0)
+    ('12 ms', '75.0 s', 'over 30 min')
     """
+    if value >= LONGEST_S:
+        return f"over {LONGEST_S // 60} min"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"

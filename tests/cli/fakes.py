@@ -171,7 +171,7 @@ class Ended:
 def run(*arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None) -> Ended:
     """Run `freshrank` with these arguments, in this process."""
     app: typer.Typer = build()
-    ended = CliRunner().invoke(app, arguments, env={"USER": "ada", **(env or {})}, input=stdin)
+    ended = CliRunner().invoke(app, arguments, env=env or {}, input=stdin)
     if ended.exception is not None and not isinstance(ended.exception, SystemExit):
         raise ended.exception
     return Ended(ended.exit_code, ended.stdout, ended.stderr)

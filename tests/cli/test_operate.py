@@ -11,7 +11,7 @@ from tests.cli.fakes import CHAMPION, Admin, run, serving
 def test_a_freeze_keeps_what_was_frozen_before() -> None:
     admin = Admin(freeze=Freeze(learning=True))
     with serving(admin) as address:
-        ended = run("freeze", "rows", "--admin", address, "--reason", "sale", "--json")
+        ended = run("freeze", "rows", "--admin", address, "--reason", "sale", "--actor", "ada", "--json")
     assert ended.code == 0
     assert ended.json == {"rows": True, "releases": False, "learning": True, "actor": "ada", "reason": "sale"}
 

@@ -48,7 +48,7 @@ def test_a_release_that_is_not_there_is_bad_input() -> None:
 def test_promoting_names_who_asked_and_answers_that_it_serves() -> None:
     admin = Admin()
     with serving(admin) as address:
-        ended = run("releases", "promote", HELD, "--admin", address, "--json")
+        ended = run("releases", "promote", HELD, "--actor", "ada", "--admin", address, "--json")
     assert (ended.code, ended.json["state"], admin.asked[0].actor) == (0, "champion", "ada")
 
 
@@ -69,4 +69,6 @@ def test_rolling_back_goes_to_the_previous_release_when_none_is_named() -> None:
 
 def test_a_rollback_that_changes_nothing_ends_with_one() -> None:
     with serving(Admin(stuck=True)) as address:
-        assert run("releases", "rollback", "--admin", address).code == 1
+        ended = run("releases", "rollback", "--admin", address)
+    assert ended.code == 1
+    assert f"{CHAMPION} still serves" in ended.err

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from freshrank.v1.models_pb2 import Freeze
+from prometheus_client import generate_latest
 
 from services.cli.figures import freshness, gauge, quantile
 from services.cli.probes import ask, ask_all
 from services.cli.settings import SERVICES
-from services.cli.status import lags, service_row
+from services.cli.status import LONGEST_S, lags, service_row
+from services.common.metrics import FRESHNESS_BUCKETS, Metrics
 from services.common.topics import TOPICS
 from services.demo.runfile import write_runfile
 from tests.cli.fakes import Admin, probing, run, serving
@@ -75,6 +77,18 @@ def test_lag_is_counted_for_topics_that_a_service_reports() -> None:
 )
 def test_quantiles_come_from_buckets(buckets: list[tuple[float, float]], q: float, wanted: float) -> None:
     assert quantile(buckets, q) == pytest.approx(wanted, nan_ok=True)
+
+
+def test_only_distributions_of_ages_are_freshness() -> None:
+    metrics = Metrics("gateway")
+    for name in ("age_seconds", "stage_seconds", "freshness_seconds", "request_seconds"):
+        metrics.histogram(name, "a test's").observe(0.1)
+    found = freshness("gateway", [generate_latest(metrics.registry).decode()])
+    assert [f.what for f in found] == ["age", "freshness"]
+
+
+def test_the_last_bound_is_that_of_the_distributions() -> None:
+    assert FRESHNESS_BUCKETS[-1] == LONGEST_S
 
 
 def test_a_gauge_is_added_over_its_labels_and_zero_when_absent() -> None:
