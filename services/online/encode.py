@@ -226,8 +226,15 @@ def _packed(kind: Kind, data: bytes) -> bytes:
 def _number_lists(kind: Kind, values: Any) -> list[bytes]:
     if isinstance(values, np.ndarray) and values.ndim == 2 and kind is Kind.FLOAT32_LIST and values.shape[1]:
         return _float_rows(kind, _numbers(values, np.dtype("<f4")))
-    pack = _PACKERS[kind]
-    return [_packed(kind, pack(_flat(row))) for row in values]
+    rows = [_flat(row) for row in values]
+    filled = [row for row in rows if row.size]
+    if not filled:
+        return [_packed(kind, b"") for _ in rows]
+    if len({row.dtype.kind == "b" for row in filled}) > 1:
+        raise TypeError("truth values among numbers")
+    data, sizes = _PACKERS[kind](np.concatenate(filled))  # all lists at once: a call each would cost more than it does
+    ends = np.append(0, np.cumsum(sizes))[np.cumsum([row.size for row in rows])].tolist()
+    return [_packed(kind, data[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _flat(row: Any) -> NDArray[Any]:
@@ -247,21 +254,29 @@ def _float_rows(kind: Kind, matrix: NDArray[Any]) -> list[bytes]:
     return frame_fixed(cells)
 
 
-def _pack_varints(bits: int) -> Callable[[NDArray[Any]], bytes]:
-    def pack(row: NDArray[Any]) -> bytes:
-        body, lengths = varint_matrix(_integers(row, bits))
-        return body[np.arange(10) < lengths[:, None]].tobytes()
+_Pack = Callable[[NDArray[Any]], tuple[bytes, NDArray[np.int64]]]
+"""Values -> their bytes end to end, and the bytes of each."""
+
+
+def _pack_varints(bits: int) -> _Pack:
+    def pack(values: NDArray[Any]) -> tuple[bytes, NDArray[np.int64]]:
+        body, lengths = varint_matrix(_integers(values, bits))
+        return body[np.arange(10) < lengths[:, None]].tobytes(), lengths
 
     return pack
 
 
-_PACKERS: dict[Kind, Callable[[NDArray[Any]], bytes]] = {
-    Kind.FLOAT32_LIST: lambda row: _numbers(row, np.dtype("<f4")).tobytes(),
-    Kind.FLOAT64_LIST: lambda row: _numbers(row, np.dtype("<f8")).tobytes(),
+def _fixed(array: NDArray[Any]) -> tuple[bytes, NDArray[np.int64]]:
+    return array.tobytes(), np.full(len(array), array.dtype.itemsize)
+
+
+_PACKERS: dict[Kind, _Pack] = {
+    Kind.FLOAT32_LIST: lambda values: _fixed(_numbers(values, np.dtype("<f4"))),
+    Kind.FLOAT64_LIST: lambda values: _fixed(_numbers(values, np.dtype("<f8"))),
     Kind.INT32_LIST: _pack_varints(32),
     Kind.INT64_LIST: _pack_varints(64),
     Kind.UNIX_TIMESTAMP_LIST: _pack_varints(64),
-    Kind.BOOL_LIST: lambda row: _bools(row).tobytes(),
+    Kind.BOOL_LIST: lambda values: _fixed(_bools(values)),
 }
 
 
