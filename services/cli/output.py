@@ -82,13 +82,17 @@ def _lines(table: Table) -> str:
 
 
 def _draw(tables: Sequence[Table]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table as Drawn
 
     console = Console(highlight=False)
     for table in tables:
-        drawn = Drawn(*map(escape, table.columns), title=escape(table.title), title_justify="left")
+        drawn = Drawn(title=escape(table.title), title_justify="left", box=SIMPLE, pad_edge=False)
+        for place, name in enumerate(table.columns):
+            # Names are typed again by people, so they are not cut; the last column is words and may go on below.
+            drawn.add_column(escape(name), no_wrap=place < len(table.columns) - 1)
         for row in table.rows:
             drawn.add_row(*map(escape, row))
         console.print(drawn)

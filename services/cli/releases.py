@@ -43,10 +43,9 @@ def list_releases(
 
     with operator(settings) as api:
         found = [described(release) for release in api.releases()]
-    columns = ("release", "state", "slot", "learned up to", *FIGURES, "reason")
+    columns = ("release", "state", *FIGURES, "reason")
     rows = [
-        [r["release"], r["state"], r["slot"], r["learned_up_to"], *(output.text(r["after"].get(f)) for f in FIGURES)]
-        + [output.text(r["reason"])]
+        [r["release"], r["state"], *(output.text(r["after"].get(f)) for f in FIGURES), output.text(r["reason"])]
         for r in found
     ]
     output.show(found, as_json, Table("Releases", columns, rows))
