@@ -6,7 +6,7 @@ from collections.abc import Callable
 from freshrank.v1.events_pb2 import Inbound
 
 from services.common.kafka import Ack
-from services.gateway.impressions import AsServed, RecentAnswers, to_message
+from services.gateway.impressions import AsServed, RecentAnswers, write
 from services.gateway.meters import Meters
 
 DELAY_S = 0.002
@@ -45,7 +45,8 @@ class Emitter:
 
     def _go(self, impression_id: str) -> None:
         _, served = self._later.pop(impression_id)
-        inbound = Inbound(impression=to_message(served), received_us=served.time_us)
+        inbound = Inbound(received_us=served.time_us)
+        write(served, inbound.impression)
         self._waiting += 1
         self._send(served.user, inbound).add_done_callback(self._sent)
 

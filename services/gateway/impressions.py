@@ -58,30 +58,32 @@ class AsServed:
 
 def to_message(served: AsServed) -> Impression:
     """The impression as it goes onto the log; values are the ones the model saw."""
+    message = Impression()
+    write(served, message)
+    return message
+
+
+def write(served: AsServed, message: Impression) -> None:
+    """Fill an empty message: a part of another one, which so need not be copied."""
     schema, candidates = served.schema, served.candidates
-    message = Impression(
-        impression_id=served.impression_id,
-        user_id=served.user,
-        session_id=served.session,
-        time_us=served.time_us,
-        placement=served.placement,
-        context=served.context,
-        release=served.release,
-        arm=served.arm,
-        feature_service=schema.feature_service,
-        user_feature_ids=schema.user_ids,
-        user_features=served.shopper.user.tolist(),
-        item_feature_ids=schema.item_ids,
-        user_row_seq=served.shopper.row_seq,
-        user_views=served.shopper.views,
-        user_pos=served.shopper.pos,
-        item_views=schema.positioned,
-        degradation=Degradation.Name(served.degradation),
-        slot=served.slot,
-        epoch=served.epoch,
-        page=served.page,
-        closed_loop=served.closed_loop,
-    )
+    message.impression_id = served.impression_id
+    message.user_id, message.session_id = served.user, served.session
+    message.time_us = served.time_us
+    message.placement = served.placement
+    message.context.CopyFrom(served.context)
+    message.release, message.arm = served.release, served.arm
+    message.slot, message.epoch = served.slot, served.epoch
+    message.feature_service = schema.feature_service
+    message.user_feature_ids.extend(schema.user_ids)
+    message.user_features.extend(served.shopper.user.tolist())
+    message.item_feature_ids.extend(schema.item_ids)
+    message.user_row_seq = served.shopper.row_seq
+    message.user_views.extend(served.shopper.views)
+    message.user_pos.extend(served.shopper.pos)
+    message.item_views.extend(schema.positioned)
+    message.degradation = Degradation.Name(served.degradation)
+    message.page = served.page
+    message.closed_loop = served.closed_loop
     _add_history(message, served.served)
     places = np.concatenate([served.order, np.array(served.unshown, np.int64)])
     columns = zip(
@@ -111,7 +113,6 @@ def to_message(served: AsServed) -> Impression:
             shown=number < len(served.order),
         )
     _add_exploration(message, served)
-    return message
 
 
 def _add_history(message: Impression, served: Served) -> None:

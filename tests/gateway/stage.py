@@ -124,8 +124,7 @@ class Stage:
 
     def shopper(self, user: str, clicks: int) -> None:
         """Features, history and row of a shopper in the online store."""
-        project, now_us = self.plan.project, time.time_ns() // 1000
-        order = (np.array([now_us]), 1, np.array([9], np.uint64))
+        project, now_us, order = self.plan.project, time.time_ns() // 1000, self._order()
         for view in self.plan.views:
             Epochs(self.redis, project).raise_to(view.name, 1)
         view = self.plan.view("user_stats")
@@ -142,6 +141,30 @@ class Stage:
         MatrixWriter(self.redis, Packer(project, "user_row_a", ("user_id",), {"row": Kind.FLOAT32_LIST})).write(
             Batch([[user]], row, *order)
         )
+
+    def stored_item(self, item: str, value: float, row: list[float]) -> None:
+        """An item's features and row in the online store alone."""
+        self._store("item_stats", [[item]], value)
+        packer = Packer(self.plan.project, "item_row_a", ("item_id",), {"row": Kind.FLOAT32_LIST})
+        columns = {"row": Column(np.array([row], np.float32))}
+        MatrixWriter(self.redis, packer).write(Batch([[item]], columns, *self._order()))
+
+    def pair(self, user: str, category: str, value: float) -> None:
+        """A shopper's features of a category in the online store."""
+        keys = {"user_id": [user], "category": [category]}
+        view = self.plan.view("user_category_stats")
+        self._store(view.name, [keys[name] for name in view.join_keys], value)
+
+    def _store(self, name: str, entities: list[list[str]], value: float) -> None:
+        view = self.plan.view(name)
+        kinds = {feature.name: Kind[feature.value_type] for feature in view.features}
+        columns = {n: Column([int(value) if kind is Kind.INT64 else value]) for n, kind in kinds.items()}
+        MatrixWriter(self.redis, Packer(self.plan.project, name, view.join_keys, kinds)).write(
+            Batch(entities, columns, *self._order())
+        )
+
+    def _order(self) -> tuple[np.ndarray, int, np.ndarray]:
+        return np.array([time.time_ns() // 1000]), 1, np.array([9], np.uint64)
 
     def record(self, partition: int, offset: int) -> Inbound:
         """One record of events.in."""

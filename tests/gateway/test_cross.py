@@ -136,8 +136,6 @@ def plain(name: str, s: Scene, kind: int) -> list[float]:
     touched = s.touched["v:l"]
     rows = zip(touched.places.tolist(), touched.kinds.tolist(), touched.times.tolist(), strict=True)
     entries = [(place, time) for place, k, time in rows if not kind or k == kind]
-    items = [place if place >= 0 else -1 - at for at, (place, _) in enumerate(entries)]
-    distinct = list(dict.fromkeys(items))
     mine: Callable[[int], list[tuple[int, int]]] = lambda c: [(i, t) for i, (p, t) in enumerate(entries) if p == c]  # noqa: E731
     out = []
     for candidate in range(s.size):

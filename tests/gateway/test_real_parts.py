@@ -87,6 +87,32 @@ def test_a_changed_feature_changes_the_next_answer(stage: Stage) -> None:
     assert stage.client.rank("ada", ITEMS).results[0].score != before
 
 
+def test_an_item_that_only_the_store_knows_is_read_in_the_shoppers_round_trip(stage: Stage) -> None:
+    stage.stored_item("ghost", value=7, row=[1, 2, 3, 4])
+    answer = stage.client.rank("ada", ["ghost", "i1"])
+    assert list(answer.missing_ids) == ["ghost"]
+    impression = stage.impression(answer.request_id)
+    ghost = next(item for item in impression.items if item.item_id == "ghost")
+    views = [f.id for f in stage.plan.view("item_stats").features]
+    stored = [v for v, i in zip(ghost.features, impression.item_feature_ids, strict=True) if i in views]
+    assert stored == [7.0] * len(views)
+    assert (ghost.row_seq, ghost.pos[0]) == (9, 9)
+
+
+def test_categories_of_the_candidates_bring_the_shoppers_values_with_them(stage: Stage) -> None:
+    stage.pair("ada", "c1", value=5)
+    answer = stage.client.rank("ada", ["i1", "i2"])
+    impression = stage.impression(answer.request_id)
+    view = stage.plan.view("user_category_stats")
+    ids = [f.id for f in view.features]
+    at = list(impression.item_views).index("user_category_stats")
+    for item in impression.items:
+        found = [v for v, i in zip(item.features, impression.item_feature_ids, strict=True) if i in ids]
+        known = item.item_id == "i1"
+        assert (item.category, item.pos[at]) == (("c1", 9) if known else ("c2", 0))
+        assert all(v == 5.0 if known else np.isnan(v) for v in found)
+
+
 def test_a_tracked_event_lies_where_the_answer_says(stage: Stage) -> None:
     token = stage.client.rank("ada", ["i1"]).attribution_token
     event = Event(kind="EVENT_KIND_CLICK", user_id="ada", item_id="i1", attribution_token=token)
