@@ -30,6 +30,9 @@ from services.demo.traffic import Pace, Traffic
 from services.demo.world import World
 from services.features import commands
 
+_SIMULATED = {"FRESHRANK_PUBLISHER_RIPE_S": "15", "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100"}
+"""A demo lasts minutes: judge by younger labels and fewer of them than a shop would."""
+
 _REPLAY = {
     "FRESHRANK_GATEWAY_CLOCK": "request",
     "FRESHRANK_GATEWAY_EXPLORE": "0",
@@ -40,6 +43,8 @@ _REPLAY = {
 
 _LOCKSTEP = {
     "FRESHRANK_FEATURES_STEP_S": "0",
+    "FRESHRANK_PUBLISHER_ROWS_EVERY_S": "0.01",
+    "FRESHRANK_TRAINER_GATHER_MS": "15",
     "FRESHRANK_TRAINER_PUSH_INTERVAL": "0",
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": "86400",
     "FRESHRANK_TRAINER_UPDATE_EXAMPLES": "200",
@@ -97,7 +102,7 @@ class Demo:
         try:
             self.stack = stack
             settings = {
-                **(_REPLAY if options.data else {}),
+                **(_REPLAY if options.data else _SIMULATED),
                 **(_LOCKSTEP if options.data and options.speed.lockstep else {}),
                 **options.settings,
             }

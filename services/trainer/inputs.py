@@ -1,9 +1,10 @@
 """Numeric features inside the graph: missing values, normalisation, and columns that come and go.
 
 Each number x becomes seven columns: x, sign(x)·ln(1 + |x|) and 1 / (1 + |x|), each less its mean and over its
-deviation, cut to ±5 and 0 when missing; whether x is 0, 1 or -1, for ranks, counts and steps in a list, where these differ in
-kind from the rest; and a mask. Features are kept in *blocks* of those that came together: a new feature is a new block with zero
-weights, added last, so that the sum before it - and with it every score - stays the same bit for bit.
+deviation, cut to ±5 and 0 when missing; whether x is 0, 1 or -1, for ranks, counts and steps in a list, where these
+differ in kind from the rest; and a mask. Features are kept in *blocks* of those that came together: a new feature is a
+new block with zero weights, added last, so that the sum before it - and with it every score - stays the same bit for
+bit.
 """
 
 from collections.abc import Sequence

@@ -18,9 +18,12 @@ _PATIENCE = 60
 class KafkaSource:
     """All partitions of `examples` in one consumer; no group, no commits."""
 
-    def __init__(self, bootstrap: str, most: int, topic: str = EXAMPLES.name) -> None:
-        """`most`: messages of one batch. Raises TemporaryError when the topic is not there."""
-        self._most, self._topic = most, topic
+    def __init__(self, bootstrap: str, most: int, gather_s: float = 0.0, topic: str = EXAMPLES.name) -> None:
+        """`most`: messages of one batch; `gather_s`: how long a batch waits for more after its first message.
+
+        Raises TemporaryError when the topic is not there.
+        """
+        self._most, self._gather_s, self._topic = most, gather_s, topic
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -45,11 +48,11 @@ class KafkaSource:
         self._assign({p: positions.get(p, OFFSET_BEGINNING) for p in self.partitions})
 
     def poll(self, timeout_s: float) -> Batch | None:
-        """See `Source`: waits for the first message only, and takes what has come with it."""
+        """See `Source`: after the first message, `gather_s` for those that share its update."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return None
-        return self._batch([first, *self._consumer.consume(self._most - 1, 0)])
+        return self._batch([first, *self._consumer.consume(self._most - 1, self._gather_s)])
 
     def read(self, ranges: Ranges) -> Batch:
         """See `Source`."""

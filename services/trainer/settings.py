@@ -78,5 +78,8 @@ class TrainerSettings(ServiceSettings):
     threads: int = Field(1, ge=1, le=256, description="of torch; small matrices get slower with more")
     seed: int = Field(1, ge=0, description="of first weights and row dropout; equal seeds and logs give equal weights")
     poll_ms: float = Field(100.0, gt=0, le=10_000, description="longest wait for examples before timers are looked at")
+    gather_ms: float = Field(
+        250.0, ge=0, le=10_000, description="wait for examples that share an update: few large ones learn best"
+    )
     poll_messages: int = Field(500, ge=1, le=100_000, description="messages per batch at most")
     tensorboard: Path | None = Field(None, description="folder for TensorBoard; none = <store>/arms/<arm>/tensorboard")

@@ -43,7 +43,7 @@ def test_every_message_comes_once_in_order_and_the_lag_ends_at_nothing(
     kafka: Kafka, unique: Callable[[str], str]
 ) -> None:
     logs = {p: [f"{p}-{k}".encode() for k in range(500)] for p in range(3)}
-    source = KafkaSource(kafka.bootstrap, 70, topic_with(kafka, unique("examples"), logs))
+    source = KafkaSource(kafka.bootstrap, 70, topic=topic_with(kafka, unique("examples"), logs))
     source.seek({})
     assert drain(source) == logs
     assert source.lag() == 0
@@ -52,7 +52,7 @@ def test_every_message_comes_once_in_order_and_the_lag_ends_at_nothing(
 
 def test_ranges_are_read_again_exactly(kafka: Kafka, unique: Callable[[str], str]) -> None:
     logs = {p: [f"{p}-{k}".encode() for k in range(300)] for p in range(2)}
-    source = KafkaSource(kafka.bootstrap, 50, topic_with(kafka, unique("examples"), logs))
+    source = KafkaSource(kafka.bootstrap, 50, topic=topic_with(kafka, unique("examples"), logs))
     ranges = {0: (17, 120), 1: (0, 3)}
     assert source.read(ranges).messages == {p: logs[p][a:b] for p, (a, b) in ranges.items()}
     source.seek({0: 120, 1: 3})
@@ -67,7 +67,7 @@ def test_what_kafka_cut_is_cut_the_same_after_a_crash(
 ) -> None:
     shop = Shop(seed=5)
     topic = topic_with(kafka, unique("examples"), {0: shop.messages(60), 1: shop.messages(60)})
-    source = KafkaSource(kafka.bootstrap, 7, topic)
+    source = KafkaSource(kafka.bootstrap, 7, topic=topic)
     loop, _ = arm(tmp_path / "whole", source)
     for _ in range(9):
         loop.turn()
@@ -75,7 +75,7 @@ def test_what_kafka_cut_is_cut_the_same_after_a_crash(
     shutil.copytree(tmp_path / "whole", tmp_path / "crashed")  # the journal is all beyond the last checkpoint
     loop.arm.close()
     source.close()
-    again = KafkaSource(kafka.bootstrap, 7, topic)
+    again = KafkaSource(kafka.bootstrap, 7, topic=topic)
     resumed, _ = arm(tmp_path / "crashed", again)
     assert digest(resumed.arm.learner) == before
     resumed.arm.close()
@@ -84,4 +84,4 @@ def test_what_kafka_cut_is_cut_the_same_after_a_crash(
 
 def test_a_topic_that_is_not_there_is_said(kafka: Kafka, unique: Callable[[str], str]) -> None:
     with pytest.raises(TemporaryError, match="topic"):
-        KafkaSource(kafka.bootstrap, 7, unique("nothing"))
+        KafkaSource(kafka.bootstrap, 7, topic=unique("nothing"))
