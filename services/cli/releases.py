@@ -43,9 +43,10 @@ def list_releases(
 
     with operator(settings) as api:
         found = [described(release) for release in api.releases()]
-    columns = ("release", "state", *FIGURES, "reason")
+    brief = ("auc", "log_loss")
+    columns = ("release", "state", *brief, "reason")
     rows = [
-        [r["release"], r["state"], *(output.text(r["after"].get(f)) for f in FIGURES), output.text(r["reason"])]
+        [r["release"], r["state"], *(output.text(r["after"].get(f)) for f in brief), output.text(r["reason"])]
         for r in found
     ]
     output.show(found, as_json, Table("Releases", columns, rows))
