@@ -169,8 +169,9 @@ def define(
 ) -> FeatureDefinition:
     """Check and build a definition.
 
-    Raises InvalidInput with field `view:name`, a reason (wrong_entity, unknown_function, unknown_column, wrong_column,
-    wrong_type, bad_filter, bad_window, too_many_tiles, window_too_long, missing_tag, unknown_tag, bad_tag) and a sentence.
+    Raises InvalidInput with field `view:name`, a sentence, and a reason: wrong_entity, unknown_function,
+    unknown_column, wrong_column, wrong_type, bad_filter, bad_window, too_many_tiles, window_too_long, missing_tag,
+    unknown_tag or bad_tag.
     """
     try:
         _check_keys(join_keys)
