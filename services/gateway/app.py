@@ -47,6 +47,7 @@ from services.gateway.plan_file import PlanFile
 from services.gateway.processes import Child
 from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import World
+from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import ItemTable
@@ -115,7 +116,7 @@ class Parts:
         self.replay = settings.clock == "request"
         self.wall, self.request_clock = WallClock(), ManualClock()
         self.state = State(World(schema.nothing()))
-        self.keeper = Keeper(self.state, settings.store, meters, {})
+        self.keeper = Keeper(self.state, settings.store, meters, settings.objective)
         self.sender = kafka.Sender(Outbox(settings.bootstrap), settings.partitions, tracing.headers)
         self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
         self.scorer = TritonScorer(settings.triton)
@@ -188,6 +189,7 @@ def _policy(settings: GatewaySettings) -> Policy:
         explore_rank=settings.explore_rank,
         unshown=settings.unshown,
         category_cap=settings.category_cap,
+        boosts=Boosts(settings.boost_new, settings.boost_new_days, settings.boost_categories),
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -46,10 +46,13 @@ class EpochReader(Protocol):
 class Keeper:
     """Owns the State; every change replaces a whole value."""
 
-    def __init__(self, state: State, store: Path, meters: Meters, past_crosses: dict[int, CrossFeature]) -> None:
+    def __init__(self, state: State, store: Path, meters: Meters, objective: Mapping[str, float] | None = None) -> None:
+        """`objective`: weight per head that replaces the releases' own; None or empty = theirs."""
         self.state = state
+        self._objective = objective
         self._store, self._meters = store, meters
-        self._crosses = past_crosses
+        self._crosses: dict[int, CrossFeature] = {}
+        """Cross features of this plan and of earlier ones, which a release may still name."""
         self._plan: Plan | None = None
         self._route: Route | None = None
         self._releases: dict[str, Release] = {}
@@ -95,7 +98,7 @@ class Keeper:
 
     async def _load(self, name: str) -> None:
         try:
-            self._releases[name] = await asyncio.to_thread(load_release, self._store, name)
+            self._releases[name] = await asyncio.to_thread(load_release, self._store, name, self._objective)
         except FreshrankError as error:
             self._meters.faults.labels("releases", type(error).__name__).inc()
             logger.error("release cannot be read", extra={"release": name, "error": str(error)})

@@ -14,12 +14,14 @@ from services.gateway import filter as filters
 from services.gateway.calls import Answer, Caller, RankCall, RecommendCall, SimilarCall
 from services.gateway.candidates import RowSlot, Wanted, gather
 from services.gateway.catalogue import Picture
+from services.gateway.cross import DAY_US
 from services.gateway.feast import Ask
 from services.gateway.impressions import AsServed
 from services.gateway.inputs import NO_HISTORY
 from services.gateway.ladder import Budget
 from services.gateway.pages import Pages, Rest
 from services.gateway.pipeline import Evaluation, Pipeline, with_pairs
+from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits, Quotas
 from services.gateway.shopper import Recent, Shopper, no_pairs
 
@@ -39,13 +41,14 @@ class Policy:
     explore: float = 0.03
     """Share of positions of Recommend given to exploration."""
     explore_rank: float = 0.0
-    """The same for Rank, where the caller's candidates are all shown: off unless asked for."""
+    """Share of Rank's answers in a uniformly drawn order: off unless asked for."""
     unshown: int = 8
     """Candidates not shown that are logged per impression of Recommend."""
     category_cap: int = 3
     """Most results of one category among `category_window` in a row; 0 = no limit."""
     category_window: int = 6
     quotas: Quotas = Quotas()
+    boosts: Boosts = Boosts()
 
 
 class Ranker:
@@ -66,8 +69,7 @@ class Ranker:
     async def rank(self, call: RankCall, budget: Budget) -> Answer:
         """The caller's candidates in order."""
         found = await self._pipeline.evaluate(call.caller, call.wanted, call.now_us, budget)
-        count, seed = len(call.wanted.ids), _seed(found.impression_id)
-        shown = rerank.explore(found.scored.order, count, self._policy.explore_rank, seed)
+        shown = rerank.shuffled(found.scored.order, self._policy.explore_rank, _seed(found.impression_id))
         missing = [call.wanted.ids[i] for i in np.flatnonzero(found.candidates.records["live"] == 0).tolist()]
         served = _as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=False)
         return self._answer(served, found, missing=missing)
@@ -77,10 +79,12 @@ class Ranker:
         if call.page_token:
             return await self._next_page(call, budget)
         found, reasons = await self._recommended(call, budget)
-        order = self._varied(found)
+        score, order = self._arranged(found, call.now_us)
         shown = rerank.explore(order, call.size, self._policy.explore, _seed(found.impression_id))
         sample = rerank.unshown(order, shown.order, self._policy.unshown, _seed(found.impression_id))
-        served = _as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=True, unshown=sample)
+        served = _as_served(
+            found, call.caller, call.placement, call.now_us, shown, closed_loop=True, unshown=sample, score=score
+        )
         ids = found.candidates.wanted.ids
         left = [ids[place] for place in order[~np.isin(order, shown.order)].tolist()]
         rest = Rest(left, 1, len(shown.order), call.size, call.placement, call.now_us // 1_000_000)
@@ -169,11 +173,19 @@ class Ranker:
         known = touched[(touched >= 0) & (touched < picture.count)]
         return retrieve.user_vector(shopper.row, picture.vectors[known], champion.release.matrices)
 
-    def _varied(self, found: Evaluation) -> Ints:
-        """The order of what may still be shown, varied: stock may have changed since the catalogue's last picture."""
-        order = found.scored.order
-        order = order[filters.available(found.candidates.records)[order]]
-        return rerank.vary(order, found.candidates.category, self._policy.category_cap, self._policy.category_window)
+    def _arranged(self, found: Evaluation, now_us: int) -> tuple[Floats, Ints]:
+        """Scores with the shop's boosts, and the order of what may still be shown, varied.
+
+        Stock may have changed since the catalogue's last picture.
+        """
+        candidates, policy = found.candidates, self._policy
+        names = [*candidates.categories, ""]
+        published = candidates.records["published_us"]
+        age_days = np.where(published > 0, (now_us - published) / DAY_US, np.nan).astype(np.float32)
+        score = found.scored.score * policy.boosts.factors(age_days, [names[k] for k in candidates.category.tolist()])
+        order = rerank.by_score(score, candidates.wanted.prior_rank)
+        order = order[filters.available(candidates.records)[order]]
+        return score, rerank.vary(order, candidates.category, policy.category_cap, policy.category_window)
 
     async def _next_page(self, call: RecommendCall, budget: Budget) -> Answer:
         rest = self._pages.read(call.page_token, call.caller.user, call.now_us)

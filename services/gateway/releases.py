@@ -1,7 +1,7 @@
 """Releases as the gateway serves them: manifest and retrieval matrices from the model store, and the current route."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,14 +38,26 @@ class Release:
     @property
     def weights(self) -> Floats:
         """Weight per head, [heads]; a release without an objective is ordered by its first head."""
-        weights = np.array([self.objective.get(head, 0.0) for head in self.spec.heads], np.float32)
-        if not weights.any():
-            weights[0] = 1
-        return weights
+        return weights_of(self.spec.heads, self.objective)
 
 
-def load_release(store: Path, name: str) -> Release:
-    """Read `releases/<name>/` of the store. Raises NotFound, or CorruptState when the manifest is not one."""
+def weights_of(heads: Sequence[str], objective: Mapping[str, float]) -> Floats:
+    """Weight per head; all on the first when none is named.
+
+    >>> weights_of(("click", "cart"), {"cart": 2.0})
+    array([0., 2.], dtype=float32)
+    """
+    weights = np.array([objective.get(head, 0.0) for head in heads], np.float32)
+    if not weights.any():
+        weights[0] = 1
+    return weights
+
+
+def load_release(store: Path, name: str, objective: Mapping[str, float] | None = None) -> Release:
+    """Read `releases/<name>/` of the store; `objective` replaces the release's own when it is not empty.
+
+    Raises NotFound, or CorruptState when the manifest is not one.
+    """
     folder = store / "releases" / name
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -58,7 +70,7 @@ def load_release(store: Path, name: str) -> Release:
         return Release(
             name=name,
             spec=ModelSpec.from_json(manifest["spec"]),
-            objective=manifest.get("objective") or {},
+            objective=objective or manifest.get("objective") or {},
             learned_up_to_us=int(manifest.get("learned_up_to_us", 0)),
             matrices=load_file(path) if path.is_file() else {},
         )

@@ -1,6 +1,7 @@
 """The order of an answer: weighted objectives, variety of categories, exploration with known probabilities."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,42 @@ def explore(order: Ints, shown: int, share: float, seed: int) -> Shown:
             out[position] = pool.pop(int(random.integers(len(pool))))
             explored[position] = True
     return Shown(out, propensity, explored)
+
+
+def shuffled(order: Ints, share: float, seed: int) -> Shown:
+    """Show all, with probability `share` in a uniformly drawn order: for callers' candidates, where none is left out.
+
+    The probability of an item at its position is share / n, plus 1 - share where the order by score has it too.
+    """
+    if share <= 0 or len(order) < 2:
+        return Shown(order, None, None)
+    random = np.random.default_rng(seed)
+    explored = bool(random.random() < share)
+    out = random.permutation(order) if explored else order
+    propensity = (share / len(order) + (1 - share) * (out == order)).astype(np.float32)
+    return Shown(out, propensity, np.full(len(order), explored))
+
+
+@dataclass(frozen=True)
+class Boosts:
+    """Factors on scores that the shop sets by hand, for Recommend."""
+
+    new: float = 1.0
+    """For items published within `new_days`."""
+    new_days: float = 7.0
+    categories: Mapping[str, float] = field(default_factory=dict)
+    """By main category."""
+
+    def factors(self, age_days: Floats, categories: Sequence[str]) -> Floats:
+        """Factor per candidate; `age_days` NaN = not known.
+
+        >>> Boosts(new=2.0, categories={"hats": 0.5}).factors(np.array([1, 9], np.float32), ["hats", "hats"])
+        array([1. , 0.5], dtype=float32)
+        """
+        fresh = np.where(age_days <= self.new_days, self.new, 1.0)
+        named = np.array([self.categories.get(name, 1.0) for name in categories])
+        factors: Floats = (fresh * named).astype(np.float32)
+        return factors
 
 
 def unshown(order: Ints, shown: Ints, count: int, seed: int) -> list[int]:

@@ -34,7 +34,15 @@ class GatewaySettings(ServiceSettings):
     user_rate: float = Field(0.0, ge=0, description="ranking calls per second and user; 0 = no limit")
     user_burst: float = Field(20.0, ge=1, description="calls a user may make at once")
     explore: float = Field(0.03, ge=0, le=0.5, description="share of Recommend's positions given to exploration")
-    explore_rank: float = Field(0.0, ge=0, le=0.5, description="the same for Rank, which shows all candidates")
+    explore_rank: float = Field(0.0, ge=0, le=0.5, description="share of Rank's answers in a uniformly drawn order")
+    objective: dict[str, float] = Field(
+        default_factory=dict, description="weight per head, JSON; replaces the releases' own; empty = theirs"
+    )
+    boost_new: float = Field(1.0, gt=0, le=10, description="factor on scores of new items in Recommend; 1 = none")
+    boost_new_days: float = Field(7.0, ge=0, description="days after publishing that an item is new")
+    boost_categories: dict[str, float] = Field(
+        default_factory=dict, description='factor per main category in Recommend, JSON such as {"hats": 1.2}'
+    )
     candidates: int = Field(128, ge=10, le=1024, description="most candidates scored for Recommend")
     category_cap: int = Field(3, ge=0, description="results of one category among six in a row; 0 = no limit")
     unshown: int = Field(8, ge=0, le=64, description="candidates not shown, logged per impression of Recommend")

@@ -31,8 +31,16 @@ ADA = pb.Shopper(user_id="ada", session_id="visit")
 class Running:
     """Both servers on free ports, and stubs to call them."""
 
-    def __init__(self, shop: Shop, replay: bool = False, concurrency: int = 64, rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        shop: Shop,
+        replay: bool = False,
+        concurrency: int = 64,
+        rate: float = 0.0,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.shop, self.times_seen = shop, list[int]()
+        self.tracing = tracing or Tracing("gateway")
         deadlines = Deadlines(0.5, 1.0, 2.0)
         self.ranking = Server(RANKING, [self._guard(RANKING, concurrency)], reflect=True)
         servicer = RankingServicer(
@@ -51,7 +59,7 @@ class Running:
         models_pb2_grpc.add_AdminServicer_to_server(AdminServicer(operations, deadlines, lambda: NOW), self.admin.grpc)
 
     def _guard(self, service: str, concurrency: int) -> Guard:
-        return Guard(self.shop.meters, Tracing("gateway"), Concurrency(concurrency), (service,))
+        return Guard(self.shop.meters, self.tracing, Concurrency(concurrency), (service,))
 
     async def __aenter__(self) -> "Running":
         port = await self.ranking.open("127.0.0.1", 0, Tls())

@@ -22,7 +22,7 @@ from tests.gateway.small_ranker import write_release
 
 
 def keeper(store: Path) -> Keeper:
-    return Keeper(State(World(schema.nothing())), store, Meters(Metrics("gateway")), {})
+    return Keeper(State(World(schema.nothing())), store, Meters(Metrics("gateway")))
 
 
 async def test_a_route_takes_effect_with_its_release_read(tmp_path: Path) -> None:

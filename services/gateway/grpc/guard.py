@@ -34,6 +34,7 @@ CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED),
     (errors.Overloaded, code_pb2.RESOURCE_EXHAUSTED),
     (errors.TemporaryError, code_pb2.UNAVAILABLE),
+    (NotImplementedError, code_pb2.UNIMPLEMENTED),
 )
 """The first that fits; anything else is INTERNAL."""
 
