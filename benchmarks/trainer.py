@@ -10,8 +10,10 @@ A sample is one candidate of an impression. Every path trains the same ranker on
 - ours: look-up by key, row-wise Adagrad on touched rows, delta tracking
 - whole: ours from Kafka bytes: Arrow, protobuf, encoding, scoring before learning, learning
 
-They take turns, medians over repetitions are kept. Before anything is timed, ours must equal a dense reference in
-double precision within 1e-5 after 100 steps, and rows that were not touched must keep every bit.
+They take turns, medians over repetitions are kept. Ratios are of samples per second of processor time: all paths are
+one thread, and others on the machine take wall time from each unequally. Before anything is timed, ours must equal a
+dense reference in double precision within 1e-5 after 100 steps, and rows that were not touched must keep every bit.
+Its rates are low: where a rectifier flips on the last digit, one step differs by its whole rate.
 """
 
 import argparse
@@ -48,6 +50,8 @@ from tests.trainer.world import Shop
 DIM = 32
 IMPRESSIONS, LISTED = 40, 25
 CPU = torch.device("cpu")
+RATE, ROW_RATE = 2e-4, 5e-4
+"""Of the comparison with the reference."""
 PLAIN = {"row_dim": DIM, "row_dropout": 0.0, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 0.0, "admission": 1}
 
 SPEC = ModelSpec(
@@ -187,7 +191,9 @@ def whole_path(made: Learner, messages: Sequence[Sequence[bytes]]) -> Callable[[
 
 def correct(steps: int = 100) -> dict[str, Any]:
     """Ours against a dense reference in double precision; raises SystemExit when they differ."""
-    made = learner(20_000, learning_rate=0.01, row_learning_rate=0.05, row_clip_norm=1e9, row_max_norm=1e9)
+    made = learner(
+        20_000, optimiser="adagrad", learning_rate=RATE, row_learning_rate=ROW_RATE, row_clip_norm=1e9, row_max_norm=1e9
+    )
     fill(made, 2_000)
     ready = prepared(steps_of(steps, seed=1), made)
     table = made.tables.item
@@ -210,7 +216,7 @@ def correct(steps: int = 100) -> dict[str, Any]:
             for p, square in zip(reference.parameters(), memory, strict=True):
                 assert p.grad is not None
                 square += p.grad**2
-                p -= 0.01 * p.grad / (square.sqrt() + 1e-10)
+                p -= RATE * p.grad / (square.sqrt() + 1e-10)
             assert rows.grad is not None
             moved = rows.grad.abs().sum(1) > 0
             touched |= moved.numpy()
@@ -224,14 +230,16 @@ def correct(steps: int = 100) -> dict[str, Any]:
     )
     row = float(np.abs(rows.detach().numpy() - table.rows[: table.next]).max())
     same = bool((table.rows[: table.next][~touched].view(np.int32) == before[~touched].view(np.int32)).all())
+    moved_by = float(np.abs(table.rows[: table.next] - before).max())
     found = {
         "steps": steps,
+        "moved_by": moved_by,
         "dense": dense,
         "rows": row,
         "untouched_rows": int((~touched).sum()),
         "untouched_same": same,
     }
-    if max(dense, row) > 1e-5 or not same or touched.all():
+    if max(dense, row) > 1e-5 or moved_by < 5e-4 or not same or touched.all():
         raise SystemExit(f"not the same as the reference: {found}")
     return found
 
@@ -254,16 +262,21 @@ def throughput(rows: int, steps: int, repetitions: int) -> dict[str, Any]:
     }
     for run, _ in paths.values():
         run()
-    taken: dict[str, list[float]] = {name: [] for name in paths}
+    wall: dict[str, list[float]] = {name: [] for name in paths}
+    own: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(repetitions):
         for name, (run, samples) in paths.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             run()
-            taken[name].append(samples / (time.perf_counter() - start))
-    out = {name: _summary(values) for name, values in taken.items()}
-    ours = out["ours"]["median"]
-    ratios = {f"ours_over_{name}": ours / out[name]["median"] for name in ("floor", "dense_adam", "sparse_adam")}
-    return {"rows": rows, "dim": DIM, "candidates_per_step": ready[0].samples, "samples_per_second": out, **ratios}
+            own[name].append(samples / (time.process_time() - used))
+            wall[name].append(samples / (time.perf_counter() - start))
+    out: dict[str, Any] = {"rows": rows, "dim": DIM, "candidates_per_step": ready[0].samples}
+    for kind, taken in (("samples_per_second", wall), ("samples_per_cpu_second", own)):
+        out[kind] = {name: _summary(values) for name, values in taken.items()}
+    for other in ("floor", "dense_adam", "sparse_adam"):
+        figures = out["samples_per_cpu_second"]
+        out[f"ours_over_{other}"] = figures["ours"]["median"] / figures[other]["median"]
+    return out
 
 
 def by_size(sizes: Sequence[int], steps: int) -> list[dict[str, Any]]:
@@ -331,7 +344,7 @@ def main() -> None:
         "throughput": throughput(50_000 if quick else 1_000_000, 5 if quick else 20, 2 if quick else 5),
         "by_size": by_size((10_000, 50_000) if quick else (100_000, 1_000_000, 10_000_000), 20 if quick else 120),
     }
-    found = result["throughput"]["samples_per_second"]["floor"]
+    found = result["throughput"]["samples_per_cpu_second"]["floor"]
     result["trusted"] = found["iqr"] < 0.2 * found["median"]
     asked.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))
