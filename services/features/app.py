@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+from collections.abc import Callable
 
 import redis.asyncio
 
@@ -12,6 +13,7 @@ from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
 from services.common.metrics import Metrics
+from services.common.plans import Plan
 from services.common.snapshots import SnapshotStore
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
 from services.features.archive import FeatureArchive, LogArchive
@@ -47,14 +49,15 @@ class Features:
             settings.store / "archive" / "features", clock, settings.archive_rows, int(settings.archive_s * 1e6)
         )
         sink = OnlineSink(self._redis, project, meters, clock)
-        shared = (settings.due_rows, settings.step_ms / 1000, lambda: self._pickup.plan, self._pickup.keep)
+        plan: Callable[[], Plan] = lambda: self._pickup.plan  # noqa: E731
+        shared = (self._outbox, settings.due_rows, settings.step_ms / 1000, plan, self._pickup.keep)
         ends = (sink, self._archive, meters, self._log)
         self._runtime = Runtime(
             "features",
             settings.bootstrap,
             [
-                UserStage(settings.partitions, self._outbox, *shared, *ends),
-                ItemStage(self._outbox, *shared, *ends),
+                UserStage(settings.partitions, *shared, *ends),
+                ItemStage(*shared, *ends),
             ],
             SnapshotStore(settings.store / "snapshots" / "features"),
             health,

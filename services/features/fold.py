@@ -1,5 +1,4 @@
-"""The two folds of the service: views keyed by user or session from `interactions`, views keyed by item from
-`item_interactions`. Pure: messages in, changed values and derived rows out."""
+"""What the two folds of the service share: messages in, changed values and derived rows out. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,18 +8,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from services.common.definitions import by_user
 from services.common.errors import CorruptState
 from services.common.plans import ViewPlan
-from services.common.records import FORGET, INTERACTIONS, ITEM_INTERACTIONS, Message, decode
+from services.common.records import Message, decode
 from services.common.stage import Snapshot
 from services.features.aggregates import Ints
 from services.features.group import Group
 from services.features.interner import Interner, pack_words, unpack_words
-from services.features.routing import item_messages
-from services.features.rows import Rows, counted, item_rows, packed, to_numpy, unseen, user_rows
+from services.features.rows import Rows, counted, to_numpy
 from services.features.views import ViewRows, ViewState
 from services.features.windows import NEVER
+
+Batches = list[tuple[int, pa.RecordBatch]]
+"""Offset and rows of each message."""
 
 DUE_ROWS = 5_000
 """Keys of one view that time alone has changed, published per step at most: bounds a step."""
@@ -36,12 +36,14 @@ class Outputs:
     items: dict[int, list[bytes]] = field(default_factory=dict)
     """Messages for each partition of item_interactions."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Rows: aggregated, late, bot, duplicate, forgotten."""
+    """Rows: aggregated, late, bot, duplicate, forgotten; messages: malformed."""
+    malformed: list[tuple[Message, str]] = field(default_factory=list)
+    """Messages that are not columns of this topic, and why; they change nothing."""
     clock_us: int = 0
 
 
 class ViewsFold:
-    """State of one partition; `UserFold` and `ItemFold` say how its messages become rows."""
+    """State of one partition; `by_user.UserFold` and `by_item.ItemFold` say how its messages become rows."""
 
     schema: pa.Schema
 
@@ -74,7 +76,8 @@ class ViewsFold:
         """Take messages in log order; returns the values of every key that changed."""
         if not messages:
             return Outputs()
-        table, origin = self._table(messages)
+        batches, malformed = self._read(messages)
+        table, origin = self._table(batches)
         fresh = self._fresh(table)
         self.next_offset = messages[-1].offset + 1
         if table.num_rows:
@@ -84,17 +87,30 @@ class ViewsFold:
         views: list[ViewRows] = []
         for rows, last in self._segments(table, keep, fresh, counts):
             views = self._fold_rows(rows, publish and last)
-        counts["aggregated"] = int(keep.sum())
-        return Outputs(views, self._derived(table, rows, keep, origin), counts, self.clock_us)
+        counts |= {"aggregated": int(keep.sum()), "malformed": len(malformed)}
+        return Outputs(views, self._derived(table, rows, keep, origin), counts, malformed, self.clock_us)
 
-    def _table(self, messages: Sequence[Message]) -> tuple[pa.Table, tuple[Ints, Ints]]:
-        batches = [decode(message.value) for message in messages]
-        if any(batch.schema != self.schema for batch in batches):
-            raise CorruptState("a message on the topic has the columns of another one")
-        lengths = [batch.num_rows for batch in batches]
-        offset = np.repeat(np.array([message.offset for message in messages], np.int64), lengths)
-        index = np.concatenate([np.arange(length) for length in lengths])
-        return pa.Table.from_batches(batches, self.schema).combine_chunks(), (offset, index)
+    def _read(self, messages: Sequence[Message]) -> tuple[Batches, list[tuple[Message, str]]]:
+        batches: Batches = []
+        malformed: list[tuple[Message, str]] = []
+        for message in messages:
+            try:
+                batch = decode(message.value)
+            except CorruptState as error:
+                malformed.append((message, str(error)))
+                continue
+            if batch.schema == self.schema:
+                batches.append((message.offset, batch))
+            else:
+                malformed.append((message, "a message of another topic"))
+        return batches, malformed
+
+    def _table(self, batches: Batches) -> tuple[pa.Table, tuple[Ints, Ints]]:
+        lengths = [batch.num_rows for _, batch in batches]
+        offset = np.repeat(np.array([at for at, _ in batches], np.int64), lengths)
+        index = np.concatenate([np.zeros(0, np.int64), *(np.arange(length) for length in lengths)])
+        table = pa.Table.from_batches([batch for _, batch in batches], self.schema)
+        return table.combine_chunks(), (offset, index)
 
     def _fold_rows(self, rows: Rows, publish: bool) -> list[ViewRows]:
         found = [
@@ -201,113 +217,3 @@ class ViewsFold:
         for view in self.views.values():
             for group in view.groups:
                 group.remap(renumbered)
-
-
-class UserFold(ViewsFold):
-    """Views keyed by user or session, and the rows that items are counted by."""
-
-    schema = INTERACTIONS
-
-    def __init__(
-        self, views: Sequence[ViewPlan], partition: int, partitions: int, due_rows: int = DUE_ROWS, derive: bool = True
-    ) -> None:
-        super().__init__(views, due_rows)
-        self._partition, self._partitions, self._derive = partition, partitions, derive
-        self._applied = -1
-
-    @staticmethod
-    def folds(view: ViewPlan) -> bool:
-        """Views with user or session among their keys."""
-        return by_user(view.join_keys)
-
-    def _empty(self, views: Sequence[ViewPlan]) -> ViewsFold:
-        return UserFold(views, self._partition, self._partitions, derive=False)
-
-    def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
-        offset = to_numpy(table.column("src_offset")).astype(np.int64)
-        index = to_numpy(table.column("src_index").fill_null(0)).astype(np.int64)
-        position = packed(offset, index)
-        fresh = unseen(position, self._applied)
-        if len(position):
-            self._applied = max(self._applied, int(position.max()))
-        return fresh
-
-    def _segments(
-        self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
-    ) -> Iterator[tuple[Rows, bool]]:
-        forgets = np.flatnonzero((to_numpy(table.column("kind")) == FORGET) & fresh).tolist()
-        counts["forgotten"] = len(forgets)
-        start = 0
-        for at in forgets:
-            yield user_rows(table, _between(keep, start, at)), False
-            self._forget(str(table.column("user")[at]), int(table.column("time_us")[at].as_py()))
-            start = at
-        yield user_rows(table, _between(keep, start, len(keep))), True
-
-    def _forget(self, user: str, before_us: int) -> None:
-        for view in self.views.values():
-            view.forget(user, before_us)
-        if self.unfilled():
-            self.forgotten.append((user, before_us))
-
-    def _derived(
-        self, table: pa.Table, last: Rows, keep: NDArray[np.bool_], origin: tuple[Ints, Ints]
-    ) -> dict[int, list[bytes]]:
-        if not self._derive:
-            return {}
-        whole = bool(np.isin(np.flatnonzero(keep), last.source).all())
-        rows = last if whole else user_rows(table, keep)
-        return item_messages(table, rows, origin, self._partition, self._partitions)
-
-    def _applied_marks(self) -> dict[str, Any]:
-        return {"applied": self._applied}
-
-    def _restore_applied(self, meta: Mapping[str, Any]) -> None:
-        self._applied = meta["applied"]
-
-
-class ItemFold(ViewsFold):
-    """Views keyed by item, over the rows that the user stages of all partitions sent."""
-
-    schema = ITEM_INTERACTIONS
-
-    def __init__(self, views: Sequence[ViewPlan], due_rows: int = DUE_ROWS) -> None:
-        super().__init__(views, due_rows)
-        self._applied: dict[int, int] = {}
-
-    @staticmethod
-    def folds(view: ViewPlan) -> bool:
-        """Views with an item and without user or session among their keys."""
-        return not by_user(view.join_keys)
-
-    def _empty(self, views: Sequence[ViewPlan]) -> ViewsFold:
-        return ItemFold(views)
-
-    def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
-        source = to_numpy(table.column("src_partition"))
-        position = packed(
-            to_numpy(table.column("src_offset")).astype(np.int64), to_numpy(table.column("src_index")).astype(np.int64)
-        )
-        fresh = np.zeros(len(source), np.bool_)
-        for number in np.unique(source).tolist():
-            mine = source == number
-            fresh[mine] = unseen(position[mine], self._applied.get(number, -1))
-            self._applied[number] = max(self._applied.get(number, -1), int(position[mine].max()))
-        return fresh
-
-    def _segments(
-        self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
-    ) -> Iterator[tuple[Rows, bool]]:
-        yield item_rows(table, keep), True
-
-    def _applied_marks(self) -> dict[str, Any]:
-        return {"applied": {str(number): position for number, position in self._applied.items()}}
-
-    def _restore_applied(self, meta: Mapping[str, Any]) -> None:
-        self._applied = {int(number): position for number, position in meta["applied"].items()}
-
-
-def _between(keep: NDArray[np.bool_], start: int, end: int) -> NDArray[np.bool_]:
-    part = np.zeros(len(keep), np.bool_)
-    part[start:end] = keep[start:end]
-    return part

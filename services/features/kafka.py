@@ -4,9 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from freshrank.v1.events_pb2 import DeadLetter
 from freshrank.v1.models_pb2 import ItemFeatures
 
 from services.common.errors import TemporaryError
@@ -14,10 +16,12 @@ from services.common.kafka import Outbox, Probe
 from services.common.plans import Plan
 from services.common.records import Message
 from services.common.stage import Snapshot
-from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS, ITEM_UPDATES, Topic
+from services.common.topics import DEAD_LETTERS, INTERACTIONS, ITEM_INTERACTIONS, ITEM_UPDATES, Topic
 from services.features.archive import FeatureArchive
+from services.features.by_item import ItemFold
+from services.features.by_user import UserFold
 from services.features.feast import OnlineSink, epoch_of
-from services.features.fold import ItemFold, Outputs, UserFold, ViewsFold
+from services.features.fold import Outputs, ViewsFold
 from services.features.meters import Meters
 from services.features.views import ViewRows
 
@@ -26,6 +30,9 @@ log = logging.getLogger(__name__)
 _NUMBERS = frozenset({"INT32", "INT64", "FLOAT32", "FLOAT64", "BOOL"})
 _VALUES_TAG = bytes([ItemFeatures.VALUES_FIELD_NUMBER << 3 | 2])
 _READ_MESSAGES = 500
+
+PAYLOAD_BYTES = 65_536
+"""Of a dead letter's record, so that the letter itself always fits."""
 
 
 class TimedFold:
@@ -76,6 +83,7 @@ class FeatureStage:
 
     def __init__(
         self,
+        outbox: Outbox,
         due_rows: int,
         step_s: float,
         plan: Callable[[], Plan],
@@ -85,7 +93,7 @@ class FeatureStage:
         meters: Meters,
         reader: "LogReader",
     ) -> None:
-        self._due_rows, self._pace = due_rows, Pace(step_s)
+        self._outbox, self._due_rows, self._pace = outbox, due_rows, Pace(step_s)
         self._plan, self._keep, self._sink = plan, keep, sink
         self._folds: dict[int, ViewsFold] = {}
         self._archive, self._meters, self._log = archive, meters, reader
@@ -108,6 +116,10 @@ class FeatureStage:
 
     def _new(self, partition: int) -> ViewsFold:
         raise NotImplementedError
+
+    async def _refuse(self, partition: int, malformed: Sequence[tuple[Message, str]]) -> None:
+        letters = [_letter(self.topic, partition, message, why) for message, why in malformed]
+        await asyncio.gather(*(self._outbox.send(DEAD_LETTERS.name, letter, key=b"features") for letter in letters))
 
     async def _write(self, partition: int, views: Sequence[ViewRows]) -> None:
         fold = self._folds[partition]
@@ -134,9 +146,9 @@ class UserStage(FeatureStage):
 
     topic = INTERACTIONS
 
-    def __init__(self, partitions: int, outbox: Outbox, *args: object, **named: object) -> None:
-        super().__init__(*args, **named)  # type: ignore[arg-type]
-        self._partitions, self._outbox = partitions, outbox
+    def __init__(self, partitions: int, *args: Any) -> None:
+        super().__init__(*args)
+        self._partitions = partitions
 
     def _new(self, partition: int) -> ViewsFold:
         return UserFold(self._plan().views, partition, self._partitions, self._due_rows)
@@ -146,6 +158,7 @@ class UserStage(FeatureStage):
         await asyncio.gather(
             *(self._send(target, messages) for target, messages in outputs.items.items()),
             self._write(partition, outputs.views),
+            self._refuse(partition, outputs.malformed),
         )
 
     async def _send(self, target: int, messages: Sequence[bytes]) -> None:
@@ -158,10 +171,6 @@ class ItemStage(FeatureStage):
 
     topic = ITEM_INTERACTIONS
 
-    def __init__(self, outbox: Outbox, *args: object, **named: object) -> None:
-        super().__init__(*args, **named)  # type: ignore[arg-type]
-        self._outbox = outbox
-
     def _new(self, partition: int) -> ViewsFold:
         return ItemFold(self._plan().views, self._due_rows)
 
@@ -169,7 +178,23 @@ class ItemStage(FeatureStage):
         """Store everything and tell the gateways; ends when all of it is acknowledged."""
         updates = [update for rows in outputs.views for update in item_updates(rows)]
         sent = [self._outbox.send(ITEM_UPDATES.name, value, key=key) for key, value in updates]
-        await asyncio.gather(self._write(partition, outputs.views), *sent)
+        await asyncio.gather(self._write(partition, outputs.views), self._refuse(partition, outputs.malformed), *sent)
+
+
+def _letter(topic: Topic, partition: int, message: Message, why: str) -> bytes:
+    letter = DeadLetter(
+        stage="features",
+        reason="malformed",
+        field="value",
+        detail=why,
+        payload=message.value[:PAYLOAD_BYTES],
+        topic=topic.name,
+        partition=partition,
+        offset=message.offset,
+        time_us=message.timestamp_ms * 1000,
+    )
+    data: bytes = letter.SerializeToString()
+    return data
 
 
 def item_updates(rows: ViewRows) -> Iterator[tuple[bytes, bytes]]:

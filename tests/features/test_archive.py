@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from services.common.clock import ManualClock
 from services.features.archive import FeatureArchive, LogArchive
-from services.features.fold import UserFold
+from services.features.by_user import UserFold
 from tests.features.makers import START, event, feature, message, messages, tick, view_of
 
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from services.common.definitions import FUNCTIONS, FeatureDefinition
 from services.common.records import Message
-from services.features.fold import ItemFold, Outputs, UserFold
+from services.features.by_item import ItemFold
+from services.features.by_user import UserFold
+from services.features.fold import Outputs
 from tests.features.makers import (
     HOUR,
     START,

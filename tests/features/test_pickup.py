@@ -16,7 +16,8 @@ from services.common.errors import FreshrankError, InvalidInput, TemporaryError
 from services.common.metrics import Metrics
 from services.common.plans import History, Plan, RankingPlan, ViewPlan
 from services.common.records import FORGET, Message
-from services.features.fold import UserFold, ViewsFold
+from services.features.by_user import UserFold
+from services.features.fold import ViewsFold
 from services.features.meters import Meters
 from services.features.pickup import Pickup, named_ids
 from tests.features.makers import HOUR, MINUTE, START, Row, event, feature, message, messages, tick, view_of

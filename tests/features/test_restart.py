@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from services.common.plans import ViewPlan
 from services.common.records import FORGET, Message
 from services.common.snapshots import SnapshotStore
-from services.features.fold import ItemFold, Outputs, UserFold
+from services.features.by_item import ItemFold
+from services.features.by_user import UserFold
+from services.features.fold import Outputs
 from tests.features.makers import (
     HOUR,
     MINUTE,
@@ -199,3 +201,18 @@ def test_derived_rows_do_not_depend_on_how_messages_were_taken_together() -> Non
         results.append((shown, fold.snapshot().meta["applied"]))
     assert results[0] == results[1]
     assert results[0][0] == {("i",): 2, ("j",): 2}
+
+
+@pytest.mark.parametrize("value", [b"", b"\x01\x01garbage", b"\x09\x01"], ids=["empty", "torn", "unknown"])
+def test_a_message_that_is_not_columns_changes_nothing_but_the_position(value: bytes) -> None:
+    fold = UserFold([view_of(COUNT)], 0, 1)
+    out = fold.apply([Message(0, value), message(1, [event(START)])])
+    assert [(refused.offset, bool(why)) for refused, why in out.malformed] == [(0, True)]
+    assert counts(out) == {("u1",): 1}
+    assert fold.apply([Message(2, value)]).views == []
+    assert fold.next_offset == 3
+
+
+def test_a_message_of_the_other_topic_is_refused() -> None:
+    fold = ItemFold([])
+    assert [why for _, why in fold.apply([message(0, [event(START)])]).malformed] == ["a message of another topic"]

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.records import Message
+from services.features.by_item import ItemFold
+from services.features.by_user import UserFold
 from services.features.distinct import Seen
-from services.features.fold import ItemFold, UserFold
 from services.features.hashes import HashIndex
 from services.features.interner import Interner
 from services.features.kafka import item_updates

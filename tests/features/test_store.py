@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from services.common.clock import ManualClock
 from services.common.metrics import Metrics
 from services.demo.redis import Redis
+from services.features.by_user import UserFold
 from services.features.feast import OnlineSink, StoreGuard, epoch_of
-from services.features.fold import UserFold
 from services.features.meters import Meters
 from services.online.keys import entity_keys, epoch_key
 from services.online.reader import MatrixReader, Read
