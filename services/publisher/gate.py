@@ -128,8 +128,9 @@ def judge_latency(candidate_ms: float, champion_ms: float | None, bounds: GateBo
 
 
 def judge_rows(learned_up_to_us: int, seq: int, rows_time_us: int, pushed_seq: int, bounds: GateBounds) -> list[Check]:
-    """The rows that the weights have learned with must be in the store."""
-    lag_s = max(0, learned_up_to_us - rows_time_us) / 1e6
+    """The rows that the weights have learned with must be in the store; weights older than any row need none."""
+    none_yet = seq == 0 and rows_time_us == 0
+    lag_s = 0.0 if none_yet else max(0, learned_up_to_us - rows_time_us) / 1e6
     return [
         at_least("rows_pushed", pushed_seq, seq, "sequence of the rows"),
         at_most("rows_age_s", lag_s, bounds.rows_age_s, "rows behind the weights"),

@@ -295,3 +295,10 @@ def test_a_truncated_file_is_reported_and_does_not_raise_elsewhere(tmp_path: Pat
     (tmp_path / "model.onnx").write_bytes(b"\x08\x09nothing")
     with pytest.raises(Exception, match=r"model\.onnx"):
         onnx_file.inspect(tmp_path / "model.onnx")
+
+
+def test_weights_that_learned_before_any_row_need_no_rows() -> None:
+    early = gate.judge_rows(1_700_000_000_000_000, 0, 0, 0, GateBounds())
+    assert all(check.passed for check in early)
+    late = gate.judge_rows(1_700_000_000_000_000, 3, 0, 3, GateBounds())
+    assert [check.name for check in late if not check.passed] == ["rows_age_s"]
