@@ -22,6 +22,7 @@ from services.demo.kafka import TopicSpec, create_topics
 from services.demo.record import Record
 from services.demo.replay import Replay, Speed
 from services.demo.report import write_report
+from services.demo.runfile import write_runfile
 from services.demo.services import SERVICES, Plan, environment, plan_of, program
 from services.demo.stack import Stack
 from services.demo.story import Story, tell_story
@@ -116,6 +117,8 @@ class Demo:
                     stack.supervisor.start(program(name, stack, self.plan))
                 for name in SERVICES:
                     await asyncio.to_thread(stack.supervisor.wait_ready, name)
+            admin = f"127.0.0.1:{self.plan.admin_port}"
+            write_runfile(options.folder, environment(stack, self.plan), self.plan.gateway, admin, self.plan.urls)
             self.follower = Follower(stack.kafka.bootstrap, options.partitions, self.plan.urls)
             self.api = Api(self.plan.gateway, self.record)
             yield
