@@ -15,6 +15,7 @@ What Faust does that its users must know, and what stands against it here:
 * variables such as PROCESSING_GUARANTEE or APP_WEB_ENABLED override what the program says: they are not read;
 * its web server shows table contents and binds all addresses: it is never started;
 * one fetch waits up to 1.5 s for partitions that have nothing: the wait is set to 20 ms;
+* it pauses partitions whose buffer is full, and sleeps 1 s when all are: a full buffer here just holds back;
 * a consumer can stall without a word: a probe on a connection of its own sees the log grow.
 """
 
@@ -91,6 +92,9 @@ class _PositionsConsumer(driver.Consumer):  # type: ignore[misc]
         """Stop work on what is not ours any more, first of all."""
         await self.transport.runtime.release(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: a full buffer holds the fetcher back by itself, all paused partitions make it sleep a second."""
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek each assigned partition to the position of its fold."""

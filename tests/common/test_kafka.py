@@ -207,6 +207,15 @@ def test_a_tail_begins_where_it_is_told_and_knows_the_ends(kafka: Kafka, topic: 
 
 
 @pytest.mark.pipeline
+def test_a_record_that_is_there_is_not_kept_waiting_for_more(kafka: Kafka, topic: str, tail: Tail) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer.produce(topic, b"x", partition=0)
+    assert producer.flush(10) == 0
+    # Far beyond the patience of anybody: waiting for 1,000 records would not end in this test.
+    until(lambda: tail.poll(1_000, timeout_s=3_600.0), "one record")
+
+
+@pytest.mark.pipeline
 def test_markers_at_the_end_of_a_log_keep_nobody_waiting(kafka: Kafka, topic: str, tail: Tail) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
     producer.init_transactions(10)

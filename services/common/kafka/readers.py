@@ -1,6 +1,7 @@
 """Reading Kafka beside a stream: whole topics without a group, and what a log holds."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from services.common.errors import TemporaryError
 
 ANSWER_S = 10.0
 """For Kafka to answer a question; what is not answered by then raises TemporaryError."""
+
+_AGAIN_S = 0.1
 
 Record = tuple[int, int, int, bytes | None, bytes | None]
 """Partition, offset, timestamp in ms, key, value."""
@@ -71,8 +74,9 @@ class Tail:
         self._consumer.close()
 
     def _consume(self, most: int, timeout_s: float) -> list[Any]:
-        messages: list[Any] = self._consumer.consume(most, timeout_s)
-        return messages
+        # Asked for many, the client waits the whole time for all of them: wait for one, then take what is there.
+        messages: list[Any] = self._consumer.consume(1, timeout_s)
+        return messages + self._consumer.consume(most - 1, 0) if messages and most > 1 else messages
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         return _watermarks(self._consumer, self._topic, partition, self._answer_s)
@@ -142,11 +146,15 @@ def _partitions(consumer: Consumer, topic: str, answer_s: float) -> list[int]:
 
 
 def _watermarks(consumer: Consumer, topic: str, partition: int, answer_s: float) -> tuple[int, int]:
-    try:
-        bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=answer_s)
-    except KafkaException as error:
-        raise TemporaryError(f"{topic}-{partition}: {error}") from error
-    if bounds is None:
-        raise TemporaryError(f"{topic}-{partition}: Kafka did not answer in {answer_s:.0f} s")
-    low, high = bounds
-    return low, high
+    # Errors pass: leaders move, and those of a new topic are not known at once.
+    until, error = time.monotonic() + answer_s, KafkaException("no answer")
+    while (left := until - time.monotonic()) > 0:
+        try:
+            bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=left)
+            if bounds is not None:
+                low, high = bounds
+                return low, high
+        except KafkaException as failure:
+            error = failure
+            time.sleep(min(_AGAIN_S, left))
+    raise TemporaryError(f"{topic}-{partition}: Kafka did not answer: {error}") from error
