@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import signal
 import uuid
@@ -216,6 +217,7 @@ class Worker:
         self._routes = kafka.RouteTail(settings.bootstrap, self._follower())
         self.health = Health()
         self.health.extra = self._positions
+        self.health.lag = 1  # there is always work: a loop that stands still is not alive
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until told to stop, then drain. Raises what a background task failed with."""
@@ -258,7 +260,8 @@ class Worker:
         ]
 
     async def _watch_children(self) -> None:
-        while True:
+        for beat in itertools.count():
+            self.health.applied("loop", 0, beat)
             for child in self._children:
                 child.ended()
             await asyncio.sleep(CHILD_S)
@@ -290,6 +293,7 @@ class Worker:
         applied |= {f"{ROUTES.name}-{p}": offset for p, offset in self._routes.positions.items()}
         return {
             "applied": applied,
+            "lag": 0,
             "champion": route.champion,
             "slot": route.slot,
             "epoch": route.epoch,

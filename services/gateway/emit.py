@@ -11,7 +11,7 @@ from services.gateway.meters import Meters
 
 DELAY_S = 0.002
 """Long enough for the answer to leave first."""
-MOST_WAITING = 10_000
+MOST_WAITING = 5_000
 """More than this were not acknowledged: the log is down, and new ones are counted as lost."""
 
 

@@ -60,9 +60,10 @@ class Stage:
         )
         self.client = Client(f"127.0.0.1:{self.port}", read_s=2.0)
 
-    def program(self) -> Program:
-        """How the gateway is run."""
-        settings = {"PORT": self.port, "ADMIN_PORT": self.admin_port, "HTTP_PORT": self.http_port, "EXPLORE": 0}
+    def program(self, **more: Any) -> Program:
+        """How the gateway is run; `more` settings by their names in capitals."""
+        ports = {"PORT": self.port, "ADMIN_PORT": self.admin_port, "HTTP_PORT": self.http_port}
+        settings = {**ports, "EXPLORE": 0, **more}
         variables = {f"FRESHRANK_GATEWAY_{name}": str(value) for name, value in settings.items()}
         return Program(
             "gateway",

@@ -12,6 +12,7 @@ from freshrank.v1 import models_pb2, models_pb2_grpc, ranking_pb2_grpc
 from freshrank.v1 import ranking_pb2 as pb
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
 from services.common import errors
@@ -265,6 +266,14 @@ async def test_health_follows_readiness(running: Running) -> None:
     assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.SERVING
     await running.ranking.ready(False)
     assert (await health.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_reflection_lists_the_service(running: Running) -> None:
+    def listed() -> list[str]:
+        with grpc.insecure_channel(f"127.0.0.1:{running.ranking.port}") as channel:
+            return list(ProtoReflectionDescriptorDatabase(channel).get_services())
+
+    assert RANKING in await asyncio.to_thread(listed)
 
 
 async def test_the_admin_port_wants_its_token(running: Running) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import psutil
 import pytest
-from freshrank import errors
+from freshrank import Client, errors
 from freshrank.v1 import events_pb2 as ev
 from freshrank.v1.events_pb2 import Event
 from freshrank.v1.ranking_pb2 import Item
@@ -217,3 +217,26 @@ def test_a_killed_gateway_takes_its_children_along(stage: Stage) -> None:
     gateway.kill()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
+
+
+def test_two_workers_share_port_and_table(stage: Stage) -> None:
+    until(lambda: not stage.stack.supervisor.running("gateway"))
+    stage.stack.supervisor.start(stage.program(WORKERS=2))
+    stage.stack.supervisor.wait_ready("gateway")
+    gateway = psutil.Process(stage.stack.supervisor.pid("gateway"))
+    assert sorted(child.cmdline()[3] for child in gateway.children()) == ["table", "worker"]
+
+    def served_by_first() -> float:
+        lines = stage.get("/metrics").decode().splitlines()
+        name = 'freshrank_gateway_requests_total{code="OK",method="Rank"}'
+        return sum(float(line.split()[1]) for line in lines if line.startswith(name))
+
+    def both_have_answered() -> bool:
+        with Client(f"127.0.0.1:{stage.port}", options=[("grpc.use_local_subchannel_pool", 1)]) as client:
+            client.wait_ready(20)
+            assert client.rank("ada", ITEMS, timeout_s=2.0).results
+        answered.append(1)
+        return 0 < served_by_first() < len(answered)
+
+    answered: list[int] = []
+    until(both_have_answered, 60)
