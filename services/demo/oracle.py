@@ -186,8 +186,11 @@ def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], v
     """Each impression gives one INITIAL, a flip for each head answered in time, and one CLOSED after the window."""
     want = expected_examples(log, windows_us)
     got: dict[str, list[Row]] = defaultdict(list)
+    newest = {row["p"]: row["o"] for row in log}
     for row in in_order(rows(bootstrap, "examples")):
-        got[row["impression_id"]].append(row)
+        # The clock goes on while we read: what followed from later records is for the next ledger.
+        if row["src_offset"] <= newest.get(row["p"], -1):
+            got[row["impression_id"]].append(row)
     wrong = Counter[str]()
     for impression_id, (shown, flips, closes) in want.items():
         mine = got.get(impression_id, [])

@@ -40,7 +40,7 @@ from services.online.registry import with_defaults
 
 ROOT = Path(__file__).parents[2]
 QUICK = {
-    "FRESHRANK_PUBLISHER_RIPE_S": "5",
+    "FRESHRANK_PUBLISHER_RIPE_S": "10",
     "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "60",
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": "8",
     "FRESHRANK_GATEWAY_PLAN_SECONDS": "2",

@@ -1,4 +1,4 @@
-"""Every service and part is killed under traffic and started again: nothing that was acknowledged is lost or doubled."""
+"""Every service and part is killed under traffic and started again: nothing acknowledged is lost or doubled."""
 
 import asyncio
 
