@@ -131,7 +131,7 @@ class Block:
         for _ in range(RETRIES):
             stamps = self.stamps.take(slots)
             records = self._records.take(2 * slots + (stamps & 1))
-            if np.array_equal(self.stamps.take(slots), stamps):
+            if bool((self.stamps.take(slots) == stamps).all()):
                 return records
         raise TemporaryError("the item table changes faster than it can be read")
 

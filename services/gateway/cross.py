@@ -265,7 +265,7 @@ def _find(touched: Touched | None, kind: int) -> _Entries | None:
     if kind:
         mine = touched.kinds == kind
         places, times, codes = places[mine], times[mine], codes[mine]
-    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
-    distinct = np.argsort(np.argsort(first))[which] if len(codes) else codes
+    seen: dict[int, int] = {}
+    distinct = np.fromiter((seen.setdefault(code, len(seen)) for code in codes.tolist()), np.int64, len(codes))
     inside = places >= 0
     return _Entries(places[inside], times[inside], distinct[inside])

@@ -5,6 +5,7 @@ That equality is what "trained as served" means (design D2) and is tested for it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from services.common import spec as specs
 from services.common.spec import Arrays, ModelSpec, columns_for
 from services.gateway import cross
+from services.gateway.blocks import CATALOGUE
 from services.gateway.candidates import Candidates, ItemRows, RowSlot, item_rows
 from services.gateway.schema import Schema
 from services.gateway.shopper import Recent, Shopper
@@ -36,22 +38,44 @@ class Served:
 NO_HISTORY = Recent((), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def history(table: ItemTable, shopper: Shopper, schema: Schema, length: int, row_slot: RowSlot) -> Served:
+@dataclass(frozen=True)
+class Touches:
+    """Items of the shopper's lists with their catalogue records, looked up once for all lists."""
+
+    parts: Mapping[str, tuple[Ints, NDArray[Any]]]
+    """By "view:prefix": places in the table, and records."""
+
+
+def touches(table: ItemTable, shopper: Shopper) -> Touches:
+    """Look up every item of every list."""
+    names = [item for recent in shopper.lists.values() for item in recent.items]
+    slots = table.slots(names)
+    records = table.catalogue(slots)
+    parts, start = {}, 0
+    for path, recent in shopper.lists.items():
+        at = slice(start, start + len(recent))
+        parts[path] = (slots[at], records[at])
+        start += len(recent)
+    return Touches(parts)
+
+
+def history(
+    table: ItemTable, shopper: Shopper, schema: Schema, touched: Touches, length: int, row_slot: RowSlot
+) -> Served:
     """The shopper's history with the content and rows of its items."""
     recent = shopper.lists.get(schema.history, NO_HISTORY)
-    recent = Recent(recent.items[:length], recent.kinds[:length], recent.times[:length])
-    slots = table.slots(recent.items)
-    records = table.catalogue(slots)
+    slots, records = touched.parts.get(schema.history, (np.zeros(0, np.int64), np.zeros(0, CATALOGUE)))
+    records = records[:length]
     return Served(
-        recent,
+        Recent(recent.items[:length], recent.kinds[:length], recent.times[:length]),
         records["token"],
         records["tokens"].astype(np.int64),
         records["content"],
-        item_rows(table, row_slot, slots),
+        item_rows(table, row_slot, slots[:length]),
     )
 
 
-def complete(candidates: Candidates, shopper: Shopper, schema: Schema, table: ItemTable, now_us: int) -> Floats:
+def complete(candidates: Candidates, shopper: Shopper, schema: Schema, touched: Touches, now_us: int) -> Floats:
     """Fill user x category and cross features into the candidates' matrix; returns it, [n, item features]."""
     features = candidates.features
     start = 0
@@ -64,25 +88,25 @@ def complete(candidates: Candidates, shopper: Shopper, schema: Schema, table: It
     if schema.pair_views and len(shopper.pair_pos):
         candidates.pos[known, len(schema.item_views) :] = shopper.pair_pos[candidates.category[known]]
     if schema.cross.features:
-        scene = scene_of(candidates, shopper, table, now_us)
+        scene = scene_of(candidates, shopper, touched, now_us)
         features[:, schema.cross.places] = cross.compute(schema.cross.features, scene)
     return features
 
 
-def scene_of(candidates: Candidates, shopper: Shopper, table: ItemTable, now_us: int) -> cross.Scene:
+def scene_of(candidates: Candidates, shopper: Shopper, touched: Touches, now_us: int) -> cross.Scene:
     """What the cross features look at."""
-    touched = {}
+    lists = {}
     for path, recent in shopper.lists.items():
-        records = table.catalogue(table.slots(recent.items))
+        records = touched.parts[path][1]
         categories = records["categories"][:, 0].astype(np.int64)
-        touched[path] = cross.touch(recent, candidates.index, records["price"], categories)
+        lists[path] = cross.touch(recent, candidates.index, records["price"], categories)
     return cross.Scene(
         now_us=now_us,
         prior_rank=candidates.wanted.prior_rank,
         price=candidates.price,
         category=candidates.records["categories"][:, 0].astype(np.int64),
         published_us=candidates.records["published_us"],
-        touched=touched,
+        touched=lists,
     )
 
 

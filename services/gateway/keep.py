@@ -31,7 +31,7 @@ class PlanReader(Protocol):
     """Where the feature repository's plan is read."""
 
     def load(self) -> Plan:
-        """The plan as of now."""
+        """The plan as of now: the same object while it is the same plan."""
         ...
 
 
@@ -139,11 +139,13 @@ def watched_views(world: World) -> list[str]:
 
 
 async def watch_plan(keeper: Keeper, reader: PlanReader) -> None:
-    """Look for a new plan again and again; one that cannot be used leaves the old one in force."""
+    """Look for a new plan again and again; one that cannot be used is said once and leaves the old one in force."""
+    looked_at: Plan | None = None
     while True:
         try:
             plan = reader.load()
-            if keeper.plan is None or plan.version != keeper.plan.version:
+            if plan is not looked_at:
+                looked_at = plan
                 await keeper.planned(plan)
         except TemporaryError:  # nobody has written it yet: not ready
             pass

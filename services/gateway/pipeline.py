@@ -168,20 +168,21 @@ class Pipeline:
         """Scores of the first release that answers, else the order without one."""
         with self.meters.stage("inputs"):
             cands.fill_misses(candidates, world.schema, shopper.misses)
-            inputs.complete(candidates, shopper, world.schema, self.table, now_us)
+            touched = inputs.touches(self.table, shopper)
+            inputs.complete(candidates, shopper, world.schema, touched, now_us)
         servings = world.servings(caller.user) if len(candidates) else []
         for number, serving in enumerate(servings):
             if number:
                 candidates, shopper = self._with_rows(candidates, shopper, serving.rows)
             spec = serving.release.spec
-            served = inputs.history(self.table, shopper, world.schema, spec.history_length, serving.rows)
+            served = inputs.history(self.table, shopper, world.schema, touched, spec.history_length, serving.rows)
             scored = await self._ask(serving, caller, candidates, shopper, served, now_us, budget)
             if scored is not None:
                 rung = ladder.lower(rung, ladder.LAST_RELEASE) if number else rung
                 return Evaluation(world, serving, shopper, candidates, served, scored, rung)
         scored = rank.by_prior(candidates.wanted.prior_rank, self._popular(candidates.slots))
         rung = ladder.lower(rung, ladder.POPULAR) if world.route.champion and len(candidates) else rung
-        served = inputs.history(self.table, shopper, world.schema, HISTORY, RowSlot())
+        served = inputs.history(self.table, shopper, world.schema, touched, HISTORY, RowSlot())
         candidates, shopper = self._with_rows(candidates, shopper, RowSlot())
         return Evaluation(world, None, shopper, candidates, served, scored, rung)
 
