@@ -31,8 +31,14 @@ from services.demo.traffic import Pace, Traffic
 from services.demo.world import World
 from services.features import commands
 
-_SIMULATED = {"FRESHRANK_PUBLISHER_RIPE_S": "15", "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100"}
-"""A demo lasts minutes: judge by younger labels and fewer of them than a shop would."""
+_SIMULATED = {
+    "FRESHRANK_PUBLISHER_RIPE_S": "15",
+    "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100",
+    "FRESHRANK_PUBLISHER_REPLAY_IMPRESSIONS": "400",
+    "FRESHRANK_PUBLISHER_STABILITY": "2",
+}
+"""A demo lasts minutes and begins with nothing: judge by younger labels and the newest impressions only, and let
+scores move, as those of a model in its first minutes must."""
 
 _REPLAY = {
     "FRESHRANK_GATEWAY_CLOCK": "request",

@@ -82,6 +82,9 @@ class PublisherSettings(ServiceSettings):
     least_impressions: int = Field(300, ge=1, description="impressions behind any figure that a release is judged by")
     auc_loss: float = Field(0.005, gt=0, lt=1, description="area under the curve that a release may lose")
     log_loss_rise: float = Field(0.01, gt=0, lt=1, description="relative rise of log-loss that a release may bring")
+    stability: float = Field(
+        0.2, gt=0, description="population stability index of a release's scores against the champion's that may be"
+    )
     latency_ms: float = Field(25.0, gt=0, description="ms of a golden batch in onnxruntime that are always allowed")
     rows_age_s: float = Field(120.0, gt=0, description="s that the pushed rows may lag behind a release's weights")
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
@@ -102,6 +105,7 @@ class PublisherSettings(ServiceSettings):
             file_log_loss=self.log_loss_rise,
             latency_ms=self.latency_ms,
             rows_age_s=self.rows_age_s,
+            stability=self.stability,
         )
 
     def watch_bounds(self) -> WatchBounds:
