@@ -493,6 +493,7 @@ def main() -> None:
     parser.add_argument("--windows", default="click=600,cart=86400,purchase=604800", help="seconds per head")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Feast loads it where it is, for nothing that is read here
     from feast import FeatureStore, RepoConfig
 
     windows = {n: int(float(s) * 1e6) for n, s in (part.split("=") for part in options.windows.split(","))}

@@ -12,7 +12,7 @@ from pathlib import Path
 from services.common.errors import FreshrankError
 from services.gateway import kafka, plan_file
 from services.gateway.settings import GatewaySettings
-from services.online.lean import without_torch
+from services.online.light import without_torch
 
 logger = logging.getLogger(__name__)
 
