@@ -126,9 +126,10 @@ class ChainStage:
 def state_of(runtime: Runtime, options: Options) -> dict[str, Any]:
     """What tests ask a live process about itself."""
     app, consumer = runtime.app, runtime.app._consumer  # `app.consumer` would make one, in this thread
+    fetcher = consumer and consumer._thread._consumer._fetcher
     return {
         "folds": {p: [fold.next_offset, fold.count, fold.chain] for p, fold in runtime.folds(options.source).items()},
-        "fetch_wait_ms": consumer and consumer._thread._consumer._fetcher._fetch_max_wait_ms,
+        "fetch": fetcher and [fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes],
         "guarantee": app.conf.processing_guarantee.value,
         "in_transaction": app.in_transaction,
         "web": app.conf.web_enabled,
