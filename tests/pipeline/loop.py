@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,8 @@ class Loop:
     partitions: int = 2
     seed: int = 7
     items: int = 400
+    services: Sequence[str] = SERVICES
+    """The ones to start."""
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other arguments of Python than `-m services.<name>`, by service."""
 
@@ -95,9 +97,9 @@ class Loop:
         self.plan: Plan = plan_of(self.stack, self.folder, self.feature_repo, self.partitions, settings)
         create_topics(self.stack.kafka.bootstrap, [TopicSpec.of(topic, self.partitions) for topic in TOPICS])
         self.apply_features()
-        for name in SERVICES:
+        for name in self.services:
             self.stack.supervisor.start(self.program(name))
-        for name in SERVICES:
+        for name in self.services:
             self.stack.supervisor.wait_ready(name)
         self.follower = Follower(self.stack.kafka.bootstrap, self.partitions, self.plan.urls)
 
@@ -139,7 +141,7 @@ class Loop:
 
     async def revive(self) -> list[str]:
         """Start again what has ended itself on an infrastructure fault, as a cluster does; their names."""
-        down = [name for name in (*PARTS, *SERVICES) if not self.stack.supervisor.running(name)]
+        down = [name for name in (*PARTS, *self.services) if not self.stack.supervisor.running(name)]
         for name in down:
             await asyncio.to_thread(self.restart, name)
         return down
@@ -214,9 +216,10 @@ class Loop:
     async def ledger(self, timeout_s: float = 60.0) -> dict[str, str]:
         """Wait until all stages have caught up and ask the oracle; the broken promises, empty when all hold."""
         await self.follower.caught_up(timeout_s)
-        return await asyncio.to_thread(self._ledger)
+        return await asyncio.to_thread(self.ask_oracle)
 
-    def _ledger(self) -> dict[str, str]:
+    def ask_oracle(self) -> dict[str, str]:
+        """The oracle's broken promises, as the log and the stores are now."""
         self.record.write(self.folder)
         names = with_defaults(environment(self.stack, self.plan))
         out = self.folder / "ledger.json"
