@@ -10,9 +10,10 @@ shopper asks for 100 candidates over and over. In turn with the calls, in the sa
 - onnxruntime: the released model in this process, the same inputs padded to 128
 - triton: the same inputs by the gateway's own scorer; less onnxruntime it is what Triton adds
 
-The trainer stands still (SIGSTOP) for all this. Then Poisson arrivals at half of the capacity that eight callers reached, latency from the intended time of sending,
-with the trainer at work and stopped. Scores must equal those that onnxruntime gives for
-the impressions on the log, with the rows of the store, within 1e-4; rows that have moved on since are not compared.
+The trainer stands still (SIGSTOP) for all this. Then Poisson arrivals at half of the capacity that eight callers
+reached, latency from the intended time of sending, with the trainer at work and stopped. Scores must equal those
+that onnxruntime gives for the impressions on the log, with the rows of the store, within 1e-4; rows that have moved
+on since are not compared.
 """
 
 import argparse
@@ -283,7 +284,7 @@ def floors(bench: Bench, echo: Any, arrays: Arrays, slot: RowSlot, request: byte
         plan = load_plan(bench.loop.feature_repo)
     schema = schemas.build(plan, [bench.release.spec])
     world, asking = bench.loop.world, bench.request.shopper
-    categories = sorted({world.items[c.item_id].category for c in bench.request.candidates})
+    categories = sorted({world.items[c.item_id].categories[0] for c in bench.request.candidates})
 
     async def read() -> None:
         now_us = time.time_ns() // 1000

@@ -269,7 +269,7 @@ def stock_process(words: Sequence[str]) -> None:
     )
     agent = Agent(stock_store(Path(folder), redis_url), int(expected), Path(out))
     app.agent(app.topic(topic, value_type=bytes, value_serializer="raw"), name="counts")(agent.run)
-    faust.Worker(app, loglevel="warning", loghandlers=[]).execute_from_commandline()
+    faust.Worker(app, loglevel="warning").execute_from_commandline()
 
 
 def stock_rate(folder: Path, stack: Stack, topic: str, expected: int) -> float:
