@@ -13,6 +13,7 @@ from services.features.by_user import UserFold
 from services.features.fold import Outputs
 from tests.features.makers import (
     HOUR,
+    MINUTE,
     START,
     Row,
     event,
@@ -154,3 +155,26 @@ def test_an_item_feature_counts_what_all_partitions_sent_once(
 
 def test_every_function_is_covered() -> None:
     assert {definition.function for definition in CASES} == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("function", "tags", "value_type"),
+    [
+        ("count", {}, "INT64"),
+        ("decay", {"half_life": "10m"}, "FLOAT64"),
+        ("top_k", {"n": "3"}, "STRING_LIST"),
+        ("count_distinct", {}, "INT64"),
+    ],
+)
+def test_features_of_one_slide_keep_their_own_windows(function: str, tags: dict[str, str], value_type: str) -> None:
+    long = feature(function, "item", value_type, 4 * MINUTE, MINUTE, name="long", **tags)
+    short = feature(function, "item", value_type, 2 * MINUTE, MINUTE, name="short", **tags)
+    fold = UserFold([view_of(long, short)], 0, 1)
+    seen = [event(START + n * MINUTE, item=f"i{n}") for n in range(3)]
+    fold.apply([message(0, seen)])
+    for step in range(3, 8):
+        clock_us = START + step * MINUTE
+        for view in fold.apply([message(step, [tick(clock_us)])]).views:
+            for definition in (long, short):
+                assert same(expected(definition, seen, clock_us), values_of(view, definition.name)["u1",])
+    assert len(fold.views["stats"].keys) == 0

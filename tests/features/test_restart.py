@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.common.plans import ViewPlan
-from services.common.records import FORGET, Message
+from services.common.records import FORGET, Message, decode
 from services.common.snapshots import SnapshotStore
 from services.features.by_item import ItemFold
 from services.features.by_user import UserFold
@@ -216,3 +216,18 @@ def test_a_message_that_is_not_columns_changes_nothing_but_the_position(value: b
 def test_a_message_of_the_other_topic_is_refused() -> None:
     fold = ItemFold([])
     assert [why for _, why in fold.apply([message(0, [event(START)])]).malformed] == ["a message of another topic"]
+
+
+def test_the_positions_of_derived_rows_only_grow() -> None:
+    rows = [event(START + n, item=f"i{n % 7}") for n in range(300)]
+    shown = impression(START + 300, [f"i{n}" for n in range(40)], [None] * 40)
+    out = UserFold([], 3, 2).apply([message(5, [*rows, tick(START), shown]), message(6, [*rows[:1], tick(START + 9)])])
+    for values in out.items.values():
+        places = [
+            (row["src_partition"], row["src_offset"], row["src_index"])
+            for value in values
+            for row in decode(value).to_pylist()
+        ]
+        assert places == sorted(set(places))
+        assert {partition for partition, _, _ in places} == {3}
+        assert places[-1][1:] == (6, 1024)
