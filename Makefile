@@ -8,7 +8,6 @@ CACHE := $(or $(FRESHRANK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshran
 HELM_VERSION := v3.19.0
 HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 export OMP_NUM_THREADS ?= 1
-export UV_NO_PROGRESS ?=
 
 .PHONY: help setup parts demo test test-unit test-pipeline test-long check bench proto render docs pins clean
 help: ## list the commands
