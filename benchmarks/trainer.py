@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -309,11 +308,16 @@ def by_size(sizes: Sequence[int], steps: int) -> list[dict[str, Any]]:
                 "step_ms": {"median": float(np.median(spent)), "p99": float(np.quantile(spent, 0.99))},
                 "step_and_delta_ms_mean": float(spent.mean()),
                 "checkpoint_s": float(np.median(saves)) if saves else None,
-                "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "rss_mib": _resident_mib(),
             }
         )
         del made, ready
     return out
+
+
+def _resident_mib() -> float:
+    """Memory of this process now; its peak would be that of the largest table before."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _samples(steps: Sequence[Prepared]) -> int:
