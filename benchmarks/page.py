@@ -125,8 +125,12 @@ def _most(what: str, value: float, bar: float, unit: str = "x") -> Row:
 def _ways(found: Mapping[str, Mapping[str, float]], unit: str) -> str:
     lines = [f"| way | median {unit} | IQR | n |", "| --- | --- | --- | --- |"]
     for name, value in found.items():
-        lines.append(f"| {name} | {value['median']:,.4g} | {value['iqr']:,.3g} | {value.get('n', '')} |")
+        lines.append(f"| {name} | {value['median']:,.4g} | {value['iqr']:,.3g} | {_count(value)} |")
     return "\n".join(lines) + "\n"
+
+
+def _count(value: Mapping[str, float]) -> str:
+    return f"{value['n']:.0f}" if "n" in value else ""
 
 
 def _shares(found: Mapping[str, Mapping[str, float]], unit: str) -> str:

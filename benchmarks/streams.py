@@ -126,8 +126,9 @@ def prefill(bootstrap: str, topic: str, events: Sequence[Sent]) -> None:
 def floor_rate(bootstrap: str, starts: Mapping[str, int], count: int) -> float:
     """Events a second of a bare consume-and-parse loop over the records that were just put on the log."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "floor", "enable.auto.commit": False})
+    consumer.list_topics(timeout=10)  # connected
+    began, seen = time.perf_counter(), 0
     consumer.assign([TopicPartition(EVENTS.name, p, starts[f"{EVENTS.name}-{p}"]) for p in range(PARTITIONS)])
-    seen, began, first = 0, 0.0, 0
     while seen < count:
         messages = consumer.consume(1000, 10.0)
         if not messages:
@@ -135,10 +136,9 @@ def floor_rate(bootstrap: str, starts: Mapping[str, int], count: int) -> float:
         for message in messages:
             events_pb2.Inbound.FromString(message.value())
         seen += len(messages)
-        if not began:
-            began, first = time.perf_counter(), seen
+    rate = count / (time.perf_counter() - began)
     consumer.close()
-    return (count - first) / (time.perf_counter() - began)
+    return rate
 
 
 class Ours:
