@@ -156,9 +156,9 @@ def main() -> int:
         loop.start()
         try:
             result = asyncio.run(measure(loop, asked.rate, seconds))
+            write_json(asked.out, result)
         finally:
             loop.stop()
-    write_json(asked.out, result)
     print(json.dumps(result, indent=1))
     return 0 if set(result["seconds"]) == set(EVERY_S) else 1
 

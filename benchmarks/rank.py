@@ -384,9 +384,9 @@ def main() -> int:
         loop.start()
         try:
             result = asyncio.run(measure(loop, asked.calls, asked.seconds))
+            write_json(asked.out, result)
         finally:
             loop.stop()
-    write_json(asked.out, result)
     print(json.dumps(result, indent=1))
     parity = result["parity"]
     return 0 if parity["worst"] <= TOLERANCE < parity["worst_of_other_items"] else 1
