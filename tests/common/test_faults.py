@@ -102,14 +102,15 @@ def test_an_old_owner_that_wakes_up_in_the_middle_of_a_step_does_no_harm(pipelin
             newest = _newest(chain)
             holding.unlink()
             old.signal(signal.SIGCONT)
-            until(lambda: old.said("partition given up"), "the old owner to notice")
+            # Back in the group the old owner loses the partition, or is given it again and goes on behind the new one.
+            until(lambda: old.said("partition given up") or new.said("partition given up"), "the two to agree")
             assert _newest(chain) >= newest, "a late snapshot never beats a newer one"
             chain.write(0, 100)
             until(lambda: chain.done(old, new), "the rest")
             assert (0 in old.folds()) + (0 in new.folds()) == 1
             owner = old if 0 in old.folds() else new
-            assert owner.folds()[0] == (600, 600, chain.chain(0)[-1])
             chain.check_sink(0)
+            assert owner.folds()[0] == (600, 600, chain.chain(0)[-1])
     with chain.worker("third") as third:
         chain.check(third)
 

@@ -111,7 +111,8 @@ class Pipeline:
         self.options = Options(kafka.bootstrap, f"{name}-in", f"{name}-out", name, str(folder / "snapshots"))
         Path(self.options.folder).mkdir()
         self._written: dict[int, list[bytes]] = {p: [] for p in range(partitions)}
-        self._producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 5})
+        # Idempotent: what is tried again must not change places with what came after it.
+        self._producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 5, "enable.idempotence": True})
         specs = [TopicSpec(topic, partitions) for topic in (self.options.source, self.options.sink)]
         create_topics(kafka.bootstrap, specs)
 
