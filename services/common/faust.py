@@ -130,7 +130,6 @@ class Runtime:
         *,
         instance: str = "",
         snapshot_seconds: float = 15.0,
-        step_seconds: float = 0.0,
         session_seconds: float = 10.0,
         attempts: int = 8,
         clock: Clock | None = None,
@@ -147,7 +146,6 @@ class Runtime:
             self._probe,
             _fail,
             snapshot_seconds=snapshot_seconds,
-            step_seconds=step_seconds,
             attempts=attempts,
         )
         self._rebalances = metrics.counter("rebalances_total", "assignments taken over")

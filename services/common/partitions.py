@@ -38,7 +38,6 @@ class Partitions:
         fail: Callable[[], None],
         *,
         snapshot_seconds: float,
-        step_seconds: float,
         attempts: int,
     ) -> None:
         self._stages = {stage.topic.name: stage for stage in stages}
@@ -51,7 +50,6 @@ class Partitions:
             health,
             clock,
             int(snapshot_seconds * 1e6),
-            step_seconds,
             attempts,
             metrics.counter("snapshots_total", "snapshots written", ("topic",)),
             metrics.counter("snapshot_failures_total", "snapshots the disk refused", ("topic",)),

@@ -44,8 +44,6 @@ class Surroundings:
     health: Health
     clock: Clock
     snapshot_us: int
-    step_seconds: float
-    """Least time between the beginnings of two steps: under load a step then takes more messages, at less cost each."""
     attempts: int
     """Of an emit that fails for a time, before the process ends."""
     saves: Counter
@@ -107,15 +105,12 @@ class Runner:
             await self._write(self._snapshot())
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while not self.closed:
                 batch = await self._take()
-                began = loop.time()
                 if batch:
                     await self._step(batch)
-                # At least once around the loop, for the other partitions.
-                await asyncio.sleep(max(0.0, self._around.step_seconds - (loop.time() - began)))
+                await asyncio.sleep(0)  # the other partitions
         except asyncio.CancelledError:
             if not self.closed:
                 log.error("step cancelled", extra={"topic": self._topic, "partition": self._partition})

@@ -64,7 +64,6 @@ class Features:
             metrics,
             instance=settings.instance,
             snapshot_seconds=settings.snapshot_s,
-            step_seconds=settings.step_s,
             clock=clock,
         )
         health.extra = lambda: {"plan": self._pickup.plan.version, "refused": self._pickup.refusal}

@@ -13,9 +13,6 @@ class FeaturesSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_FEATURES_", frozen=True, extra="forbid")
 
     snapshot_s: float = Field(15.0, gt=0, description="s between two snapshots of a partition: what a restart redoes")
-    step_s: float = Field(
-        0.08, ge=0, le=1, description="s at least between two steps of a partition: what freshness pays for throughput"
-    )
     registry_s: float = Field(3.0, gt=0, description="s between two looks at the registry for changed definitions")
     check_s: float = Field(0.5, gt=0, description="s between two looks whether the online store has lost its data")
     due_rows: int = Field(

@@ -100,7 +100,6 @@ class Bench:
             self.log,  # type: ignore[arg-type]
             self._fail,
             snapshot_seconds=15,
-            step_seconds=0,
             attempts=3,
         )
 
@@ -352,7 +351,7 @@ async def test_other_topics_of_the_group_are_left_alone(bench: Bench) -> None:
 async def test_a_step_that_does_not_stop_when_its_partition_moved_ends_the_process(bench: Bench) -> None:
     counter = bench.metrics.counter("saves_total", "", ("topic",))
     around = runners.Surroundings(
-        bench.store, bench.health, bench.clock, 1, 0.0, 1, counter, counter, _no_hole, bench._fail, cancel_seconds=0.01
+        bench.store, bench.health, bench.clock, 1, 1, counter, counter, _no_hole, bench._fail, cancel_seconds=0.01
     )
     bench.stage.gate.clear()
     bench.stage.stubborn = True
