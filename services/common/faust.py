@@ -57,7 +57,7 @@ BUFFER_MESSAGES = 256
 TAKE_OVER_SECONDS = 60.0
 """To read snapshots and seek. Faust itself waits 90 s and then carries on as if it were done."""
 
-STOP_SECONDS = 5.0
+STOP_SECONDS, SHOW_SECONDS = 5.0, 1.0
 WATCH_SECONDS = 1.0
 PROBE_EVERY = 5
 """Looks at the log's true end are so many times rarer than looks at what the consumer says of it."""
@@ -256,7 +256,7 @@ class Runtime:
         for task in tasks[1:]:
             task.cancel()
         await self.partitions.close()
-        await _within(STOP_SECONDS, self._show())
+        await _within(SHOW_SECONDS, self._show())
         await _within(STOP_SECONDS, self.app.stop())
         tasks[0].cancel()
         self._probe.close()

@@ -1,19 +1,19 @@
 """Each guard of the runtime is needed: switched off, the harm it is against is done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.common.errors import TemporaryError
 from services.common.kafka import Outbox, Tail
-from services.common.metrics import Metrics
 from services.common.records import Message
-from services.common.runner import Runner, Surroundings
+from services.common.runner import Runner
 from services.common.stage import Snapshot
 from services.demo.kafka import Kafka, TopicSpec, create_topics
-from tests.common.test_runner import Bench, Memory, _no_hole, until
+from tests.common.test_runner import Bench, Memory, surroundings, until
 from tests.common.workers import newer
 
 
@@ -22,11 +22,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.stage.gate.set()
-
-
-def around(bench: Bench, hole: Callable[[str, int, int, int], Awaitable[None]] = _no_hole) -> Surroundings:
-    counter = Metrics("test").counter("saves_total", "", ("topic",))
-    return Surroundings(bench.store, bench.health, bench.clock, 15_000_000, 0.0, 1, counter, counter, hole, bench._fail)
 
 
 def seen(runner: Runner) -> list[int]:
@@ -45,7 +40,10 @@ async def test_without_dropping_what_was_seen_a_rewound_partition_is_applied_twi
             self._wanted = message.offset
             await super().offer(message)
 
-    with_guard, without = Runner(bench.stage, 0, None, around(bench)), Trusting(bench.stage, 1, None, around(bench))
+    with_guard, without = (
+        Runner(bench.stage, 0, None, surroundings(bench)),
+        Trusting(bench.stage, 1, None, surroundings(bench)),
+    )
     for runner in (with_guard, without):
         runner.fold.apply = _blind(runner.fold)  # type: ignore[method-assign, arg-type]
         await offer(runner, 0, 1, 2, 1, 2, 3)
@@ -61,7 +59,10 @@ async def test_without_waiting_for_effects_a_snapshot_runs_ahead_of_them_and_the
             self._later = asyncio.create_task(super()._emit(outputs))
 
     bench.stage.gate.clear()
-    with_guard, without = Runner(bench.stage, 0, None, around(bench)), Hasty(bench.stage, 1, None, around(bench))
+    with_guard, without = (
+        Runner(bench.stage, 0, None, surroundings(bench)),
+        Hasty(bench.stage, 1, None, surroundings(bench)),
+    )
     bench.clock.advance_to(bench.clock.now_us() + 16_000_000)
     for runner in (with_guard, without):
         await offer(runner, 0)
@@ -74,7 +75,7 @@ async def test_without_waiting_for_effects_a_snapshot_runs_ahead_of_them_and_the
 
 
 async def test_without_closing_the_runner_an_old_owner_goes_on_writing(bench: Bench) -> None:
-    runner = Runner(bench.stage, 0, None, around(bench))
+    runner = Runner(bench.stage, 0, None, surroundings(bench))
     bench.stage.gate.clear()
     await offer(runner, 0)
     await until(lambda: seen(runner) == [0])
@@ -89,8 +90,8 @@ async def test_without_looking_into_the_log_a_lost_message_is_not_noticed(bench:
         raise ValueError(f"{wanted} to {found} is missing")
 
     with_guard, without = (
-        Runner(bench.stage, 0, None, around(bench, alarm)),
-        Runner(bench.stage, 1, None, around(bench)),
+        Runner(bench.stage, 0, None, replace(surroundings(bench), hole=alarm)),
+        Runner(bench.stage, 1, None, surroundings(bench)),
     )
     await offer(without, 0, 2)
     await until(lambda: seen(without) == [0, 2])

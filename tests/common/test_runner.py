@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from services.common.health import Health
 from services.common.metrics import Metrics
 from services.common.partitions import Partitions
 from services.common.records import Message
+from services.common.runner import Runner, Surroundings
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Snapshot
 from services.common.topics import Topic
@@ -98,12 +99,12 @@ class Bench:
             self.metrics,
             self.clock,
             self.log,  # type: ignore[arg-type]
-            self._fail,
+            self.fail,
             snapshot_seconds=15,
             attempts=3,
         )
 
-    def _fail(self) -> None:
+    def fail(self) -> None:
         self.failures += 1
 
     async def own(self, *partitions: int) -> dict[tuple[str, int], int]:
@@ -123,6 +124,26 @@ class Bench:
     def saved(self, partition: int = 0) -> int:
         newest = self.store.newest("t", partition)
         return newest.next_offset if newest else 0
+
+
+async def no_hole(topic: str, partition: int, wanted: int, found: int) -> None:
+    """Nothing is missing."""
+
+
+def surroundings(bench: Bench) -> Surroundings:
+    """For a runner without `Partitions`."""
+    counter = Metrics("test").counter("saves_total", "", ("topic",))
+    return Surroundings(
+        snapshots=bench.store,
+        health=bench.health,
+        clock=bench.clock,
+        snapshot_us=15_000_000,
+        attempts=1,
+        saves=counter,
+        failed_saves=counter,
+        hole=no_hole,
+        fail=bench.fail,
+    )
 
 
 @pytest.fixture
@@ -349,23 +370,16 @@ async def test_other_topics_of_the_group_are_left_alone(bench: Bench) -> None:
 
 
 async def test_a_step_that_does_not_stop_when_its_partition_moved_ends_the_process(bench: Bench) -> None:
-    counter = bench.metrics.counter("saves_total", "", ("topic",))
-    around = runners.Surroundings(
-        bench.store, bench.health, bench.clock, 1, 1, counter, counter, _no_hole, bench._fail, cancel_seconds=0.01
-    )
+    around = replace(surroundings(bench), cancel_seconds=0.01)
     bench.stage.gate.clear()
     bench.stage.stubborn = True
-    runner = runners.Runner(bench.stage, 0, None, around)
+    runner = Runner(bench.stage, 0, None, around)
     await runner.offer(Message(0, b"x"))
     await until(lambda: isinstance(runner.fold, Memory) and runner.fold.seen == [0])
     await runner.close(save=False)
     assert bench.failures == 1
     bench.stage.gate.set()
     await until(lambda: bench.stage.emitted)
-
-
-async def _no_hole(topic: str, partition: int, wanted: int, found: int) -> None:
-    """Nothing is missing."""
 
 
 def _value(bench: Bench, name: str) -> float | None:

@@ -64,6 +64,12 @@ def test_a_worker_that_is_asked_to_stop_saves_and_leaves_and_the_next_begins_rig
     assert len(chain.sink(0)) == 6_000, "nothing was written twice"
 
 
+def test_a_worker_that_is_asked_to_stop_while_it_starts_stops(pipeline: Make) -> None:
+    with pipeline(1).worker() as worker:
+        until(lambda: "Starting..." in worker.log, "the first signs of life")
+        assert worker.stop() == 0
+
+
 def test_what_is_shown_to_the_group_is_what_took_effect(pipeline: Make) -> None:
     chain = pipeline(1)
     chain.write(0, 100)
