@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from services.common import faust, partitions, runner
+from services.common import runner
 from services.features import by_item, by_user, feast, rows
 from services.ingest import clean, duplicates, route
 from services.joiner import held, join
@@ -98,22 +98,6 @@ def snapshots_follow_acknowledgements() -> None:
     runner.Runner._step = saved_first
 
 
-def a_worker_goes_on_where_its_state_stands() -> None:
-    """Not where the group's offsets stand, which are ahead of the last snapshot; and a hole in the log is refused."""
-
-    async def behind(self: faust.Runtime, consumer: faust._PositionsConsumer) -> object:
-        await asyncio.wait_for(self.partitions.take_over(consumer.assignment()), faust.TAKE_OVER_SECONDS)
-        places = await faust.driver.Consumer.seek_to_committed(consumer)
-        self.health.ready = True
-        return places
-
-    async def fine(self: partitions.Partitions, topic: str, partition: int, wanted: int, found: int) -> None:
-        """Not looked at."""
-
-    faust.Runtime.settle = behind
-    partitions.Partitions._check_hole = fine
-
-
 GUARDS: dict[str, tuple[str, Callable[[], None]]] = {
     "events sent twice are dropped": ("ingest", events_sent_twice_are_dropped),
     "known events outlive the process": ("ingest", known_events_outlive_the_process),
@@ -124,7 +108,6 @@ GUARDS: dict[str, tuple[str, Callable[[], None]]] = {
     "an empty store is noticed": ("features", an_empty_store_is_noticed),
     "quick actions wait for their impression": ("joiner", quick_actions_wait_for_their_impression),
     "an action flips once": ("joiner", an_action_flips_once),
-    "a worker goes on where its state stands": ("joiner", a_worker_goes_on_where_its_state_stands),
 }
 """Guard -> the service that has it, and how it is switched off."""
 
