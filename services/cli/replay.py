@@ -66,7 +66,7 @@ async def _replayed(settings: "CliSettings", data: Path, lockstep: bool, speed: 
         partitions = len(log.partitions(EVENTS.name))
     finally:
         log.close()
-    api, outbox = Api(settings.gateway, Record()), Outbox(settings.bootstrap)
+    api, outbox = Api(settings.gateway, Record()), Outbox(settings.bootstrap, ordered=False)
     follower = Follower(settings.bootstrap, partitions, urls)
     try:
         with output.progress("events", limit or None) as bar:

@@ -221,7 +221,7 @@ async def _simulate(demo: Demo) -> Story:
 async def _replay(demo: Demo) -> Story:
     options = demo.options
     assert options.data is not None
-    outbox = Outbox(demo.stack.kafka.bootstrap)
+    outbox = Outbox(demo.stack.kafka.bootstrap, ordered=False)
     replay = Replay(demo.api, demo.follower, outbox, options.partitions, options.speed)
     await replay.run(loaders.steps(options.data, options.limit), lambda _: None)
     outbox.close()

@@ -118,7 +118,7 @@ class Parts:
         self.wall, self.request_clock = WallClock(), ManualClock()
         self.state = State(World(schema.nothing()))
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective)
-        self.sender = kafka.Sender(Outbox(settings.bootstrap), settings.partitions, tracing.headers)
+        self.sender = kafka.Sender(Outbox(settings.bootstrap, ordered=False), settings.partitions, tracing.headers)
         self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
         self.scorer = TritonScorer(settings.triton)
         tokens, covisits = Tokens.parse(settings.token_keys), Covisits()

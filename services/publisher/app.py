@@ -225,7 +225,7 @@ async def serve(settings: PublisherSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loops.stopped.set)
-    outbox = Outbox(settings.bootstrap)
+    outbox = Outbox(settings.bootstrap, ordered=False)
     publisher: Publisher | None = None
     try:
         while not loops.stopped.is_set():

@@ -75,7 +75,7 @@ def _records(
 
 
 async def _send(bootstrap: str, found: Iterator[Record]) -> int:
-    outbox, sent = Outbox(bootstrap, linger_ms=5.0), 0
+    outbox, sent = Outbox(bootstrap, linger_ms=5.0, ordered=False), 0
     try:
         while batch := list(islice(found, IN_FLIGHT)):
             sends = [outbox.send(EVENTS.name, r.value, partition=r.partition, key=r.key or None) for r in batch]
