@@ -109,6 +109,7 @@ async def test_without_the_newest_valid_rule_an_old_owner_would_set_the_state_ba
 
 
 @pytest.mark.pipeline
+@pytest.mark.long
 @pytest.mark.parametrize("ordered", [pytest.param(True, id="guarded"), pytest.param(False, id="without")])
 async def test_without_order_in_the_outbox_readers_drop_what_is_sent_again(
     kafka: Kafka, unique: Callable[[str], str], ordered: bool
