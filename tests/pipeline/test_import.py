@@ -23,7 +23,7 @@ from services.demo.stack import Stack
 from services.demo.tools import Tools
 from services.features import commands
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.pipeline
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 2
 CATEGORIES, ITEMS, SHOPPERS, CLICKS = 8, 160, 400, 6_000
