@@ -1,15 +1,19 @@
 """The small HTTP server of every service: /livez, /readyz, /metrics, /positions.
 
+`/positions?<topic>-<partition>=<next offset>&...` answers when those are applied, or after a second.
+
 Liveness is progress: a service that has work and does none is not alive.
 """
 
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -21,6 +25,7 @@ STALL_SECONDS = 60.0
 """A position that stands still this long while it is behind means a stalled consumer."""
 
 _PROBE_SECONDS = 10.0
+_REACH_SECONDS, _LOOK_SECONDS = 1.0, 0.01
 _WHOLE = ""
 
 
@@ -41,6 +46,7 @@ class Health:
         self._clock = clock or WallClock()
         self._stall_us = int(stall_seconds * 1e6)
         self._places: dict[str, _Place] = {_WHOLE: _Place(None, 0, self._clock.now_us())}
+        self._moved = threading.Condition()
         self.ready = False
         self.extra: Callable[[], Mapping[str, Any]] = dict
         """Added to /positions; called in the server's threads."""
@@ -53,6 +59,8 @@ class Health:
             moved = {name: replace(place, applied=next_offset, since_us=now_us)}
             whole = {_WHOLE: replace(self._places[_WHOLE], since_us=now_us)}
             self._places = {**self._places, **moved, **whole}
+            with self._moved:
+                self._moved.notify_all()
 
     def behind(self, topic: str, partition: int, lag: int) -> None:
         """Record how many messages of a partition are not applied yet."""
@@ -75,6 +83,17 @@ class Health:
         """Applied positions and what the service adds to them."""
         applied = {name: place.applied for name, place in self._places.items() if place.applied is not None}
         return {"applied": applied, "ready": self.ready, "lag": self.lag, **self.extra()}
+
+    def reach(self, wanted: Mapping[str, int], seconds: float = _REACH_SECONDS) -> dict[str, Any]:
+        """The positions as soon as all `wanted` ones are applied, or as they are after so many seconds."""
+        until = time.monotonic() + seconds
+        while True:
+            found = self.positions()
+            applied = found["applied"]
+            if all(applied.get(name, 0) >= at for name, at in wanted.items()) or time.monotonic() > until:
+                return found
+            with self._moved:  # what a service adds itself is not told of: look again soon
+                self._moved.wait(_LOOK_SECONDS)
 
     def live(self) -> bool:
         """False when a partition has been behind, and has not moved, for too long."""
@@ -106,7 +125,8 @@ def serve(health: Health, registry: CollectorRegistry, port: int, host: str = "1
 
         def do_GET(self) -> None:
             try:
-                status, kind, body = _answer(self.path.partition("?")[0], health, registry)
+                path, _, query = self.path.partition("?")
+                status, kind, body = _answer(path, query, health, registry)
             except Exception:
                 log.exception("no answer", extra={"path": self.path})
                 status, kind, body = 500, "text/plain", b"failed"
@@ -124,13 +144,17 @@ def serve(health: Health, registry: CollectorRegistry, port: int, host: str = "1
     return server
 
 
-def _answer(path: str, health: Health, registry: CollectorRegistry) -> tuple[int, str, bytes]:
+def _answer(path: str, query: str, health: Health, registry: CollectorRegistry) -> tuple[int, str, bytes]:
     if path == "/livez":
         return (200, "text/plain", b"ok") if health.live() else (503, "text/plain", b"stalled")
     if path == "/readyz":
         return (200, "text/plain", b"ok") if health.ready else (503, "text/plain", b"starting")
     if path == "/positions":
-        return 200, "application/json", json.dumps(health.positions(), default=_plain).encode()
+        try:
+            wanted = {name: int(at) for name, at in parse_qsl(query)}
+        except ValueError:
+            return 400, "text/plain", b"positions are <topic>-<partition>=<next offset>"
+        return 200, "application/json", json.dumps(health.reach(wanted), default=_plain).encode()
     if path == "/metrics":
         return 200, "text/plain; version=0.0.4", generate_latest(registry)
     return 404, "text/plain", b"not found"

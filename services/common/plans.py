@@ -143,7 +143,7 @@ class Plan:
     retrieval: History
     crosses: tuple[CrossFeature, ...] = ()
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Eight hex digits: equal plans have equal versions."""
         return hash8(asdict(self))

@@ -84,7 +84,8 @@ ITEM_INTERACTIONS = pa.schema(
 )
 
 INITIAL, FLIP, CLOSED = 0, 1, 2
-"""Kinds of example: label 0 at serving, the flip of a head, the final labels for evaluation (weight 0)."""
+"""Kinds of example: label 0 at serving, the flip of a head, the final labels for evaluation (weight 0). A FORGET
+has no items: its user is forgotten with everything before `event_time_us`."""
 
 EXAMPLES = pa.schema(
     [

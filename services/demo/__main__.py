@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="freshrank demo", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of a public log; without it a simulated shop")
     parser.add_argument("--domain", choices=sorted(DOMAINS), default="shop")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of simulated traffic")
+    parser.add_argument("--minutes", type=float, default=2.5, help="of simulated traffic")
     parser.add_argument("--rate", type=float, default=150.0, help="events per second of the simulated shop")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--lockstep", action="store_true", help="wait for every stage before each request")
@@ -25,13 +25,13 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running at the end")
     parser.add_argument("--report", type=Path, default=Path("demo-report"))
     parser.add_argument("--folder", type=Path, help="where data and logs go; a fresh temporary folder by default")
-    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--partitions", type=int, help="of each topic; 4, and 1 in lockstep, where nothing runs beside")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="freshrank-"))
     chosen = Options(
         folder=folder,
         report=options.report,
-        partitions=options.partitions,
+        partitions=options.partitions or (1 if options.lockstep else 4),
         domain=options.domain,
         seed=options.seed,
         pace=Pace(seconds=60 * options.minutes, events_per_second=options.rate),

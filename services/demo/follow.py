@@ -5,11 +5,14 @@ caught up; the stages are asked in the order of the data.
 """
 
 import asyncio
+import http.client
 import json
+import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -31,23 +34,39 @@ class Follower:
     def __init__(self, bootstrap: str, partitions: int, urls: Mapping[str, str]) -> None:
         self._partitions = partitions
         self._urls = dict(urls)
+        self._kept = threading.local()
+        self._askers = ThreadPoolExecutor(min(8, partitions))
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "follower", "enable.auto.commit": False})
 
     def ends(self, topic: str) -> dict[str, int]:
         """Next offset of each partition of a topic, by position name."""
-        return {
-            f"{topic}-{p}": self._consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1]
-            for p in range(self._partitions)
-        }
+        ends = self._askers.map(lambda p: self._end(topic, p), range(self._partitions))
+        return {f"{topic}-{p}": end for p, end in enumerate(ends)}
 
-    def positions(self, service: str) -> dict[str, Any]:
-        """What a service says of itself at /positions; empty when it does not answer."""
-        try:
-            with urllib.request.urlopen(f"{self._urls[service]}/positions", timeout=2) as response:
-                answer: dict[str, Any] = json.load(response)
+    def _end(self, topic: str, partition: int) -> int:
+        end: int = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        return end
+
+    def positions(self, service: str, ends: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """What a service says of itself at /positions, within a second when it has applied all below `ends`; empty
+        when it does not answer."""
+        path = f"/positions?{urlencode(ends or {})}"
+        for _ in range(2):  # a connection that was kept may be closed by now
+            connection = self._connection(service)
+            try:
+                connection.request("GET", path)
+                answer: dict[str, Any] = json.load(connection.getresponse())
                 return answer
-        except (OSError, ValueError):
-            return {}
+            except (OSError, ValueError, http.client.HTTPException):
+                connection.close()
+        return {}
+
+    def _connection(self, service: str) -> http.client.HTTPConnection:
+        """Kept open, one per thread: lockstep asks some hundred times a second."""
+        kept: dict[str, http.client.HTTPConnection] = self._kept.__dict__
+        if service not in kept:
+            kept[service] = http.client.HTTPConnection(urlsplit(self._urls[service]).netloc, timeout=2)
+        return kept[service]
 
     def lags(self) -> dict[str, int]:
         """Records not yet applied, by service and topic."""
@@ -71,10 +90,11 @@ class Follower:
 
     def close(self) -> None:
         """Leave the broker."""
+        self._askers.shutdown()
         self._consumer.close()
 
     def _reached(self, service: str, ends: Mapping[str, int]) -> bool:
-        applied = self.positions(service).get("applied", {})
+        applied = self.positions(service, ends).get("applied", {})
         return all(applied.get(name, 0) >= end for name, end in ends.items())
 
     def _rows_pushed(self) -> bool:
@@ -82,7 +102,7 @@ class Follower:
         return bool(publisher.get("pushed_seq", -1) >= trainer.get("delta_seq", 0))
 
     async def _wait(self, reached: Callable[[], bool], until: float, poll_s: float, what: str) -> None:
-        while not reached():
+        while not await asyncio.to_thread(reached):
             if time.monotonic() > until:
                 raise TemporaryError(f"{what}: not applied in time")
             await asyncio.sleep(poll_s)

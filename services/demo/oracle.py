@@ -183,7 +183,8 @@ def in_order(log: Iterable[Row], source: str = "") -> list[Row]:
 
 
 def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], verdicts: Verdicts) -> None:
-    """Each impression gives one INITIAL, a flip for each head answered in time, and one CLOSED after the window."""
+    """Each impression gives one INITIAL, a flip for each head answered in time, and one CLOSED after the window; each
+    forget is passed on."""
     want = expected_examples(log, windows_us)
     got: dict[str, list[Row]] = defaultdict(list)
     newest = {row["p"]: row["o"] for row in log}
@@ -191,7 +192,9 @@ def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], v
         # The clock goes on while we read: what followed from later records is for the next ledger.
         if row["src_offset"] <= newest.get(row["p"], -1):
             got[row["impression_id"]].append(row)
-    wrong = Counter[str]()
+    forgets = Counter((r["p"], r["o"]) for r in log if r["kind"] == FORGET)
+    told = Counter((r["p"], r["src_offset"]) for r in got.pop("", []) if r["kind"] == FORGET)
+    wrong = Counter[str](forgets=int((forgets - told).total() + (told - forgets).total()))
     for impression_id, (shown, flips, closes) in want.items():
         mine = got.get(impression_id, [])
         initial = [r for r in mine if r["kind"] == 0]

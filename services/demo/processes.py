@@ -169,16 +169,19 @@ class Supervisor:
         if signal_number == signal.SIGKILL:
             self._wait_gone(child, _KILL_SECONDS)
 
-    def stop(self, name: str) -> None:
-        """SIGTERM, then SIGKILL after the grace; nothing to do for what has ended."""
-        child = self._child(name)
-        with contextlib.suppress(Conflict):
-            self._signal(child, signal.SIGTERM)
-            # A process that is held by SIGSTOP hears nothing before it may go on.
-            self._signal(child, signal.SIGCONT)
-            if not self._wait_gone(child, child.program.grace_seconds):
-                self._signal(child, signal.SIGKILL)
-                self._wait_gone(child, _KILL_SECONDS)
+    def stop(self, *names: str) -> None:
+        """SIGTERM to all at once, then SIGKILL to each after its grace; nothing to do for what has ended."""
+        children = [self._child(name) for name in names]
+        for child in children:
+            with contextlib.suppress(Conflict):
+                self._signal(child, signal.SIGTERM)
+                # A process that is held by SIGSTOP hears nothing before it may go on.
+                self._signal(child, signal.SIGCONT)
+        for child in children:
+            with contextlib.suppress(Conflict):
+                if not self._wait_gone(child, child.program.grace_seconds):
+                    self._signal(child, signal.SIGKILL)
+                    self._wait_gone(child, _KILL_SECONDS)
 
     def running(self, name: str) -> bool:
         """Whether it was started and has not ended."""

@@ -53,7 +53,8 @@ class Replay:
                 continue
             first_us = first_us or step.time_us
             await self._keep_time(began, step.time_us - first_us)
-            await self._tick(step.time_us)
+            if not self._speed.lockstep or isinstance(step, Ask):  # between two questions nobody looks at the time
+                await self._tick(step.time_us)
             if isinstance(step, Tell):
                 await self._tell(step.events)
             else:

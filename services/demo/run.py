@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from services.common.errors import NotFound
 from services.common.kafka import Outbox
 from services.common.topics import TOPICS
 from services.demo import loaders, show
 from services.demo.api import Api
 from services.demo.cache import Progress, default_folder
+from services.demo.evaluate import compare
 from services.demo.follow import Follower
 from services.demo.kafka import TopicSpec, create_topics
 from services.demo.record import Record
@@ -36,6 +38,7 @@ _SIMULATED = {
     "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100",
     "FRESHRANK_PUBLISHER_REPLAY_IMPRESSIONS": "400",
     "FRESHRANK_PUBLISHER_STABILITY": "2",
+    "FRESHRANK_TRAINER_UPDATE_INTERVAL": "15",
 }
 """A demo lasts minutes and begins with nothing: judge by younger labels and the newest impressions only, and let
 scores move, as those of a model in its first minutes must."""
@@ -50,6 +53,9 @@ _REPLAY = {
 
 _LOCKSTEP = {
     "FRESHRANK_FEATURES_STEP_MS": "0",
+    "FRESHRANK_INGEST_FETCH_WAIT_MS": "0",
+    "FRESHRANK_FEATURES_FETCH_WAIT_MS": "0",
+    "FRESHRANK_JOINER_FETCH_WAIT_MS": "0",
     "FRESHRANK_PUBLISHER_ROWS_EVERY_S": "0.01",
     "FRESHRANK_TRAINER_GATHER_MS": "15",
     "FRESHRANK_TRAINER_PUSH_INTERVAL": "0",
@@ -132,6 +138,7 @@ class Demo:
             self.follower.close()
         finally:
             with self.step("stopping"):
+                stack.supervisor.stop(*(name for name in SERVICES if name in stack.supervisor.names()))
                 stack.stop()
 
     async def watch(self) -> None:
@@ -194,7 +201,7 @@ async def run(options: Options) -> int:
         watching.cancel()
         with demo.step("ledger"):
             ledger = await asyncio.to_thread(demo.ledger)
-        facts = _facts(demo, story)
+        facts = _facts(demo, story) | (_ranked(demo) if options.data else {})
         _print(demo, facts, story)
         title = f"Freshrank: {options.data.name if options.data else options.domain}"
         page = write_report(options.report, title, facts, demo.record, demo.moments, demo.audit(), ledger)
@@ -212,7 +219,9 @@ async def _simulate(demo: Demo) -> Story:
         await demo.api.stock(world.first_items)
         await demo.follower.caught_up()
     traffic = asyncio.create_task(Traffic(world, demo.api, options.pace).run())
-    await asyncio.sleep(options.pace.seconds * 0.35)
+    until = time.monotonic() + 0.6 * options.pace.seconds
+    while time.monotonic() < until and not (demo.record.answers and demo.record.answers[-1].release):
+        await asyncio.sleep(0.5)
     story = await tell_story(demo.api, world)
     await traffic
     return story
@@ -248,6 +257,22 @@ def _facts(demo: Demo, story: Story) -> dict[str, str]:
         facts["click to changed rows"] = show.duration(story.row_s * 1000)
         facts["click to changed dense model"] = show.duration(story.release_s * 1000)
     return facts
+
+
+def _ranked(demo: Demo) -> dict[str, str]:
+    """Figures against the rule, where the log has lists that were shown."""
+    options = demo.options
+    assert options.data is not None
+    try:
+        found = compare(loaders.steps(options.data, options.limit), [vars(a) for a in demo.record.answers])
+    except NotFound:
+        return {}
+    return {
+        "requests of the second half": f"{found.requests:,}",
+        "AUC of the second half": f"{found.auc:.4f}",
+        "MRR; rule; as shown": f"{found.mrr:.4f}; {found.mrr_rule:.4f}; {found.mrr_shown:.4f}",
+        "MRR minus the rule's, 95 %": f"{found.difference:+.4f} [{found.lower:+.4f}, {found.upper:+.4f}]",
+    }
 
 
 def _auc(demo: Demo) -> float:

@@ -72,7 +72,7 @@ async def _watch(
             if story.release_s == story.release_s:
                 story.rankings["after the next model"] = _names(world, asked[1].items)
         # Features change within a second, models within a minute: look often first, seldom then.
-        poll_s = POLL_S if story.feature_s != story.feature_s else 0.25
+        poll_s = POLL_S if story.feature_s != story.feature_s else 1.0
         await asyncio.sleep(poll_s)
 
 

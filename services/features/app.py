@@ -64,6 +64,7 @@ class Features:
             metrics,
             instance=settings.instance,
             snapshot_seconds=settings.snapshot_s,
+            fetch_wait_ms=settings.fetch_wait_ms,
             clock=clock,
         )
         health.extra = lambda: {"plan": self._pickup.plan.version, "refused": self._pickup.refusal}

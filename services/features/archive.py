@@ -6,6 +6,7 @@ named by the positions they span; a row holds at its `_pos` whoever wrote it, so
 
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +58,44 @@ class FeatureArchive:
 
     def write(self, path: Path, held: Sequence[ViewRows]) -> None:
         """Write one file."""
-        tables = [_table(rows, self._clock.now_us()) for rows in held]
+        tables = [_table(list(parts), self._clock.now_us()) for _, parts in groupby(held, _shape)]
         write_whole(pa.concat_tables(tables, promote_options="default"), path)
 
 
-def _table(rows: ViewRows, now_us: int) -> pa.Table:
-    size = len(rows.keys)
-    columns: dict[str, Any] = dict(zip(rows.join_keys, map(list, zip(*rows.keys, strict=True)), strict=True))
-    columns |= {name: _array(column, rows.kinds[name]) for name, column in rows.columns.items()}
-    columns["_pos"] = pa.array(np.full(size, rows.position, np.int64))
-    columns["_clock"] = pa.array(np.full(size, rows.clock_us, np.int64))
-    columns["event_timestamp"] = pa.array(rows.event_us, pa.timestamp("us", "UTC"))
-    columns["created"] = pa.array(np.full(size, now_us, np.int64), pa.timestamp("us", "UTC"))
+def _shape(rows: ViewRows) -> tuple[tuple[str, str], ...]:
+    return tuple((name, rows.kinds[name]) for name in rows.columns)
+
+
+def _table(parts: Sequence[ViewRows], now_us: int) -> pa.Table:
+    """One table of parts with equal columns.
+
+    The parts are joined in numpy, once per column: each call into Arrow lets go of the interpreter's lock and costs
+    the folds a switch of threads.
+    """
+    first = parts[0]
+    sizes = [len(rows.keys) for rows in parts]
+    keys = zip(*(key for rows in parts for key in rows.keys), strict=True)
+    columns: dict[str, Any] = dict(zip(first.join_keys, map(list, keys), strict=True))
+    for name in first.columns:
+        columns[name] = _array([rows.columns[name] for rows in parts], sizes, first.kinds[name])
+    columns["_pos"] = pa.array(np.repeat([rows.position for rows in parts], sizes))
+    columns["_clock"] = pa.array(np.repeat([rows.clock_us for rows in parts], sizes))
+    columns["event_timestamp"] = pa.array(np.concatenate([rows.event_us for rows in parts]), pa.timestamp("us", "UTC"))
+    columns["created"] = pa.array(np.full(sum(sizes), now_us, np.int64), pa.timestamp("us", "UTC"))
     return pa.table(columns)
 
 
-def _array(column: Column, kind: str) -> pa.Array:
+def _array(columns: Sequence[Column], sizes: Sequence[int], kind: str) -> pa.Array:
     base = _TYPES[kind.removesuffix("_LIST")]
     arrow_type = pa.list_(base) if kind.endswith("_LIST") else base
-    if isinstance(column.values, np.ndarray):
-        return pa.array(column.values, mask=column.nulls).cast(arrow_type)
-    return pa.array(column.values, arrow_type)
+    numbers = [isinstance(column.values, np.ndarray) for column in columns]
+    if not any(numbers):
+        return pa.array([value for column in columns for value in column.values], arrow_type)
+    if not all(numbers):
+        return pa.concat_arrays([_array([c], [n], kind) for c, n in zip(columns, sizes, strict=True)])
+    nulls = [np.zeros(n, np.bool_) if c.nulls is None else c.nulls for c, n in zip(columns, sizes, strict=True)]
+    values = np.concatenate([np.asarray(column.values) for column in columns])
+    return pa.array(values, mask=np.concatenate(nulls)).cast(arrow_type)
 
 
 class LogArchive:

@@ -69,6 +69,7 @@ def build(
         metrics,
         instance=settings.instance,
         snapshot_seconds=settings.snapshot_s,
+        fetch_wait_ms=settings.fetch_wait_ms,
         clock=clock,
     )
     ticks = TickWriter(runtime, outbox, meters, clock, settings.tick_slack_ms * 1_000)

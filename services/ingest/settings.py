@@ -47,6 +47,9 @@ class IngestSettings(ServiceSettings):
     record_bytes: int = Field(1_048_576, ge=1_024, le=8_388_608, description="bytes of the largest record taken")
     batch_events: int = Field(10_000, ge=1, description="events of the largest batch taken")
     snapshot_s: float = Field(15.0, gt=0, description="s between two snapshots of a partition: what a restart redoes")
+    fetch_wait_ms: int = Field(
+        20, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
+    )
     instance: str = Field("", description="static member id in the group; a restart then moves no partitions")
 
     def rules(self) -> Rules:

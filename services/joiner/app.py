@@ -38,5 +38,6 @@ def build(
         metrics,
         instance=settings.instance,
         snapshot_seconds=settings.snapshot_s,
+        fetch_wait_ms=settings.fetch_wait_ms,
         clock=clock,
     )

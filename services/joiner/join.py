@@ -3,6 +3,7 @@
 * An impression appears: label 0 for each kept item, at once (INITIAL).
 * A head's action arrives while its window is open: a flip, once for each impression, item and head, and only for
   what was emitted (FLIP). Loss of INITIAL plus losses of flips is the loss of the full label.
+* A shopper is forgotten: what waits of theirs is dropped, and a row says so (FORGET).
 * The log clock passes the end of the click window: the final labels of the whole impression (CLOSED). What was
   clicked waits on disk for the slower heads; the rest is gone.
 
@@ -20,7 +21,7 @@ from freshrank.v1.events_pb2 import Impression
 from google.protobuf.message import DecodeError
 
 from services.common.errors import InvalidInput
-from services.common.records import CLOSED, FLIP, INITIAL
+from services.common.records import CLOSED, FLIP, FORGET, INITIAL
 from services.common.stage import Snapshot
 from services.joiner.examples import Cause, Rows
 from services.joiner.held import Action
@@ -128,7 +129,9 @@ class Joiner:
         return "unknown"
 
     def forget(self, cause: Cause, user: str, before_us: int) -> None:
-        """Drop what is held of a shopper and older than a time; no final labels follow."""
+        """Drop what is held of a shopper and older than a time; no final labels follow, but a FORGET row for those
+        who learned from the others."""
+        self.rows.add(cause, FORGET, before_us, "", user, [], [], [], b"")
         hashed = user_key(user)
         gone = [k for k, entry in self._open.items() if entry.user == hashed and entry.time_us < before_us]
         for key in gone:

@@ -41,6 +41,9 @@ class JoinerSettings(ServiceSettings):
         2_000_000, ge=0, description="clicked rows waiting for slower heads per partition; a few kB of disk each"
     )
     snapshot_s: float = Field(15.0, gt=0, description="s between two snapshots of a partition: what a restart redoes")
+    fetch_wait_ms: int = Field(
+        20, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
+    )
     instance: str = Field("", description="static member id in the group; a restart then moves no partitions")
 
     @field_validator("heads")

@@ -14,7 +14,19 @@ from services.common.errors import CorruptState
 from services.publisher.replay import Closed, Replay, Snapshot
 from services.publisher.ripening import Ripening
 
-_COLUMNS = ("src_offset", "src_index", "kind", "time_us", "impression_id", "items", "labels", "impression")
+_COLUMNS = (
+    "src_offset",
+    "src_index",
+    "kind",
+    "time_us",
+    "impression_id",
+    "items",
+    "labels",
+    "weights",
+    "impression",
+    "user",
+    "event_time_us",
+)
 _FINAL = 5_000
 """Closed impressions whose times are remembered."""
 _OPEN = 5_000
@@ -88,6 +100,12 @@ class Intake:
                 yield row
 
     def _take(self, row: dict[str, Any], ripening: Ripening) -> list[Closed]:
+        if row["kind"] == records.FORGET:
+            user, before_us = row["user"] or "", row["event_time_us"] or 0
+            ripening.forget(user, before_us)
+            with self._lock:
+                self._replay.forget(user, before_us)
+            return []
         impression = Impression.FromString(row["impression"])
         items, labels = row["items"] or [], row["labels"] or []
         if row["kind"] == records.FLIP:
@@ -97,7 +115,10 @@ class Intake:
         shown = [(index, bits) for index, bits in zip(items, labels, strict=True) if impression.items[index].shown]
         places = tuple(index for index, _ in shown)
         if row["kind"] == records.INITIAL:
-            ripening.opened(impression, places)
+            if any(row["weights"] or ()):
+                ripening.opened(impression, places)
+            else:  # of a program, or answered from stale features: not learned, so not judged by
+                ripening.closed(row["impression_id"])
             self._watching.served(impression)
             return []
         with self._lock:

@@ -91,6 +91,15 @@ class Replay:
         while self._count - len(self._batches[0].closed) >= self._limit:
             self._count -= len(self._batches.popleft().closed)
 
+    def forget(self, user: str, before_us: int) -> None:
+        """Drop a shopper's impressions from before a time; a snapshot that was taken keeps them while it is used."""
+        batches: deque[_Batch] = deque()
+        for batch in self._batches:
+            kept = [c for c in batch.closed if c.impression.user_id != user or c.impression.time_us >= before_us]
+            batches.append(batch if len(kept) == len(batch.closed) else _Batch(kept))
+        self._batches = deque(batch for batch in batches if batch.closed)
+        self._count = sum(len(batch.closed) for batch in self._batches)
+
     def snapshot(self, newest: int = 0, since_us: int = 0) -> "Snapshot":
         """The batches as they are now, for another thread; `newest` > 0 takes about so many of the last ones only."""
         batches: list[_Batch] = []

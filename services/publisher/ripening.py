@@ -49,6 +49,12 @@ class Ripening:
         self._waiting.pop(impression_id, None)
         return self._take(impression_id)
 
+    def forget(self, user: str, before_us: int) -> None:
+        """Drop what waits of a shopper and is older than a time."""
+        for identity, waiting in list(self._waiting.items()):
+            if waiting.impression.user_id == user and waiting.impression.time_us < before_us:
+                del self._waiting[identity]
+
     def ripe(self, clock_us: int) -> Iterator[Closed]:
         """Those that have become ripe by this time of the partition's log clock."""
         self._clock_us = max(self._clock_us, clock_us)

@@ -146,7 +146,7 @@ class Learner:
             self.progress.closed(example)
         self.log_us = max(self.log_us, step.log_time_us)
         for example in step.forgets:
-            self.tables.user.remove([example.user])
+            self._forget(example)
         self.steps += 1
         learned = self.strategy.learn(groups, self.steps)
         self.recent.extend(step.initial)
@@ -156,6 +156,11 @@ class Learner:
         self.learned += len(news)
         self.learned_up_to_us = max([self.learned_up_to_us, *(example.event_time_us for example in news)])
         return learned
+
+    def _forget(self, example: Example) -> None:
+        self.tables.user.remove([example.user])
+        kept = [e for e in self.recent if e.user != example.user or e.event_time_us >= example.event_time_us]
+        self.recent = deque(kept, maxlen=GOLDEN)
 
     def _judge(self, groups: Sequence[Group]) -> None:
         for group in groups:

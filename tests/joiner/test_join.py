@@ -3,7 +3,7 @@
 import pytest
 from freshrank.v1.events_pb2 import Degradation, Impression
 
-from services.common.records import BOT, CLOSED, FLIP, INITIAL, Message
+from services.common.records import BOT, CLOSED, FLIP, FORGET, INITIAL, Message
 from services.common.tokens import Tokens
 from services.joiner.sample import Sampling
 from tests.joiner.makers import (
@@ -222,6 +222,7 @@ def test_forgetting_drops_open_impressions_clicked_rows_and_held_actions() -> No
     on = fold()
     out = run(rows, on)
     assert (out.open_impressions, out.spilled_rows, out.held_actions) == (1, 0, 0)
+    assert [(row["user"], row["event_time_us"]) for row in of_kind(FORGET, out)] == [("ada", T0 + HOUR + 1)]
     after = on.apply(log([*rows, action(BUY, answers=0, at_us=T0 + HOUR + 2), tick(T0 + DAY)]))
     assert [row["user"] for row in examples(after)] == ["bob"]
 

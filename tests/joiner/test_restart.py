@@ -152,7 +152,7 @@ def test_from_a_snapshot_at_every_place_the_rest_is_the_same(tmp_path: Path, ahe
     messages = log(history(3), per_message=2)
     whole = fold(RULES)
     expected = [whole.apply([message]) for message in messages]
-    assert {row["kind"] for row in examples(*expected)} == {INITIAL, FLIP, CLOSED}
+    assert {row["kind"] for row in examples(*expected)} == {INITIAL, FLIP, CLOSED, FORGET}
     assert sum(out.others["evicted"] + out.others["closed_early"] for out in expected)
     for place in range(len(messages) + 1):
         path = tmp_path / f"{place}.sqlite"

@@ -128,7 +128,7 @@ class Ear:
         self.labels[closed.impression.impression_id] = closed.labels  # type: ignore[attr-defined]
 
 
-def message(*rows: tuple[int, int, Impression, list[int], list[int]], first: int = 0) -> bytes:
+def message(*rows: tuple[int, int, Impression, list[int], list[int]], first: int = 0, weight: float = 1.0) -> bytes:
     """Kind, log time, impression, items and labels of each row."""
     batch: pa.RecordBatch = records.batch_of(
         records.EXAMPLES,
@@ -140,6 +140,9 @@ def message(*rows: tuple[int, int, Impression, list[int], list[int]], first: int
             "impression_id": [row[2].impression_id for row in rows],
             "items": [row[3] for row in rows],
             "labels": [row[4] for row in rows],
+            "weights": [[weight] * len(row[3]) for row in rows],
+            "user": [row[2].user_id for row in rows],
+            "event_time_us": [row[2].time_us for row in rows],
             "impression": [row[2].SerializeToString() for row in rows],
         },
     )
@@ -173,6 +176,30 @@ def test_final_labels_are_taken_where_they_come_first() -> None:
     intake.apply(0, message((records.INITIAL, SECOND, whole, [0, 1, 2], [0, 0, 0])))
     intake.apply(0, message((records.CLOSED, 20 * SECOND, whole, [0, 1, 2], [1, 0, 1]), first=1))
     assert ear.labels == {"one": (1, 0)}
+
+
+def test_what_is_not_learned_from_is_not_judged_by() -> None:
+    ear, (whole, _) = Ear(), an_impression()
+    intake = Intake(Replay(10), ear, 60 * SECOND)
+    intake.apply(0, message((records.INITIAL, SECOND, whole, [0, 1, 2], [0, 0, 0]), weight=0.0))
+    intake.apply(0, message((records.CLOSED, 700 * SECOND, whole, [0, 1, 2], [0, 0, 0]), first=1))
+    assert (len(intake), ear.labels, ear.answers) == (0, {}, ["one"])
+
+
+def test_a_forgotten_shopper_is_judged_by_no_more() -> None:
+    ear, (whole, _) = Ear(), an_impression()
+    intake = Intake(Replay(10), ear, 60 * SECOND)
+    waiting, other = Impression(), Impression()
+    waiting.CopyFrom(whole)
+    other.CopyFrom(whole)
+    waiting.impression_id, other.impression_id, other.user_id = "two", "three", "v"
+    intake.apply(0, message((records.CLOSED, 2 * SECOND, whole, [0, 1], [1, 0])))
+    intake.apply(0, message((records.CLOSED, 2 * SECOND, other, [0, 1], [1, 0]), first=1))
+    intake.apply(0, message((records.INITIAL, 3 * SECOND, waiting, [0, 1], [0, 0]), first=2))
+    forget = Impression(user_id="u", time_us=4 * SECOND)
+    intake.apply(0, message((records.FORGET, 5 * SECOND, forget, [], []), first=3))
+    intake.apply(0, message((records.FLIP, 200 * SECOND, Impression(), [], []), first=4))
+    assert (len(intake), sorted(ear.labels)) == (1, ["one", "three"])
 
 
 def test_an_example_counts_once_however_often_it_comes() -> None:
