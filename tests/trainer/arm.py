@@ -61,7 +61,7 @@ class Recorder(Nobody):
 
 def settings(**changes: object) -> TrainerSettings:
     """Small and quick."""
-    values = {"row_dim": 4, "max_rows": 2_000, "batch_items": 64, "retrieval_dim": 8, **changes}
+    values = {"row_dim": 4, "max_rows": 2_000, "batch_items": 64, "retrieval_dim": 8, "warmup_steps": 20, **changes}
     return TrainerSettings(**values)  # type: ignore[arg-type]
 
 
@@ -88,7 +88,8 @@ def arm(
 
 
 def run(loop: Loop, clock: ManualClock, source: FileSource) -> None:
-    """To the end of the source, and down in good order."""
+    """To the end of the source, and down in good order; on one thread, as the service: sums keep their order."""
+    torch.set_num_threads(1)
     while not source.done:
         loop.turn()
         clock.advance_to(clock.now_us() + TURN_US)
