@@ -5,9 +5,13 @@ import time
 import grpc
 from freshrank.v1 import events_pb2, ranking_pb2, ranking_pb2_grpc
 
+from services.demo.loaders.steps import Ask
 from services.demo.record import Answer, Record
 
 DEADLINE_S = 2.0
+
+MOST_PARTS = 100
+"""Contributions asked of Explain: all of them."""
 
 
 class Api:
@@ -34,6 +38,30 @@ class Api:
         """Ask for an order of the candidates; None when the call failed."""
         request = ranking_pb2.RankRequest(shopper=shopper, candidates=candidates, request_time_us=time_us)
         return await self._ask("Rank", self.stub.Rank, request)
+
+    async def preview(self, ask: Ask) -> list[str] | None:
+        """An order of the candidates, as of now, that leaves no trace; None when the call failed."""
+        request = ranking_pb2.RankRequest(
+            shopper=ask.shopper, candidates=ask.candidates, request_time_us=ask.time_us, preview=True
+        )
+        try:
+            response = await self.stub.Rank(request, timeout=self._deadline_s)
+        except grpc.aio.AioRpcError as error:
+            self.record.failed[f"Rank {error.code().name}"] += 1
+            return None
+        return [result.item_id for result in response.results]
+
+    async def contributions(self, token: str, item: str, time_us: int) -> tuple[float, dict[str, float]] | None:
+        """An item's score and what each input contributed to it; None when the call failed."""
+        request = ranking_pb2.ExplainRequest(
+            attribution_token=token, item_id=item, top=MOST_PARTS, request_time_us=time_us
+        )
+        try:
+            response = await self.stub.Explain(request, timeout=self._deadline_s)
+        except grpc.aio.AioRpcError as error:
+            self.record.failed[f"Explain {error.code().name}"] += 1
+            return None
+        return response.score, {part.feature: part.contribution for part in response.contributions}
 
     async def _ask(
         self, name: str, method: grpc.aio.UnaryUnaryMultiCallable, request: object

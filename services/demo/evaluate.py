@@ -78,7 +78,7 @@ def compare(steps: Iterable[Ask | Tell | Stock], answers: Sequence[Mapping[str, 
             if answer is not None and step.wanted in shown:
                 ordered = rule.order(step.shopper.session_id, step.candidates)
                 lists = (list(answer["items"]), ordered, shown)  # type: ignore[call-overload]
-                ranks.append(tuple(_reciprocal(step.wanted, items) for items in lists))  # type: ignore[arg-type]
+                ranks.append(tuple(reciprocal(step.wanted, items) for items in lists))  # type: ignore[arg-type]
                 judged.append(answer)
         rule.tell(step.events)
     if not ranks:
@@ -110,7 +110,12 @@ def bootstrap(values: NDArray[np.float64], draws: int = DRAWS, seed: int = 0) ->
     return np.array([values[chance.integers(0, len(values), len(values))].mean() for _ in range(draws)])
 
 
-def _reciprocal(wanted: str, items: Sequence[str]) -> float:
+def reciprocal(wanted: str, items: Sequence[str]) -> float:
+    """1 / place of the wanted item, 0 when it is not there.
+
+    >>> reciprocal("b", ["a", "b"])
+    0.5
+    """
     return 1 / (1 + items.index(wanted)) if wanted in items else 0.0
 
 

@@ -6,7 +6,8 @@ runs N times as fast as the clock on the wall, or as fast as it goes with 0.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from freshrank.v1 import events_pb2
@@ -16,6 +17,7 @@ from services.common.topics import EVENTS
 from services.demo.api import Api
 from services.demo.follow import Follower
 from services.demo.loaders.steps import Ask, Stock, Tell
+from services.demo.studies import Early, Study
 
 TICK_EVERY_US = 1_000_000
 """Log time between ticks, so that windows and label windows move although nobody is in the shop."""
@@ -36,8 +38,19 @@ class Speed:
 class Replay:
     """Drives the steps of one log; `run` returns when the last one is answered."""
 
-    def __init__(self, api: Api, follower: Follower, outbox: Outbox, partitions: int, speed: Speed) -> None:
+    def __init__(
+        self,
+        api: Api,
+        follower: Follower,
+        outbox: Outbox,
+        partitions: int,
+        speed: Speed,
+        ahead: Sequence[Early] = (),
+    ) -> None:
+        """`ahead`: requests to be asked ahead of their time as well, in order; for lockstep only."""
         self._api, self._follower, self._outbox = api, follower, outbox
+        self._ahead = deque(ahead)
+        self.study = Study(api)
         self._partitions, self._speed = partitions, speed
         self._ticked_us = 0
         self._pending: list[events_pb2.Event] = []
@@ -52,6 +65,7 @@ class Replay:
                 await self._api.stock(step.items)
                 continue
             first_us = first_us or step.time_us
+            await self._look_early(step.time_us)
             await self._keep_time(began, step.time_us - first_us)
             if not self._speed.lockstep or isinstance(step, Ask):  # between two questions nobody looks at the time
                 await self._tick(step.time_us)
@@ -81,6 +95,14 @@ class Replay:
         sends = [self._outbox.send(EVENTS.name, value, partition=p) for p in range(self._partitions)]
         await asyncio.gather(*sends)
 
+    async def _look_early(self, before_us: int) -> None:
+        while self._ahead and self._ahead[0].time_us <= before_us:
+            one = self._ahead.popleft()
+            await self._tick(one.time_us)
+            await self._flush()
+            await self._follower.caught_up()
+            await self.study.look_early(one)
+
     async def _tell(self, events: list[events_pb2.Event]) -> None:
         self._pending += events
         if len(self._pending) >= CHUNK:
@@ -103,6 +125,7 @@ class Replay:
         self.asked += 1
         if asked is not None:
             _, answer = asked
+            await self.study.answered(step, answer.items, answer.token, answer.release)
             answer.at_us = step.time_us
             answer.wanted = step.wanted
             answer.clicked |= {event.item_id for event in step.events if event.item_id in answer.items}

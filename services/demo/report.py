@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first
 
 from services.demo.record import Record  # noqa: E402
 from services.demo.show import Moment, by_release, figure  # noqa: E402
+from services.demo.studies import Cost, Study  # noqa: E402
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:66rem;color:#222}"
@@ -33,13 +34,21 @@ def write_report(
     moments: Sequence[Moment],
     audit: Sequence[Mapping[str, Any]],
     ledger: Mapping[str, Any],
+    study: Study | None = None,
 ) -> Path:
     """Write report.html and figures.json into the folder; returns the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     releases = by_release(record.answers)
     (folder / "figures.json").write_text(
         json.dumps(
-            {"facts": facts, "releases": releases, "moments": [vars(m) for m in moments], "ledger": ledger}, indent=1
+            {
+                "facts": facts,
+                "releases": releases,
+                "moments": [vars(m) for m in moments],
+                "ledger": ledger,
+                "study": study.figures() if study else {},
+            },
+            indent=1,
         )
     )
     parts = [
@@ -51,6 +60,7 @@ def write_report(
         "<h2>Quality per release</h2>" + _picture(_per_release(releases)),
         "<h2>Freshness at the reader</h2>" + _picture(_freshness(record)),
         "<h2>Throughput and lag</h2>" + _picture(_throughput(moments)),
+        *(_study(study) if study and study.lags() else ()),
         "<h2>Gate verdicts</h2>" + _audit(audit),
     ]
     path = folder / "report.html"
@@ -80,6 +90,29 @@ def _per_release(releases: Sequence[Mapping[str, Any]]) -> Any:
     axes[1].plot(places, [r["expected_ctr"] for r in releases], marker=".", label="without luck")
     axes[1].set(title="click-through", xlabel="release, in order of serving")
     axes[1].legend(frameon=False)
+    return shape
+
+
+def _study(study: Study) -> list[str]:
+    return [
+        "<h2>What freshness is worth</h2><p>The same requests, ranked with everything as it stood so many seconds "
+        "of log time earlier: mean reciprocal rank minus that of the answers in time, with 95 % bounds.</p>"
+        + _picture(_costs(study.lags(), "MRR lost by lag")),
+        "<h2>What single inputs are worth</h2><p>The same candidates in the order of their scores without one input "
+        "(occlusion, by Explain).</p>" + _picture(_costs(study.features(), "MRR without one input")),
+    ]
+
+
+def _costs(costs: Sequence[Cost], title: str) -> Any:
+    shape, axis = plt.subplots(figsize=(9, 1 + 0.24 * len(costs)))
+    at = np.arange(len(costs))
+    middle = np.array([cost.difference for cost in costs])
+    bounds = np.abs(np.array([[cost.lower, cost.upper] for cost in costs]).T - middle)
+    axis.errorbar(middle, at, xerr=bounds, fmt="o", markersize=4, capsize=2)
+    axis.axvline(0, color="#bbb", linewidth=0.8, zorder=0)
+    axis.set_yticks(at, [cost.what for cost in costs], fontsize=8)
+    axis.invert_yaxis()
+    axis.set(title=title, xlabel="difference in MRR")
     return shape
 
 

@@ -28,6 +28,7 @@ from services.demo.runfile import write_runfile
 from services.demo.services import SERVICES, Plan, environment, plan_of, program
 from services.demo.stack import Stack
 from services.demo.story import Story, tell_story
+from services.demo.studies import Study, early
 from services.demo.tools import fetch
 from services.demo.traffic import Pace, Traffic
 from services.demo.world import World
@@ -93,6 +94,7 @@ class Demo:
         self.moments: list[show.Moment] = []
         self.began = time.monotonic()
         self.steps: dict[str, float] = {}
+        self.study: Study | None = None
 
     @contextmanager
     def step(self, name: str) -> Any:
@@ -204,7 +206,7 @@ async def run(options: Options) -> int:
         facts = _facts(demo, story) | (_ranked(demo) if options.data else {})
         _print(demo, facts, story)
         title = f"Freshrank: {options.data.name if options.data else options.domain}"
-        page = write_report(options.report, title, facts, demo.record, demo.moments, demo.audit(), ledger)
+        page = write_report(options.report, title, facts, demo.record, demo.moments, demo.audit(), ledger, demo.study)
         demo.console.print(f"Report: {page.absolute()}")
         if options.keep:
             await _keep(demo)
@@ -231,9 +233,11 @@ async def _replay(demo: Demo) -> Story:
     options = demo.options
     assert options.data is not None
     outbox = Outbox(demo.stack.kafka.bootstrap, ordered=False)
-    replay = Replay(demo.api, demo.follower, outbox, options.partitions, options.speed)
+    ahead = early(loaders.steps(options.data, options.limit)) if options.speed.lockstep else []
+    replay = Replay(demo.api, demo.follower, outbox, options.partitions, options.speed, ahead)
     await replay.run(loaders.steps(options.data, options.limit), lambda _: None)
     outbox.close()
+    demo.study = replay.study
     return Story()
 
 
@@ -285,6 +289,9 @@ def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
     if story.rankings:
         demo.console.print(show.ranking_table(f"One shopper, who clicked on: {story.clicked}", story.rankings))
     demo.console.print(show.release_table(demo.record.answers))
+    if demo.study and demo.study.lags():
+        demo.console.print(show.cost_table("Everything so many seconds later", demo.study.lags()))
+        demo.console.print(show.cost_table("Without one input", demo.study.features()[:10]))
     demo.console.print(show.facts_table("In all", facts))
 
 

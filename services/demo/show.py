@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.demo.record import Answer, Record
+from services.demo.studies import Cost
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,15 @@ def release_table(answers: Sequence[Answer]) -> Table:
             duration(float(str(row["latency_p50_ms"]))),
             duration(float(str(row["latency_p99_ms"]))),
         )
+    return table
+
+
+def cost_table(title: str, costs: Sequence[Cost]) -> Table:
+    """What freshness or an input is worth, a line each."""
+    table = Table("what", "requests", "MRR", "difference", "95 %", title=title)
+    for cost in costs:
+        bounds = f"{cost.lower:+.4f} to {cost.upper:+.4f}"
+        table.add_row(cost.what, str(cost.requests), f"{cost.mrr:.4f}", f"{cost.difference:+.4f}", bounds)
     return table
 
 

@@ -39,6 +39,8 @@ class RankCall:
     placement: str
     wanted: Wanted
     now_us: int
+    preview: bool = False
+    """Answer, and leave no trace of it: no impression, no token, no exploration."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class RecommendCall:
     page_token: str = ""
     categories: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    preview: bool = False
 
 
 @dataclass(frozen=True)

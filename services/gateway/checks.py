@@ -109,7 +109,7 @@ def rank_call(request: pb.RankRequest, times: Times) -> RankCall:
     now_us = times.of(request.request_time_us, faults)
     wanted = _wanted(request.candidates, faults)
     faults.done()
-    return RankCall(caller, request.placement or "rank", wanted, now_us)
+    return RankCall(caller, request.placement or "rank", wanted, now_us, request.preview)
 
 
 def recommend_call(request: pb.RecommendRequest, times: Times) -> RecommendCall:
@@ -131,6 +131,7 @@ def recommend_call(request: pb.RecommendRequest, times: Times) -> RecommendCall:
         request.page_token,
         tuple(request.categories),
         tuple(request.exclude),
+        request.preview,
     )
 
 
@@ -151,8 +152,9 @@ def explain_call(request: pb.ExplainRequest, times: Times) -> ExplainCall:
     faults.text("item_id", request.item_id)
     if request.top > MOST_LISTED:
         faults.add("top", "out_of_range", f"must be at most {MOST_LISTED}")
+    now_us = times.of(request.request_time_us, faults)
     faults.done()
-    return ExplainCall(request.attribution_token, request.item_id, request.top or 10, times.now_us)
+    return ExplainCall(request.attribution_token, request.item_id, request.top or 10, now_us)
 
 
 def track_call(request: pb.TrackRequest) -> None:

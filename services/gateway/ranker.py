@@ -69,10 +69,11 @@ class Ranker:
     async def rank(self, call: RankCall, budget: Budget) -> Answer:
         """The caller's candidates in order."""
         found = await self._pipeline.evaluate(call.caller, call.wanted, call.now_us, budget)
-        shown = rerank.shuffled(found.scored.order, self._policy.explore_rank, _seed(found.impression_id))
+        explore = 0.0 if call.preview else self._policy.explore_rank
+        shown = rerank.shuffled(found.scored.order, explore, _seed(found.impression_id))
         missing = [call.wanted.ids[i] for i in np.flatnonzero(found.candidates.records["live"] == 0).tolist()]
         served = _as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=False)
-        return self._answer(served, found, missing=missing)
+        return self._answer(served, found, missing=missing, preview=call.preview)
 
     async def recommend(self, call: RecommendCall, budget: Budget) -> Answer:
         """Items from the catalogue, or the next page of an earlier answer."""
@@ -80,7 +81,8 @@ class Ranker:
             return await self._next_page(call, budget)
         found, reasons = await self._recommended(call, budget)
         score, order = self._arranged(found, call.now_us)
-        shown = rerank.explore(order, call.size, self._policy.explore, _seed(found.impression_id))
+        explore = 0.0 if call.preview else self._policy.explore
+        shown = rerank.explore(order, call.size, explore, _seed(found.impression_id))
         sample = rerank.unshown(order, shown.order, self._policy.unshown, _seed(found.impression_id))
         served = _as_served(
             found, call.caller, call.placement, call.now_us, shown, closed_loop=True, unshown=sample, score=score
@@ -90,7 +92,7 @@ class Ranker:
         rest = Rest(left, 1, len(shown.order), call.size, call.placement, call.now_us // 1_000_000)
         next_page = self._pages.write(rest, call.caller.user)
         why = [[reasons[place]] for place in shown.order.tolist()]
-        return self._answer(served, found, reasons=why, next_page=next_page)
+        return self._answer(served, found, reasons=why, next_page=next_page, preview=call.preview)
 
     async def similar(self, call: SimilarCall, budget: Budget) -> Answer:
         """Items like one item, by content and, with a release, by what its rows have learned.
@@ -199,7 +201,8 @@ class Ranker:
             found, call.caller, rest.placement, call.now_us, shown, True, page=rest.page, first=rest.position
         )
         following = Rest(left, rest.page + 1, rest.position + len(page), rest.size, rest.placement, rest.issued_s)
-        return self._answer(served, found, next_page=self._pages.write(following, call.caller.user))
+        next_page = self._pages.write(following, call.caller.user)
+        return self._answer(served, found, next_page=next_page, preview=call.preview)
 
     def _picture(self) -> Picture:
         picture = self._pipeline.state.picture
@@ -214,14 +217,16 @@ class Ranker:
         reasons: Sequence[Sequence[str]] = (),
         missing: Sequence[str] = (),
         next_page: str = "",
+        preview: bool = False,
     ) -> Answer:
-        """The answer to a call; what was served goes on its way."""
+        """The answer to a call; what was served goes on its way, unless it was a preview."""
         ids, order = found.candidates.wanted.ids, served.order
         release = found.serving.release if found.serving else None
         ages = rank.ages(found.candidates, found.shopper, release.learned_up_to_us if release else 0, served.time_us)
         self._pipeline.meters.ages(ages)
         self._pipeline.meters.count(found.candidates, found.rung)
-        if len(order):
+        traced = len(order) > 0 and not preview
+        if traced:
             self._emit(served)
         objectives = found.scored.objectives
         return Answer(
@@ -230,7 +235,7 @@ class Ranker:
             heads=found.scored.heads,
             objectives=objectives[order] if objectives is not None else np.zeros((len(order), 0), np.float32),
             reasons=reasons,
-            token=self._tokens.issue(served.impression_id, served.user, served.time_us) if len(order) else "",
+            token=self._tokens.issue(served.impression_id, served.user, served.time_us) if traced else "",
             next_page=next_page,
             release=served.release,
             arm=served.arm,

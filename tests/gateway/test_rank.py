@@ -1,5 +1,6 @@
 """Rank: the caller's candidates, put in order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,10 @@ async def test_rows_of_an_earlier_epoch_count_as_absent(shop: Shop) -> None:
     await shop.ranker.rank(call("i1"), budget())
     assert not shop.scorer.calls[0][1]["row_mask"].any()
     assert to_message(shop.served[0]).items[0].row_seq == 0
+
+
+async def test_a_preview_answers_the_same_and_leaves_no_trace(shop: Shop) -> None:
+    answer = await shop.ranker.rank(call("i1", "i20", "i5"), budget())
+    seen = await shop.ranker.rank(replace(call("i1", "i20", "i5"), preview=True), budget())
+    assert (seen.ids, seen.scores.tolist()) == (answer.ids, answer.scores.tolist())
+    assert (seen.token, len(shop.served)) == ("", 1)

@@ -184,3 +184,10 @@ async def test_what_is_seen_together_is_retrieved(tmp_path: Path) -> None:
     answer = await shop.ranker.recommend(call(size=30), budget())
     reasons = dict(zip(answer.ids, answer.reasons, strict=True))
     assert reasons["i0"] == [retrieve.COVISITED]
+
+
+async def test_a_preview_explores_nothing_and_leaves_no_trace(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, policy=Policy(explore=1.0, category_cap=0))
+    seen = await shop.ranker.recommend(call(preview=True), budget())
+    assert list(seen.ids) == ["i29", "i28", "i27", "i26", "i25"]
+    assert (seen.token, shop.served) == ("", [])

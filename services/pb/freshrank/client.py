@@ -87,9 +87,13 @@ class Client:
         categories: Iterable[str] = (),
         exclude: Iterable[str] = (),
         request_time_us: int = 0,
+        preview: bool = False,
         timeout_s: float | None = None,
     ) -> pb.RankingResponse:
-        """Items for a shopper; give `next_page_token` of an answer back as `page_token` for the next page."""
+        """Items for a shopper; give `next_page_token` of an answer back as `page_token` for the next page.
+
+        `preview` answers without a trace: no impression, no token, no exploration.
+        """
         request = pb.RecommendRequest(
             shopper=_shopper(user_id, session_id, context),
             placement=placement,
@@ -98,6 +102,7 @@ class Client:
             categories=categories,
             exclude=exclude,
             request_time_us=request_time_us,
+            preview=preview,
         )
         answer: pb.RankingResponse = _call(self._stub.Recommend, request, timeout_s or self._read_s)
         return answer
@@ -111,9 +116,13 @@ class Client:
         context: Context | None = None,
         placement: str = "",
         request_time_us: int = 0,
+        preview: bool = False,
         timeout_s: float | None = None,
     ) -> pb.RankingResponse:
-        """Your own candidates in order. Ids alone get their place in the list as `prior_rank`."""
+        """Your own candidates in order. Ids alone get their place in the list as `prior_rank`.
+
+        `preview` answers without a trace, as in `recommend`.
+        """
         request = pb.RankRequest(
             shopper=_shopper(user_id, session_id, context),
             placement=placement,
@@ -122,6 +131,7 @@ class Client:
                 for place, c in enumerate(candidates, 1)
             ],
             request_time_us=request_time_us,
+            preview=preview,
         )
         answer: pb.RankingResponse = _call(self._stub.Rank, request, timeout_s or self._read_s)
         return answer

@@ -18,7 +18,7 @@ class Shopper(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., context: _Optional[_Union[_events_pb2.Context, _Mapping]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("shopper", "placement", "page_size", "page_token", "categories", "exclude", "request_time_us")
+    __slots__ = ("shopper", "placement", "page_size", "page_token", "categories", "exclude", "request_time_us", "preview")
     SHOPPER_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class RecommendRequest(_message.Message):
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     shopper: Shopper
     placement: str
     page_size: int
@@ -33,7 +34,8 @@ class RecommendRequest(_message.Message):
     categories: _containers.RepeatedScalarFieldContainer[str]
     exclude: _containers.RepeatedScalarFieldContainer[str]
     request_time_us: int
-    def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., placement: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., request_time_us: _Optional[int] = ...) -> None: ...
+    preview: bool
+    def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., placement: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., request_time_us: _Optional[int] = ..., preview: _Optional[bool] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("shopper", "query", "page_size", "page_token")
@@ -62,16 +64,18 @@ class Candidate(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., prior_rank: _Optional[int] = ..., price: _Optional[float] = ..., bid: _Optional[float] = ..., campaign: _Optional[str] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("shopper", "placement", "candidates", "request_time_us")
+    __slots__ = ("shopper", "placement", "candidates", "request_time_us", "preview")
     SHOPPER_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     shopper: Shopper
     placement: str
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     request_time_us: int
-    def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., placement: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., request_time_us: _Optional[int] = ...) -> None: ...
+    preview: bool
+    def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., placement: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., request_time_us: _Optional[int] = ..., preview: _Optional[bool] = ...) -> None: ...
 
 class SimilarRequest(_message.Message):
     __slots__ = ("item_id", "page_size", "shopper")
@@ -209,14 +213,16 @@ class DeleteItemsResponse(_message.Message):
     def __init__(self, deleted: _Optional[int] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("attribution_token", "item_id", "top")
+    __slots__ = ("attribution_token", "item_id", "top", "request_time_us")
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_TIME_US_FIELD_NUMBER: _ClassVar[int]
     attribution_token: str
     item_id: str
     top: int
-    def __init__(self, attribution_token: _Optional[str] = ..., item_id: _Optional[str] = ..., top: _Optional[int] = ...) -> None: ...
+    request_time_us: int
+    def __init__(self, attribution_token: _Optional[str] = ..., item_id: _Optional[str] = ..., top: _Optional[int] = ..., request_time_us: _Optional[int] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("feature", "value", "contribution", "age_ms")
