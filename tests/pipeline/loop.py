@@ -27,7 +27,7 @@ from services.common.topics import DEAD_LETTERS, EVENTS, TOPICS
 from services.demo.api import Api
 from services.demo.follow import Follower
 from services.demo.kafka import TopicSpec, create_topics
-from services.demo.oracle import read, unwrap
+from services.demo.oracle.log import read, unwrap
 from services.demo.processes import Program
 from services.demo.record import Record
 from services.demo.services import SERVICES, Plan, environment, plan_of, program
@@ -194,6 +194,13 @@ class Loop:
         """The release that the publisher routes to; empty before the first."""
         return str(self.follower.positions("publisher").get("champion") or "")
 
+    def learned(self, feature_id: int) -> str:
+        """The newest candidate or release whose model reads the feature; empty when there is none."""
+        manifests = [*self.plan.store.glob("arms/*/exports/*/manifest.json")]
+        manifests += (self.plan.store / "releases").glob("*/manifest.json")
+        readers = [path.parent.name for path in manifests if feature_id in ids_of(json.loads(path.read_text()))]
+        return max(readers, default="")
+
     def audit(self) -> list[dict[str, Any]]:
         """Decisions of the publisher."""
         path = self.plan.store / "releases" / "audit.jsonl"
@@ -235,6 +242,17 @@ class Loop:
         if not out.exists():
             return {"the oracle ran": ended.stderr[-2000:]}
         return {c["name"]: c["detail"] for c in json.loads(out.read_text())["checks"] if not c["held"]}
+
+
+def manifest_of(loop: Loop, release: str) -> dict[str, Any]:
+    """What a gated release says of itself."""
+    found: dict[str, Any] = json.loads((loop.plan.store / "releases" / release / "manifest.json").read_text())
+    return found
+
+
+def ids_of(manifest: Mapping[str, Any]) -> set[int]:
+    """Ids of the numeric features that a release's model reads."""
+    return {int(ref["id"]) for part in ("user_features", "item_features") for ref in manifest["spec"][part]}
 
 
 def keyed(bootstrap: str, topic: str) -> Iterator[tuple[str, bytes]]:

@@ -1,10 +1,11 @@
-"""A new feature goes into the repository while shoppers come and go: it is filled from the past and served."""
+"""A new feature goes into the repository while shoppers come and go: filled from the past, served, and learned from."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
+from services.demo.services import SERVICES
 from services.online.registry import load_plan
 from tests.pipeline.loop import Loop, eventually
 
@@ -13,9 +14,9 @@ pytestmark = pytest.mark.pipeline
 LINE = '        count("story_views_1d", ONE_DAY, "kind == \'view\'"),\n'
 
 
-async def test_it_appears_in_impressions_back_filled_without_a_restart(loop: Loop) -> None:
+async def test_it_appears_in_impressions_and_the_next_release_back_filled_without_a_restart(loop: Loop) -> None:
     await loop.serving()
-    pids = {name: loop.stack.supervisor.pid(name) for name in ("features", "gateway")}
+    pids = {name: loop.stack.supervisor.pid(name) for name in SERVICES}
     add_to_user_stats(loop.feature_repo)
     async with loop.traffic():
         assert "user_stats:story_views_1d" in await asyncio.to_thread(loop.apply_features)
@@ -24,6 +25,9 @@ async def test_it_appears_in_impressions_back_filled_without_a_restart(loop: Loo
         (added,) = (f for f in plan.definitions().values() if f.name == "story_views_1d")
         found = await eventually(lambda: served(loop, added.id), 60, 1.0)
     print(f"{found} impressions carry it")
+    async with loop.traffic():
+        release = await eventually(lambda: loop.learned(added.id), 60, 0.5)
+    print(f"{release} reads it")
     assert {name: loop.stack.supervisor.pid(name) for name in pids} == pids
     # The oracle recomputes every feature of the registry from the whole log: the new one over its past, too.
     assert await loop.ledger() == {}

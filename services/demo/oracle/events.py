@@ -1,0 +1,87 @@
+"""Nothing acknowledged is lost or counted twice; item rows follow from the log."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from freshrank.v1 import events_pb2
+
+from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Row, read, unwrap
+from services.demo.oracle.verdicts import Verdicts
+
+
+def check_events(bootstrap: str, acks: Path, log: list[Row], verdicts: Verdicts) -> None:
+    """Acknowledged events: in events.in where the gateway said, and in interactions or dead letters exactly once."""
+    acked = pq.read_table(acks).to_pylist()
+    inbound: dict[tuple[int, int], set[str]] = {}
+    impressions: Counter[str] = Counter()
+    for partition, offset, _, value in read(bootstrap, "events.in"):
+        try:
+            records = list(unwrap(events_pb2.Inbound.FromString(value)))
+        except Exception:  # a foreign producer's bytes: whatever they are, they are not ours to judge here
+            continue
+        inbound[partition, offset] = {r.event_id for r in records if isinstance(r, events_pb2.Event)}
+        impressions.update(r.impression_id for r in records if isinstance(r, events_pb2.Impression))
+    misplaced = sum(a["event_id"] not in inbound.get((a["partition"], a["offset"]), ()) for a in acked)
+    verdicts.add(
+        "acknowledged events are on the log", misplaced == 0, f"{len(acked)} acknowledged, {misplaced} not there"
+    )
+    seen: set[tuple[int, int, int]] = set()
+    kept: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
+    for row in log:
+        place = (row["p"], row["src_offset"], row["src_index"])
+        if row["src_offset"] < 0 or place in seen:
+            continue
+        seen.add(place)
+        if row["event_id"]:
+            kept[row["event_id"]] += 1
+        if row["kind"] == IMPRESSION:
+            shown[events_pb2.Impression.FromString(row["impression"]).impression_id] += 1
+    dead: Counter[str] = Counter()
+    places: set[tuple[int, int, int]] = set()
+    for _, _, _, value in read(bootstrap, "dead_letters"):
+        letter = events_pb2.DeadLetter.FromString(value)
+        place = (letter.partition, letter.offset, letter.index)
+        if letter.stage != "ingest" or place in places:  # written again after a kill: the same place
+            continue
+        places.add(place)
+        try:
+            inside = list(unwrap(events_pb2.Inbound.FromString(letter.payload)))
+        except Exception:  # a foreign producer's bytes
+            continue
+        dead.update(event.event_id for event in inside if isinstance(event, events_pb2.Event))
+    ids = {a["event_id"] for a in acked}
+    lost = sum(not kept[i] and not dead[i] for i in ids)
+    double = sum(kept[i] > 1 for i in ids)
+    verdicts.add(
+        "acknowledged events lost",
+        lost == 0,
+        f"{lost} of {len(ids)}; {sum(1 for i in ids if not kept[i])} in dead letters",
+    )
+    verdicts.add("acknowledged events counted twice", double == 0, f"{double} of {len(ids)}")
+    missing = sum(shown[i] != 1 for i in impressions)
+    verdicts.add("impressions on the ordered log exactly once", missing == 0, f"{missing} wrong of {len(impressions)}")
+
+
+def check_item_rows(log: list[Row], items: list[Row], verdicts: Verdicts) -> None:
+    """The item topic holds a row for each acted-on item and for each item shown, and nothing else."""
+    want = expected_item_rows(log)
+    got = Counter((r["src_partition"], r["kind"], r["time_us"], r["item"]) for r in items if r["item"])
+    missing = sum((want - got).values()) + sum((got - want).values())
+    detail = f"{sum(want.values())} expected, {sum(got.values())} there, {missing} differ"
+    verdicts.add("item rows follow from the log", missing == 0, detail)
+
+
+def expected_item_rows(log: list[Row]) -> Counter[tuple[Any, ...]]:
+    """What the item topic must hold: a row for each acted-on item and for each item shown."""
+    out: Counter[tuple[Any, ...]] = Counter()
+    for row in log:
+        if row["verdict"] and row["verdict"] & BOT:
+            continue
+        items = row["impression_items"] if row["kind"] == IMPRESSION else [row["item"]] if row["item"] else []
+        for item in items or []:
+            if row["kind"] not in (TICK, FORGET):
+                out[row["p"], row["kind"], row["time_us"], item] += 1
+    return out

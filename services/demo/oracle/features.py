@@ -1,0 +1,126 @@
+"""Values in the online store equal a recomputation at their position, for all keys."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Row
+from services.demo.oracle.table import Table
+from services.demo.oracle.verdicts import Verdicts
+
+END = 1 << 62
+"""A position behind everything: of keys that the store does not have, because no feature ever had a value."""
+
+COLUMN_OF = {"user_id": "user", "item_id": "item", "category": "category", "session_id": "session"}
+
+
+def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Verdicts) -> None:
+    """Values in the online store equal a recomputation at each key's position, for all keys."""
+    tables = {"user": Table(explode(users)), "item": Table(r for r in items if r["kind"] not in (TICK, FORGET))}
+    ends = {"user": max(r["time_us"] for r in users), "item": max(r["time_us"] for r in items)}
+    part_of = {"user": {r["user"]: r["p"] for r in users}, "item": {r["item"]: r["p"] for r in items}}
+    for view, (join_keys, features) in definitions(store).items():
+        side = "item" if join_keys == ["item_id"] else "user"
+        columns = [COLUMN_OF[key] for key in join_keys]
+        source = items if side == "item" else list(explode(users))
+        owners = {tuple(r[c] for c in columns): r for r in source if all(r[c] for c in columns)}
+        keys = list(owners)
+        names = [f["name"] for f in features]
+        online = fetch(store, view, join_keys, keys, [*names, "_pos", "_clock"])
+        known = [
+            (
+                *key,
+                part_of["item"][key[0]] if side == "item" else owners[key]["p"],
+                END if pos is None else pos,
+                clock or ends[side],
+            )
+            for key, pos, clock in zip(keys, online["_pos"], online["_clock"], strict=True)
+        ]
+        present = [pos is not None for pos in online["_pos"]]
+        due: set[int] = set()
+        tables[side].keys(columns, known)
+        wrong, values, example = 0, 0, ""
+        for feature in features:
+            want = tables[side].values(feature)
+            for number, got in enumerate(online[feature["name"]]):
+                if not present[number]:
+                    due |= {number} if want.get(number) else set()
+                    continue
+                values += 1
+                if not same(feature, want.get(number), got):
+                    wrong += 1
+                    example = (
+                        example or f"; e.g. {feature['name']} of {keys[number]}: {got} instead of {want.get(number)}"
+                    )
+        example += f"; absent e.g. {keys[min(due)]}" if due else ""
+        detail = f"{len(keys)} keys, {values} values, {wrong} wrong, {len(due)} keys absent{example}"
+        verdicts.add(f"features of {view} equal a recomputation", wrong == 0 and not due, detail)
+
+
+def explode(log: list[Row]) -> Iterator[Row]:
+    """Rows as features see them: an impression becomes one row per shown item."""
+    for row in log:
+        if row["kind"] in (TICK, FORGET) or (row["verdict"] or 0) & BOT:
+            continue
+        if row["kind"] != IMPRESSION:
+            yield row
+            continue
+        categories = row["impression_categories"] or [None] * len(row["impression_items"])
+        for place, (item, category) in enumerate(zip(row["impression_items"], categories, strict=True)):
+            yield {**row, "item": item, "category": category or None, "place": place}
+
+
+def definitions(store: Any) -> dict[str, tuple[list[str], list[dict[str, Any]]]]:
+    """View -> (join keys, features), as Feast's registry has them."""
+    out = {}
+    for view in store.list_stream_feature_views():
+        tags = {f.name: dict(f.tags) for f in view.features}
+        features = []
+        for a in view.aggregations:
+            name = a.resolved_name(a.time_window)
+            t = tags[name]
+            features.append(
+                {"name": name, "function": a.function, "column": a.column,
+                 "window_us": round(a.time_window.total_seconds() * 1e6),
+                 "slide_us": round(a.slide_interval.total_seconds() * 1e6),
+                 "where": t.get("where", ""), "n": int(t.get("n", 0)), "numerator": t.get("numerator", ""),
+                 "denominator": t.get("denominator", ""), "prior": float(t.get("prior", 0)),
+                 "prior_weight": float(t.get("prior_weight", 0)), "half_life_us": duration(t.get("half_life", "0s"))}
+            )  # fmt: skip
+        out[view.name] = (list(view.join_keys), features)
+    return out
+
+
+def duration(text: str) -> int:
+    """Microseconds of `90s`, `5m`, `6h`, `7d`."""
+    return int(float(text[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]] * 1e6)
+
+
+def fetch(
+    store: Any, view: str, join_keys: list[str], keys: list[tuple[Any, ...]], names: list[str]
+) -> dict[str, list[Any]]:
+    """Values by feature name in the order of the keys, through Feast's own reader, 1,000 keys at a time."""
+    out: dict[str, list[Any]] = {name: [] for name in names}
+    for start in range(0, len(keys), 1000):
+        entities = [dict(zip(join_keys, key, strict=True)) for key in keys[start : start + 1000]]
+        answer = store.get_online_features([f"{view}:{name}" for name in names], entities).to_dict()
+        for name in names:
+            out[name] += answer[name]
+    return out
+
+
+def same(feature: dict[str, Any], want: Any, got: Any) -> bool:
+    """Counts and lists exactly, floats to 1e-6 of float32; an empty count is 0 or null."""
+    if isinstance(got, list) or isinstance(want, list):
+        return list(got or []) == list(want or [])
+    if feature["function"] in ("count", "count_distinct"):
+        return (got or 0) == (want or 0)
+    if want is None and feature["function"] in ("sum", "decay"):
+        want = 0.0
+    if want is None and feature["function"] == "ratio" and feature["prior_weight"]:
+        want = feature["prior"]
+    if want is None or got is None:
+        return want is None and got is None
+    if isinstance(want, str):
+        return bool(want == got)
+    return math.isclose(float(want), float(got), rel_tol=1e-6, abs_tol=1e-6)
