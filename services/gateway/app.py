@@ -262,6 +262,7 @@ class Worker:
     async def _watch_children(self) -> None:
         for beat in itertools.count():
             self.health.applied("loop", 0, beat)
+            self._parts.sender.check()
             for child in self._children:
                 child.ended()
             await asyncio.sleep(CHILD_S)

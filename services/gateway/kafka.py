@@ -53,6 +53,11 @@ class Sender:
         key = command.command_id.encode()
         return self._outbox.send(COMMANDS.name, command.SerializeToString(), key=key, headers=self._headers())
 
+    def check(self) -> None:
+        """Raises PermanentError when the producer is broken for good: only a new process sends again."""
+        if self._outbox.fault is not None:
+            raise self._outbox.fault
+
     def close(self) -> int:
         """Send what is queued; returns the number of records that could not be sent."""
         return self._outbox.close()

@@ -1,19 +1,21 @@
 """Settings, the emitter, the breaker, the ladder: what holds the service together."""
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from freshrank.v1.events_pb2 import Inbound
 
-from services.common.errors import InvalidInput, TemporaryError
-from services.common.kafka import Ack
+from services.common.errors import InvalidInput, PermanentError, TemporaryError
+from services.common.kafka import Ack, Outbox
 from services.common.settings import load_settings
 from services.gateway import emit
 from services.gateway.app import check
 from services.gateway.breaker import Breaker
 from services.gateway.emit import Emitter
 from services.gateway.impressions import RecentAnswers
+from services.gateway.kafka import Sender
 from services.gateway.ladder import LastSeen
 from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
@@ -49,6 +51,17 @@ def test_a_bad_setting_stops_the_start_and_is_named(values: dict[str, str], monk
 def test_good_settings_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRESHRANK_TOKEN_KEYS", "1:" + "ab" * 16)
     check(load_settings(GatewaySettings))
+
+
+@pytest.mark.parametrize("fault", [None, PermanentError("fenced")])
+def test_a_producer_that_is_broken_for_good_ends_the_process(fault: PermanentError | None) -> None:
+    class Broken(Outbox):
+        def __init__(self) -> None:
+            self._fault = fault
+
+    sender = Sender(Broken(), 1, dict)
+    with pytest.raises(PermanentError, match="fenced") if fault else nullcontext():
+        sender.check()
 
 
 class Log:
