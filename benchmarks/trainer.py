@@ -51,7 +51,14 @@ IMPRESSIONS, LISTED = 40, 25
 CPU = torch.device("cpu")
 RATE, ROW_RATE = 2e-4, 5e-4
 """Of the comparison with the reference."""
-PLAIN = {"row_dim": DIM, "row_dropout": 0.0, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 0.0, "admission": 1}
+PLAIN = {
+    "row_dim": DIM,
+    "row_dropout": 0.0,
+    "warmup_impressions": 0,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "admission": 1,
+}
 
 SPEC = ModelSpec(
     user_features=tuple(FeatureRef(k, f"u{k}", "user_stats") for k in range(1, 13)),

@@ -1,6 +1,7 @@
 """The creation of Kafka's topics, from the one table of them."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -51,9 +52,8 @@ def create_topics(bootstrap: str, specs: Iterable[TopicSpec], replication_factor
             _judge(name, error.args[0])
         except TimeoutError as error:
             raise TemporaryError(f"Kafka at {bootstrap} did not answer in {_ADMIN_SECONDS:.0f} s") from error
-    for name, topic in _topics(client).items():
-        if name in wanted and len(topic.partitions) != wanted[name].partitions:
-            found = len(topic.partitions)
+    for name, found in _partitions(client, set(wanted)).items():
+        if found != wanted[name].partitions:
             raise Conflict(f"topic {name} has {found} partitions, not {wanted[name].partitions}")
 
 
@@ -62,6 +62,20 @@ def _judge(name: str, error: KafkaError) -> None:
         return
     kind = TemporaryError if error.retriable() or error.code() < 0 else PermanentError
     raise kind(f"topic {name} could not be created: {error.str()}")
+
+
+def _partitions(client: Any, names: set[str]) -> dict[str, int]:
+    """Partitions of each topic, once the broker that is asked knows them all and their leaders."""
+    until = time.monotonic() + _ADMIN_SECONDS
+    while True:
+        topics = _topics(client)
+        led = {n for n in names & set(topics) if all(p.leader >= 0 for p in topics[n].partitions.values())}
+        led = {n for n in led if topics[n].partitions}
+        if led == names:
+            return {name: len(topics[name].partitions) for name in names}
+        if time.monotonic() > until:
+            raise TemporaryError(f"topics without a leader: {', '.join(sorted(names - led))}")
+        time.sleep(0.05)
 
 
 def _topics(client: Any) -> Mapping[str, Any]:

@@ -25,13 +25,13 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running at the end")
     parser.add_argument("--report", type=Path, default=Path("demo-report"))
     parser.add_argument("--folder", type=Path, help="where data and logs go; a fresh temporary folder by default")
-    parser.add_argument("--partitions", type=int, help="of each topic; 4, and 1 in lockstep, where nothing runs beside")
+    parser.add_argument("--partitions", type=int, help="of each topic; 2, and 1 in lockstep, where nothing runs beside")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="freshrank-"))
     chosen = Options(
         folder=folder,
         report=options.report,
-        partitions=options.partitions or (1 if options.lockstep else 4),
+        partitions=options.partitions or (1 if options.lockstep else 2),
         domain=options.domain,
         seed=options.seed,
         pace=Pace(seconds=60 * options.minutes, events_per_second=options.rate),

@@ -7,10 +7,11 @@ caught up; the stages are asked in the order of the data.
 import asyncio
 import http.client
 import json
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -34,7 +35,7 @@ class Follower:
     def __init__(self, bootstrap: str, partitions: int, urls: Mapping[str, str]) -> None:
         self._partitions = partitions
         self._urls = dict(urls)
-        self._kept = threading.local()
+        self._free: dict[str, deque[http.client.HTTPConnection]] = {name: deque() for name in urls}
         self._askers = ThreadPoolExecutor(min(8, partitions))
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "follower", "enable.auto.commit": False})
 
@@ -51,22 +52,29 @@ class Follower:
         """What a service says of itself at /positions, within a second when it has applied all below `ends`; empty
         when it does not answer."""
         path = f"/positions?{urlencode(ends or {})}"
-        for _ in range(2):  # a connection that was kept may be closed by now
+        for _ in range(2):
             connection = self._connection(service)
             try:
                 connection.request("GET", path)
                 answer: dict[str, Any] = json.load(connection.getresponse())
+                self._free[service].append(connection)
                 return answer
             except (OSError, ValueError, http.client.HTTPException):
                 connection.close()
+                self._drop(service)  # those that were kept as long may be closed, too
         return {}
 
     def _connection(self, service: str) -> http.client.HTTPConnection:
-        """Kept open, one per thread: lockstep asks some hundred times a second."""
-        kept: dict[str, http.client.HTTPConnection] = self._kept.__dict__
-        if service not in kept:
-            kept[service] = http.client.HTTPConnection(urlsplit(self._urls[service]).netloc, timeout=2)
-        return kept[service]
+        """One that was kept open, or a new one: lockstep asks some hundred times a second, from several threads."""
+        try:
+            return self._free[service].pop()
+        except IndexError:
+            return http.client.HTTPConnection(urlsplit(self._urls[service]).netloc, timeout=2)
+
+    def _drop(self, service: str) -> None:
+        with suppress(IndexError):
+            while True:
+                self._free[service].pop().close()
 
     def lags(self) -> dict[str, int]:
         """Records not yet applied, by service and topic."""
@@ -89,8 +97,10 @@ class Follower:
             await self._wait(self._rows_pushed, until, poll_s, "rows")
 
     def close(self) -> None:
-        """Leave the broker."""
+        """Leave the broker and the services."""
         self._askers.shutdown()
+        for service in self._free:
+            self._drop(service)
         self._consumer.close()
 
     def _reached(self, service: str, ends: Mapping[str, int]) -> bool:

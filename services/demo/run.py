@@ -73,7 +73,7 @@ class Options:
     folder: Path
     report: Path
     feature_repo: Path = Path("feature_repo")
-    partitions: int = 4
+    partitions: int = 2
     domain: str = "shop"
     seed: int = 7
     pace: Pace = field(default_factory=Pace)

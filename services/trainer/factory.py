@@ -52,7 +52,7 @@ def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: B
             optimiser=settings.optimiser,
             rate=settings.learning_rate,
             schedule=settings.schedule,
-            warmup=settings.warmup_steps,
+            warmup=settings.warmup_impressions,
             decay=settings.weight_decay,
             clip=settings.clip_norm,
         ),

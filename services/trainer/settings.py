@@ -41,7 +41,7 @@ class TrainerSettings(ServiceSettings):
     schedule: Literal["constant", "inverse_sqrt"] = Field(
         "constant", description="of both rates; a stream has no end, so the default does not fall"
     )
-    warmup_steps: int = Field(300, ge=0, description="updates over which the rates rise from nothing")
+    warmup_impressions: int = Field(1000, ge=0, description="over which the rates rise from nothing")
     weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled, of the dense part, per update and rate")
     row_decay: float = Field(0.0, ge=0, le=1, description="the same of touched rows")
     clip_norm: float = Field(100.0, ge=0, description="largest length of the dense gradient; 0 = any")

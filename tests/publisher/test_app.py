@@ -122,6 +122,7 @@ def example(kind: int, shown: Impression, items: Sequence[int], labels: Sequence
         "user": shown.user_id,
         "items": list(items),
         "labels": list(labels),
+        "weights": [1.0] * len(items),
         "impression": shown.SerializeToString(),
     }
 

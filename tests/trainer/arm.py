@@ -61,7 +61,14 @@ class Recorder(Nobody):
 
 def settings(**changes: object) -> TrainerSettings:
     """Small and quick."""
-    values = {"row_dim": 4, "max_rows": 2_000, "batch_items": 64, "retrieval_dim": 8, "warmup_steps": 20, **changes}
+    values = {
+        "row_dim": 4,
+        "max_rows": 2_000,
+        "batch_items": 64,
+        "retrieval_dim": 8,
+        "warmup_impressions": 100,
+        **changes,
+    }
     return TrainerSettings(**values)  # type: ignore[arg-type]
 
 

@@ -86,7 +86,7 @@ class OnlineStrategy:
         if not self._dense.finite() or not np.isfinite(loss):
             return Learned(loss, weight, skipped=True)
         appeared = sum(len(group.negatives) for group in groups if group.kind == INITIAL)
-        share = self._dense.step(min(1.0, max(1, appeared) / self.config.full_step) ** 0.5)
+        share = self._dense.step(min(1.0, max(1, appeared) / self.config.full_step) ** 0.5, appeared)
         for table, rows in ((self.tables.item, items), (self.tables.user, users)):
             gradient = rows.values.grad
             if gradient is not None:
@@ -105,7 +105,7 @@ class OnlineStrategy:
             ours = {n.removeprefix(f"{kind}."): v for n, v in before.items() if n.startswith(f"{kind}.")}
             theirs = {n.removeprefix(f"{kind}."): v for n, v in after.items() if n.startswith(f"{kind}.")}
             memory |= {f"{kind}.{name}": value for name, value in carry(ours, theirs, old, new).items()}
-        fresh.load(memory, self._dense.steps)
+        fresh.load(memory, self._dense.counts)
         self.ranker, self._dense = new, fresh
         self.served = self._averaged()
 
@@ -117,7 +117,7 @@ class OnlineStrategy:
             "ranker_memory": self._dense.state(),
             "towers_memory": self._dense_towers.state(),
             "pool": {"content": self._pool.content, "keys": self._pool.keys, "count": self._pool.count},
-            "steps": {"ranker": torch.tensor([self._dense.steps]), "towers": torch.tensor([self._dense_towers.steps])},
+            "counts": {"ranker": torch.tensor(self._dense.counts), "towers": torch.tensor(self._dense_towers.counts)},
         }
         return {f"{part}:{n}": value.detach().cpu() for part, named in parts.items() for n, value in named.items()}
 
@@ -130,8 +130,8 @@ class OnlineStrategy:
         with torch.no_grad():
             self.ranker.load_state_dict(part("ranker"))
             self.towers.load_state_dict(part("towers"))
-        self._dense.load(part("ranker_memory"), int(part("steps")["ranker"]))
-        self._dense_towers.load(part("towers_memory"), int(part("steps")["towers"]))
+        self._dense.load(part("ranker_memory"), part("counts")["ranker"].tolist())
+        self._dense_towers.load(part("towers_memory"), part("counts")["towers"].tolist())
         self._pool = Pool(**{name: value.clone() for name, value in part("pool").items()})
 
     def _averaged(self) -> Ranker:
@@ -183,7 +183,7 @@ class OnlineStrategy:
             value = retrieval.loss(self.towers, clicks, self._pool, rows)
             value.backward()  # type: ignore[no-untyped-call]
             if self._dense_towers.finite():
-                self._dense_towers.step()
+                self._dense_towers.step(impressions=sum(len(group.negatives) for group in groups))
         for group in groups:
             if group.kind == INITIAL:
                 self._pool.add(group)

@@ -5,7 +5,7 @@ a checkpoint of the optimiser two named arrays.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ class DenseConfig:
     rate: float = 0.003
     schedule: Literal["constant", "inverse_sqrt"] = "constant"
     warmup: int = 20
-    """Steps over which the rate rises to its full height."""
+    """Impressions over which the rate rises to its full height: steps differ in size, from one to thousands."""
     decay: float = 0.0
     """Decoupled weight decay per step, times the rate."""
     clip: float = 100.0
@@ -36,15 +36,15 @@ _BETA1, _BETA2 = 0.9, 0.99
 """A short memory of squares: the stream moves, and a step is a few impressions."""
 
 
-def rate_at(config: DenseConfig, step: int) -> float:
-    """Share of the full rate at a step, counted from 0.
+def rate_at(config: DenseConfig, seen: int) -> float:
+    """Share of the full rate after so many impressions.
 
     >>> rate_at(DenseConfig(warmup=4), 0), rate_at(DenseConfig(warmup=4), 9)
     (0.25, 1.0)
     """
-    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    rise = min(1.0, (seen + 1) / max(1, config.warmup))
     if config.schedule == "inverse_sqrt":
-        return rise * math.sqrt(max(1, config.warmup) / max(config.warmup, step + 1, 1))
+        return rise * math.sqrt(max(1, config.warmup) / max(config.warmup, seen + 1, 1))
     return rise
 
 
@@ -59,7 +59,7 @@ class DenseOptimiser:
         self._squares = torch.full_like(self._flat, config.first if config.optimiser == "adagrad" else 0.0)
         self._momentum = torch.zeros_like(self._flat) if config.optimiser == "adam" else self._flat[:0]
         self._average = self._flat.clone()
-        self.steps = 0
+        self.steps = self.seen = 0
         self._views: dict[str, slice] = {}
         at = 0
         for name, parameter in module.named_parameters():
@@ -90,13 +90,13 @@ class DenseOptimiser:
         return bool(torch.isfinite(self._gradient.sum()))
 
     @torch.no_grad()
-    def step(self, size: float = 1.0) -> float:
+    def step(self, size: float = 1.0, impressions: int = 1) -> float:
         """Move the parameters by `size` of a full step; returns the share of the full rate that this step used."""
         c, g = self.config, self._gradient
         if c.clip > 0:
             g *= torch.clamp(c.clip / (torch.linalg.vector_norm(g) + 1e-12), max=1.0)
-        share = rate_at(c, self.steps) * size
-        self.steps += 1
+        share = rate_at(c, self.seen) * size
+        self.steps, self.seen = self.steps + 1, self.seen + impressions
         rate = c.rate * share
         if c.decay:
             self._flat.mul_(1 - rate * c.decay)
@@ -111,6 +111,11 @@ class DenseOptimiser:
         self._average.lerp_(self._flat, 1 - min(c.average, self.steps / (9 + self.steps)))
         return share
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Steps, and impressions in them."""
+        return self.steps, self.seen
+
     def state(self) -> dict[str, Tensor]:
         """Accumulators by parameter: `squares.<name>`, `momentum.<name>`, in the parameter's shape."""
         shapes = {name: parameter.shape for name, parameter in self._module.named_parameters()}
@@ -120,9 +125,9 @@ class DenseOptimiser:
             for name, part in self._views.items()
         }
 
-    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Take `state` in; names that are not in it keep what a new optimiser has."""
-        self.steps = steps
+    def load(self, state: Mapping[str, Tensor], counts: Sequence[int]) -> None:
+        """Take `state` and `counts` in; names that are not in it keep what a new optimiser has."""
+        self.steps, self.seen = counts
         self._average.copy_(self._flat)
         for kind, vector in self._vectors():
             for name, part in self._views.items():
