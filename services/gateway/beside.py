@@ -12,7 +12,7 @@ from pathlib import Path
 from services.common.errors import FreshrankError
 from services.gateway import kafka, plan_file
 from services.gateway.settings import GatewaySettings
-from services.online.light import without_torch
+from services.online.light import light
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def run(settings: GatewaySettings) -> None:
 
 
 def _write_plan(settings: GatewaySettings, stop: threading.Event) -> None:
-    with without_torch():
+    with light():
         from services.online.registry import PlanSource
     path, written, source = plan_path(settings), "", None
     while not stop.is_set():

@@ -16,9 +16,9 @@ from services.common.definitions import JOIN_COLUMNS, FeatureDefinition, define,
 from services.common.errors import InvalidInput, TemporaryError
 from services.common.plans import CrossFeature, History, Plan, RankingPlan, ViewPlan, cross
 from services.common.spec import FeatureRef
-from services.online.light import without_torch
+from services.online.light import light
 
-with without_torch():
+with light():
     from feast import FeatureService, FeatureStore, FeatureView, StreamFeatureView
     from feast.repo_config import RepoConfig
 

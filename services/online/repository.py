@@ -14,10 +14,10 @@ from pathlib import Path
 
 from services.common.errors import FreshrankError, InvalidInput, NotFound, PermanentError
 from services.common.plans import Plan
-from services.online.light import without_torch
+from services.online.light import light
 from services.online.registry import build_plan, repo_config, with_defaults
 
-with without_torch():
+with light():
     from feast.repo_contents import RepoContents
     from feast.repo_operations import apply_total, parse_repo
 
