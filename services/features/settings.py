@@ -30,6 +30,6 @@ class FeaturesSettings(ServiceSettings):
     archive_s: float = Field(60.0, gt=0, description="s after which a smaller file is written; a crash loses so much")
     archive_block: int = Field(2_000, ge=0, description="messages of the cleaned log per Parquet file; 0 archives none")
     fetch_wait_ms: int = Field(
-        20, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
+        80, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
     )
     instance: str = Field("", description="static member id in the group; a restart then moves no partitions")

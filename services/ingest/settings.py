@@ -19,7 +19,7 @@ class IngestSettings(ServiceSettings):
     ticks: Literal["wall", "log"] = Field(
         "wall", description="wall: a tick to each partition every tick_ms; log: only records move the clock (replays)"
     )
-    tick_ms: int = Field(250, ge=10, le=60_000, description="ms between ticks: windows fall at most so late")
+    tick_ms: int = Field(1000, ge=10, le=60_000, description="ms between ticks: windows fall at most so late")
     tick_slack_ms: int = Field(
         100,
         ge=0,
@@ -48,7 +48,7 @@ class IngestSettings(ServiceSettings):
     batch_events: int = Field(10_000, ge=1, description="events of the largest batch taken")
     snapshot_s: float = Field(15.0, gt=0, description="s between two snapshots of a partition: what a restart redoes")
     fetch_wait_ms: int = Field(
-        20, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
+        80, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
     )
     instance: str = Field("", description="static member id in the group; a restart then moves no partitions")
 

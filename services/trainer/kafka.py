@@ -30,7 +30,7 @@ class KafkaSource:
                 "group.id": "trainer",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 20,
+                "fetch.wait.max.ms": 250,
                 "fetch.message.max.bytes": 8_388_608,
             }
         )

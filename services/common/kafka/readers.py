@@ -14,6 +14,10 @@ ANSWER_S = 10.0
 
 _AGAIN_S = 0.1
 
+_TAIL_WAIT_MS, _PROBE_WAIT_MS = 250, 20
+"""A fetch is answered by the first record, or with nothing after so long: the price of a quiet topic, and the time in
+which the end of a log is known."""
+
 Record = tuple[int, int, int, bytes | None, bytes | None]
 """Partition, offset, timestamp in ms, key, value."""
 
@@ -28,7 +32,7 @@ class Tail:
     def __init__(
         self, bootstrap: str, topic: str, positions: Mapping[int, int] | None = None, answer_s: float = ANSWER_S
     ) -> None:
-        self._consumer = _reader(bootstrap)
+        self._consumer = _reader(bootstrap, _TAIL_WAIT_MS)
         self._answer_s = answer_s
         self._topic = topic
         self._error: TemporaryError | None = None
@@ -89,7 +93,7 @@ class Probe:
     """
 
     def __init__(self, bootstrap: str, answer_s: float = ANSWER_S) -> None:
-        self._consumer = _reader(bootstrap)
+        self._consumer = _reader(bootstrap, _PROBE_WAIT_MS)
         self._answer_s = answer_s
         self._lock = threading.Lock()
 
@@ -119,7 +123,7 @@ class Probe:
         self._consumer.close()
 
 
-def _reader(bootstrap: str) -> Consumer:
+def _reader(bootstrap: str, wait_ms: int) -> Consumer:
     # Not all of its users poll, so its log lines have no other way out than standard error: only the grave ones.
     return Consumer(
         {
@@ -127,7 +131,7 @@ def _reader(bootstrap: str) -> Consumer:
             "group.id": "unused",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 20,
+            "fetch.wait.max.ms": wait_ms,
             "enable.partition.eof": True,
             "reconnect.backoff.max.ms": 1_000,
             "log_level": 2,
