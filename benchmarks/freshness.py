@@ -36,10 +36,10 @@ SETTINGS = {
     "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100",
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": "30",
 }
-EVERY_S = {"feature": 0.02, "row": 0.1, "release": 1.0}
-"""Between two questions of a probe, while it waits for this."""
+EVERY_S = {"feature": 0.05, "row": 0.25, "release": 1.0}
+"""Between two questions of a probe, while it waits for this: previews, which are answered and leave no trace."""
 GIVE_UP_S = {"feature": 10.0, "row": 30.0, "release": 150.0}
-PROBES_PER_SECOND = 2.0
+PROBES_PER_SECOND = 1.0
 FOLLOW_RELEASE = 5
 """Every so manieth probe waits for the release too: questions are traffic."""
 
@@ -82,7 +82,7 @@ async def probe(api: Api, world: World, number: int, seen: Seen) -> None:
     acknowledged = time.monotonic()
     for stage in ("feature", "row") + (("release",) if number % FOLLOW_RELEASE == 0 else ()):
         while True:
-            asked = await api.recommend(asking, 8)
+            asked = await api.recommend(asking, 8, preview=True)
             passed = time.monotonic() - acknowledged
             if asked is not None and _holds(stage, asked[1].ages_ms, asked[1].at_us - clicked_us):
                 seen.seconds[stage].append(passed)

@@ -24,11 +24,11 @@ class Api:
         self._deadline_s = deadline_s
 
     async def recommend(
-        self, shopper: ranking_pb2.Shopper, size: int = 20, time_us: int = 0, page: str = ""
+        self, shopper: ranking_pb2.Shopper, size: int = 20, time_us: int = 0, page: str = "", preview: bool = False
     ) -> tuple[ranking_pb2.RankingResponse, Answer] | None:
         """Ask for items of the whole catalogue; None when the call failed."""
         request = ranking_pb2.RecommendRequest(
-            shopper=shopper, page_size=size, request_time_us=time_us, page_token=page
+            shopper=shopper, page_size=size, request_time_us=time_us, page_token=page, preview=preview
         )
         return await self._ask("Recommend", self.stub.Recommend, request)
 

@@ -100,7 +100,8 @@ class Demo:
     def step(self, name: str) -> Any:
         """Say how long a step took."""
         began = time.monotonic()
-        self.console.print(f"  {name} ...", end="\r")
+        if self.console.is_terminal:
+            self.console.print(f"  {name} ...", end="\r")
         yield
         self.steps[name] = time.monotonic() - began
         self.console.print(f"  {name}: {self.steps[name]:.1f} s      ")

@@ -11,6 +11,9 @@ from rich.table import Table
 from services.demo.record import Answer, Record
 from services.demo.studies import Cost
 
+FILE_WIDTH = 140
+"""Columns when the output goes into a file."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -139,8 +142,9 @@ def ranking_table(title: str, columns: Mapping[str, Sequence[str]]) -> Table:
 
 
 def console() -> Console:
-    """Where tables go: colours only on a terminal."""
-    return Console(highlight=False)
+    """Where tables go: colours only on a terminal; elsewhere lines are as long as they are."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=FILE_WIDTH)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from services.demo.loaders.steps import Ask, Stock, Tell
 
 LAGS_S = (10, 60, 600, 3600)
 
-EVERY = 6
+EVERY = 10
 """One request of so many is studied."""
 
 

@@ -59,7 +59,6 @@ class Outbox:
             {
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
-                "enable.gapless.guarantee": ordered,
                 "acks": "all",
                 "linger.ms": linger_ms,
                 "partitioner": "murmur2_random",
@@ -68,6 +67,7 @@ class Outbox:
                 "topic.metadata.propagation.max.ms": 5_000,
                 "reconnect.backoff.max.ms": 1_000,
                 "compression.type": "lz4",
+                **({"enable.gapless.guarantee": True} if ordered else {}),
                 **(config or {}),
             },
             logger=log,

@@ -23,11 +23,12 @@ def main() -> None:
     parser.add_argument("--project", default="freshrank")
     parser.add_argument("--windows", default="click=600,cart=86400,purchase=604800", help="seconds per head")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
     # What Feast would load for nothing that is read here: torch, and checks of types woven into each of its functions.
     sys.modules["torch"] = None  # type: ignore[assignment]
     typeguard.typechecked = lambda target=None, **_: target or (lambda inner: inner)  # type: ignore[assignment]
     from feast import FeatureStore, RepoConfig
+
+    warnings.simplefilter("ignore")  # after Feast, which sets filters of its own
 
     windows = {n: int(float(s) * 1e6) for n, s in (part.split("=") for part in options.windows.split(","))}
     verdicts = Verdicts()
