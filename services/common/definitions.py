@@ -74,8 +74,30 @@ JOIN_COLUMNS = {"user_id": "user", "session_id": "session", "item_id": "item", "
 _TAGS = ("where", "n", "half_life", "numerator", "denominator", "prior", "prior_weight")
 
 
+class Defined:
+    """What has a name in a view and an id that is a hash of its definition; for frozen dataclasses."""
+
+    view: str
+    name: str
+
+    @cached_property
+    def id(self) -> int:
+        """Unsigned 32-bit id of name and definition together."""
+        return feature_id(self)
+
+    @property
+    def hash8(self) -> str:
+        """The id as eight hex digits: a superseded definition is stored as `view:name@hash8`."""
+        return f"{self.id:08x}"
+
+    @property
+    def ref(self) -> FeatureRef:
+        """As a model's input names it."""
+        return FeatureRef(self.id, self.name, self.view)
+
+
 @dataclass(frozen=True)
-class FeatureDefinition:
+class FeatureDefinition(Defined):
     """One streaming feature. Filters are in their canonical spelling; times in microseconds; 0 or "" = not used."""
 
     view: str
@@ -94,21 +116,6 @@ class FeatureDefinition:
     denominator: str = ""
     prior: float = 0.0
     prior_weight: float = 0.0
-
-    @cached_property
-    def id(self) -> int:
-        """Unsigned 32-bit id of name and definition together."""
-        return feature_id(self)
-
-    @property
-    def hash8(self) -> str:
-        """The id as eight hex digits: a superseded definition is stored as `view:name@hash8`."""
-        return f"{self.id:08x}"
-
-    @property
-    def ref(self) -> FeatureRef:
-        """As a model's input names it."""
-        return FeatureRef(self.id, self.name, self.view)
 
     @property
     def tiles(self) -> int:

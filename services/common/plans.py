@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from services.common import filters
-from services.common.definitions import FeatureDefinition, feature_id, hash8
+from services.common.definitions import Defined, FeatureDefinition, hash8
 from services.common.errors import InvalidInput
 from services.common.spec import FeatureRef
 
@@ -47,7 +47,7 @@ BUILTINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class CrossFeature:
+class CrossFeature(Defined):
     """A feature of candidate and shopper together, computed in the gateway and never stored.
 
     Arguments: `list` = "view:prefix" of the parallel lists prefix_items, prefix_kinds, prefix_times; `kind` = name.
@@ -57,21 +57,6 @@ class CrossFeature:
     name: str
     builtin: str
     args: tuple[tuple[str, str], ...] = ()
-
-    @cached_property
-    def id(self) -> int:
-        """Unsigned 32-bit id of name and definition together."""
-        return feature_id(self)
-
-    @property
-    def hash8(self) -> str:
-        """The id as eight hex digits."""
-        return f"{self.id:08x}"
-
-    @property
-    def ref(self) -> FeatureRef:
-        """As a model's input names it."""
-        return FeatureRef(self.id, self.name, self.view)
 
     @property
     def list(self) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from freshrank.v1.events_pb2 import DeadLetter
 from freshrank.v1.models_pb2 import ItemFeatures
 
-from services.common.errors import TemporaryError
+from services.common.errors import InvalidInput, TemporaryError
 from services.common.kafka import Outbox, Probe
+from services.common.letters import dead_letter
 from services.common.plans import Plan
 from services.common.records import Message
 from services.common.stage import Snapshot
@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 _NUMBERS = frozenset({"INT32", "INT64", "FLOAT32", "FLOAT64", "BOOL"})
 _VALUES_TAG = bytes([ItemFeatures.VALUES_FIELD_NUMBER << 3 | 2])
 _READ_MESSAGES = 500
-
-PAYLOAD_BYTES = 65_536
-"""Of a dead letter's record, so that the letter itself always fits."""
 
 
 class TimedFold:
@@ -182,19 +179,8 @@ class ItemStage(FeatureStage):
 
 
 def _letter(topic: Topic, partition: int, message: Message, why: str) -> bytes:
-    letter = DeadLetter(
-        stage="features",
-        reason="malformed",
-        field="value",
-        detail=why,
-        payload=message.value[:PAYLOAD_BYTES],
-        topic=topic.name,
-        partition=partition,
-        offset=message.offset,
-        time_us=message.timestamp_ms * 1000,
-    )
-    data: bytes = letter.SerializeToString()
-    return data
+    error, time_us = InvalidInput("value", "malformed", why), message.timestamp_ms * 1000
+    return dead_letter("features", topic.name, error, message.value, partition, message.offset, 0, time_us)
 
 
 def item_updates(rows: ViewRows) -> Iterator[tuple[bytes, bytes]]:

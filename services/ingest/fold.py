@@ -10,12 +10,14 @@ from freshrank.v1.events_pb2 import Event, Forwarded, Inbound
 from google.protobuf.message import DecodeError
 
 from services.common.errors import InvalidInput
+from services.common.letters import dead_letter
 from services.common.records import Message
 from services.common.stage import Snapshot
+from services.common.topics import EVENTS
 from services.ingest import draft as drafts
 from services.ingest.catalogue import Lookup
 from services.ingest.clean import Cleaner, Rules
-from services.ingest.outputs import Outputs, Rows, dead_letter, encode_rows
+from services.ingest.outputs import Outputs, Rows, encode_rows
 from services.ingest.route import Router
 from services.ingest.validate import YEAR_2000_US, YEAR_2100_US, check_id, check_impression, check_time
 
@@ -204,7 +206,7 @@ class IngestFold:
         self._out.outcomes["forwarded"] += 1
 
     def _refuse(self, error: InvalidInput, payload: bytes, offset: int, index: int) -> None:
-        letter = dead_letter(error, payload, self._partition, offset, index, self.clock_us)
+        letter = dead_letter("ingest", EVENTS.name, error, payload, self._partition, offset, index, self.clock_us)
         self._out.dead_letters.append(letter)
         self._out.reasons[error.reason] += 1
         self._out.outcomes["dead"] += 1

@@ -4,15 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from freshrank.v1.events_pb2 import DeadLetter
-
 from services.common import records
-from services.common.errors import InvalidInput
-from services.common.topics import EVENTS
 from services.ingest.draft import COLUMNS
-
-PAYLOAD_BYTES = 65_536
-"""A dead letter keeps so much of the record."""
 
 Rows = list[tuple[Any, ...]]
 
@@ -51,21 +44,3 @@ def encode_rows(rows: Rows) -> tuple[list[bytes], Counter[str]]:
     columns: dict[str, object] = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     batch = records.batch_of(records.INTERACTIONS, columns)
     return records.encode_split(batch), Counter({name: batch.column(name).null_count for name in MISSING})
-
-
-def dead_letter(error: InvalidInput, payload: bytes, partition: int, offset: int, index: int, time_us: int) -> bytes:
-    """A record that cannot be used, with the reason; its position is what makes it one letter."""
-    letter = DeadLetter(
-        stage="ingest",
-        reason=error.reason,
-        field=error.field,
-        detail=error.detail,
-        payload=payload[:PAYLOAD_BYTES],
-        topic=EVENTS.name,
-        partition=partition,
-        offset=offset,
-        index=index,
-        time_us=time_us,
-    )
-    data: bytes = letter.SerializeToString()
-    return data

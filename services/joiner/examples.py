@@ -5,15 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from freshrank.v1.events_pb2 import DeadLetter
-
 from services.common import records
-from services.common.errors import InvalidInput
-from services.common.topics import INTERACTIONS
 
 COLUMNS: tuple[str, ...] = tuple(records.EXAMPLES.names)
-PAYLOAD_BYTES = 65_536
-"""A dead letter keeps so much of the record."""
 
 
 @dataclass
@@ -86,21 +80,3 @@ class Rows:
             return []
         columns: dict[str, object] = dict(zip(COLUMNS, zip(*self._rows, strict=True), strict=True))
         return records.encode_split(records.batch_of(records.EXAMPLES, columns))
-
-
-def dead_letter(error: InvalidInput, payload: bytes, partition: int, offset: int, index: int, time_us: int) -> bytes:
-    """A record that cannot be used, with the reason; its position is what makes it one letter."""
-    letter = DeadLetter(
-        stage="joiner",
-        reason=error.reason,
-        field=error.field,
-        detail=error.detail,
-        payload=payload[:PAYLOAD_BYTES],
-        topic=INTERACTIONS.name,
-        partition=partition,
-        offset=offset,
-        index=index,
-        time_us=time_us,
-    )
-    data: bytes = letter.SerializeToString()
-    return data

@@ -8,9 +8,11 @@ import pyarrow as pa
 
 from services.common import records, tokens
 from services.common.errors import CorruptState, InvalidInput
+from services.common.letters import dead_letter
 from services.common.records import BOT, FORGET, IMPRESSION, Message
 from services.common.stage import Snapshot
-from services.joiner.examples import Cause, Outputs, Rows, dead_letter
+from services.common.topics import INTERACTIONS
+from services.joiner.examples import Cause, Outputs, Rows
 from services.joiner.held import Action, Held
 from services.joiner.join import Joiner, JoinRules
 from services.joiner.labels import COLUMNS
@@ -199,7 +201,7 @@ class JoinerFold:
             self._refuse(error, action.payload, action.offset, action.index)
 
     def _refuse(self, error: InvalidInput, payload: bytes, offset: int, index: int) -> None:
-        letter = dead_letter(error, payload, self._partition, offset, index, self.clock_us)
+        letter = dead_letter("joiner", INTERACTIONS.name, error, payload, self._partition, offset, index, self.clock_us)
         self._out.dead_letters.append(letter)
         self._out.others[f"dead_{error.reason}"] += 1
 
