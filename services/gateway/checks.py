@@ -13,7 +13,7 @@ from services.common.content import tokens_of
 from services.common.errors import InvalidInput
 from services.gateway.calls import BadCall, Caller, ExplainCall, RankCall, RecommendCall, SimilarCall
 from services.gateway.candidates import Wanted
-from services.gateway.track import FIRST_US, MOST_EVENTS, MOST_ID
+from services.gateway.track import FIRST_US, MOST_CONTEXT, MOST_EVENTS, MOST_ID
 
 MOST_CANDIDATES = 1000
 MOST_ITEMS = 1000
@@ -51,6 +51,8 @@ class Faults:
             self.add(name, "too_large", f"has {len(text)} characters, at most {most}")
         elif not text.isprintable():
             self.add(name, "malformed", "holds control characters")
+        elif text != text.strip(" "):
+            self.add(name, "malformed", "has spaces at its ends")
 
     def texts(self, name: str, texts: Sequence[str], most: int = MOST_LISTED) -> None:
         """A list of ids."""
@@ -193,7 +195,7 @@ def _caller(shopper: pb.Shopper, faults: Faults) -> Caller:
     faults.text("shopper.user_id", shopper.user_id, required=True)
     faults.text("shopper.session_id", shopper.session_id)
     for name in ("region", "device", "platform"):
-        faults.text(f"shopper.context.{name}", getattr(shopper.context, name))
+        faults.text(f"shopper.context.{name}", getattr(shopper.context, name), MOST_CONTEXT)
     return Caller(shopper.user_id, shopper.session_id, shopper.context)
 
 
@@ -208,7 +210,7 @@ def _wanted(candidates: Sequence[pb.Candidate], faults: Faults) -> Wanted:
     candidates = candidates[:MOST_CANDIDATES]
     ids = [candidate.item_id for candidate in candidates]
     for place, item in enumerate(ids):
-        if not item or len(item) > MOST_ID or not item.isprintable():
+        if not item or len(item) > MOST_ID or not item.isprintable() or item != item.strip(" "):
             faults.text(f"candidates[{place}].item_id", item, required=True)
     if len(set(ids)) != len(ids):
         faults.add("candidates", "duplicate", "holds an item twice")

@@ -1,7 +1,8 @@
 """Events as callers send them: checked one by one, grouped into as few records as the log's order allows.
 
 Ingest validates and cleans for everybody; these checks only answer the caller at once, where a later dead letter
-would reach nobody. A record never mixes partitions, and an event's place is that of its record.
+would reach nobody, and take nothing that ingest by default refuses. A record never mixes partitions, and an event's
+place is that of its record.
 """
 
 import math
@@ -14,10 +15,12 @@ from services.common.errors import InvalidInput
 from services.common.ids import partition_of
 
 MOST_EVENTS = 1000
-MOST_ID = 256
+MOST_ID = 128
 """Characters of an id."""
-MOST_TEXT = 1024
+MOST_TEXT = 512
 """Characters of a query, and of a token."""
+MOST_CONTEXT = 64
+"""Characters of region, device and platform."""
 MOST_AHEAD_US = 300_000_000
 """A shopper's clock may be ahead by five minutes."""
 FIRST_US = 946_684_800_000_000
@@ -25,7 +28,7 @@ FIRST_US = 946_684_800_000_000
 
 _NEEDS_ITEM = frozenset(EventKind.values()) - {EventKind.EVENT_KIND_SEARCH}
 _RANGES = {
-    "value": (-1e9, 1e9),
+    "value": (0.0, 1e9),
     "quantity": (0.0, 1e6),
     "rating": (0.0, 10.0),
     "play_seconds": (0.0, 7 * 24 * 3600.0),
@@ -54,7 +57,7 @@ def check(event: Event, now_us: int) -> None:
         raise InvalidInput("user_id", "missing_field", "is required")
     check_texts(event, _IDS, MOST_ID)
     check_texts(event, _TEXTS, MOST_TEXT)
-    check_texts(event.context, _CONTEXT, MOST_ID)
+    check_texts(event.context, _CONTEXT, MOST_CONTEXT)
     _check_kind(event)
     _check_numbers(event)
     _check_time(event.event_time_us, now_us)
@@ -68,6 +71,8 @@ def check_texts(message: object, fields: Sequence[str], most: int) -> None:
             raise InvalidInput(name, "too_large", f"has {len(text)} characters, at most {most}")
         if text and not text.isprintable():
             raise InvalidInput(name, "malformed", "holds control characters")
+        if name in _IDS and text != text.strip(" "):
+            raise InvalidInput(name, "malformed", "has spaces at its ends")
 
 
 def _check_kind(event: Event) -> None:
@@ -91,7 +96,7 @@ def _check_numbers(event: Event) -> None:
         if not event.HasField(name):
             continue
         value = getattr(event, name)
-        if not math.isfinite(value) or not low <= value <= high:
+        if not math.isfinite(value) or not low <= value <= high or (name == "quantity" and value == 0):
             raise InvalidInput(name, "out_of_range", f"must lie between {low:g} and {high:g}")
 
 
