@@ -43,6 +43,7 @@ from services.common.partitions import Partitions
 from services.common.records import Message
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Fold, Stage
+from services.common.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,7 @@ class Runtime:
         attempts: int = 8,
         fetch_wait_ms: int = FETCH_WAIT_MS,
         clock: Clock | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         self.health, self.fetch_wait_ms = health, fetch_wait_ms
@@ -173,6 +175,7 @@ class Runtime:
             _fail,
             snapshot_seconds=snapshot_seconds,
             attempts=attempts,
+            tracing=tracing or Tracing(service),
         )
         self._queues: dict[str, Any] = {}
         self._rebalances = metrics.counter("rebalances_total", "assignments taken over")
@@ -220,7 +223,8 @@ class Runtime:
         app.agent(topic, name=f"{name}-agent", concurrency=1)(pass_on)
 
     async def _take(self, topic: str, message: Any) -> None:
-        taken = Message(message.offset, message.value or b"", int((message.timestamp or 0) * 1000))
+        trace = dict(message.headers).get("traceparent", b"") if message.headers else b""
+        taken = Message(message.offset, message.value or b"", int((message.timestamp or 0) * 1000), trace)
         try:
             await self.partitions.offer(topic, message.partition, taken)
         except Exception:

@@ -17,6 +17,7 @@ from services.common.records import Message
 from services.common.runner import Runner, Surroundings
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Fold, Stage
+from services.common.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Partitions:
         *,
         snapshot_seconds: float,
         attempts: int,
+        tracing: Tracing,
     ) -> None:
         self._stages = {stage.topic.name: stage for stage in stages}
         self._snapshots = snapshots
@@ -55,6 +57,7 @@ class Partitions:
             metrics.counter("snapshot_failures_total", "snapshots the disk refused", ("topic",)),
             self._check_hole,
             fail,
+            tracing=tracing,
         )
         self._runners: dict[Place, Runner] = {}
         self._ends: dict[Place, int] = {}

@@ -117,6 +117,8 @@ class Message:
     offset: int
     value: bytes
     timestamp_ms: int = 0
+    trace: bytes = b""
+    """The span that sent it, as W3C Trace Context has it; empty when nobody looks on."""
 
 
 def encode(batch: pa.RecordBatch) -> bytes:

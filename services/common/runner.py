@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import Counter
@@ -20,6 +20,7 @@ from services.common.health import Health
 from services.common.records import Message
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Fold, Snapshot, Stage
+from services.common.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Surroundings:
     fail: Callable[[], None]
     """End the process before anything that was not done is taken for done."""
     cancel_seconds: float = CANCEL_SECONDS
+    tracing: Tracing = field(default_factory=lambda: Tracing("stage"))
 
 
 class Runner:
@@ -134,8 +136,9 @@ class Runner:
         return batch
 
     async def _step(self, batch: list[Message]) -> None:
-        outputs = self.fold.apply(batch)
-        await self._emit(outputs)
+        with self._around.tracing.follow(f"{self._topic} step", [message.trace for message in batch]):
+            outputs = self.fold.apply(batch)
+            await self._emit(outputs)
         self.applied = self.fold.next_offset
         if self.closed:
             return

@@ -14,6 +14,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 _FORMAT = TraceContextTextMapPropagator()
 
+MOST_LINKS = 32
+"""Of one span: a step may follow from hundreds of records."""
+
 
 class Tracing:
     """Spans of one service. Without an exporter nothing is recorded and nothing costs."""
@@ -36,6 +39,22 @@ class Tracing:
             return
         links = [Link(context) for context in map(context_of, headers) if context.is_valid]
         with self._tracer.start_as_current_span(name, links=links) as span:
+            yield span
+
+    @contextmanager
+    def follow(self, name: str, traces: Sequence[bytes]) -> Iterator[Span]:
+        """A span that goes on with the first of the traces that somebody looks at, and is linked to the others.
+
+        `traces`: values of the header `traceparent`. Without one that is sampled nothing is recorded.
+        """
+        found = [context_of({"traceparent": value}) for value in dict.fromkeys(traces) if value] if self._on else []
+        found = [context for context in found if context.is_valid and context.trace_flags.sampled][:MOST_LINKS]
+        if not found:
+            yield trace.INVALID_SPAN
+            return
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(found[0]))
+        links = [Link(context) for context in found[1:]]
+        with self._tracer.start_as_current_span(name, context=parent, links=links) as span:
             yield span
 
     def headers(self) -> dict[str, bytes]:

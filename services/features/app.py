@@ -16,6 +16,7 @@ from services.common.metrics import Metrics
 from services.common.plans import Plan
 from services.common.snapshots import SnapshotStore
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
+from services.common.tracing import tracing_for
 from services.features.archive import FeatureArchive, LogArchive
 from services.features.feast import OnlineSink, StoreGuard
 from services.features.fold import ViewsFold
@@ -37,7 +38,8 @@ class Features:
     def __init__(self, settings: FeaturesSettings, health: Health, metrics: Metrics, clock: Clock) -> None:
         self._settings, self._health = settings, health
         meters = Meters(metrics)
-        self._outbox = Outbox(settings.bootstrap)
+        self._tracing = tracing_for("features", settings.otlp_endpoint)
+        self._outbox = Outbox(settings.bootstrap, headers=self._tracing.headers)
         self._redis = redis.asyncio.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
         self._log = LogReader(settings.bootstrap)
         self._pickup = Pickup(
@@ -66,6 +68,7 @@ class Features:
             snapshot_seconds=settings.snapshot_s,
             fetch_wait_ms=settings.fetch_wait_ms,
             clock=clock,
+            tracing=self._tracing,
         )
         health.extra = lambda: {"plan": self._pickup.plan.version, "refused": self._pickup.refusal}
 
@@ -77,6 +80,7 @@ class Features:
             for path, rows in self._archive.take(all_of_it=True):
                 self._archive.write(path, rows)
             self._outbox.close()
+            self._tracing.close()
             self._log.close()
             await self._redis.aclose()
 

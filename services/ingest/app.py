@@ -7,6 +7,7 @@ from services.common.health import Health
 from services.common.kafka import Outbox
 from services.common.metrics import Metrics
 from services.common.snapshots import SnapshotStore
+from services.common.tracing import Tracing, tracing_for
 from services.ingest.catalogue import Catalogue
 from services.ingest.faust import TickWriter
 from services.ingest.kafka import CatalogueReader, IngestStage
@@ -17,11 +18,14 @@ from services.ingest.settings import IngestSettings
 class Ingest:
     """One worker: `await run()` serves until SIGTERM."""
 
-    def __init__(self, settings: IngestSettings, runtime: Runtime, outbox: Outbox, ticks: TickWriter) -> None:
+    def __init__(
+        self, settings: IngestSettings, runtime: Runtime, outbox: Outbox, ticks: TickWriter, tracing: Tracing
+    ) -> None:
         self._settings = settings
         self._runtime = runtime
         self._outbox = outbox
         self._ticks = ticks
+        self._tracing = tracing
 
     async def run(self) -> None:
         """Fold, write and tick."""
@@ -29,6 +33,7 @@ class Ingest:
             await self._runtime.run(self._tick if self._settings.ticks == "wall" else None)
         finally:
             self._outbox.close()
+            self._tracing.close()
 
     async def _tick(self) -> None:
         await self._ticks.run(self._settings.tick_ms / 1000)
@@ -57,7 +62,8 @@ def build(
     clock: Clock | None = None,
 ) -> Ingest:
     """Wire the parts; nothing is connected before `run`."""
-    clock, outbox = clock or WallClock(), Outbox(settings.bootstrap)
+    clock, tracing = clock or WallClock(), tracing_for("ingest", settings.otlp_endpoint)
+    outbox = Outbox(settings.bootstrap, headers=tracing.headers)
     log_time = settings.ticks == "log"
     stage = IngestStage(settings.partitions, settings.rules(), catalogue, log_time, outbox, meters, clock)
     runtime = Runtime(
@@ -71,6 +77,7 @@ def build(
         snapshot_seconds=settings.snapshot_s,
         fetch_wait_ms=settings.fetch_wait_ms,
         clock=clock,
+        tracing=tracing,
     )
     ticks = TickWriter(runtime, outbox, meters, clock, settings.tick_slack_ms * 1_000)
-    return Ingest(settings, runtime, outbox, ticks)
+    return Ingest(settings, runtime, outbox, ticks, tracing)

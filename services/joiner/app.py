@@ -7,6 +7,7 @@ from services.common.health import Health
 from services.common.kafka import Outbox
 from services.common.metrics import Metrics
 from services.common.snapshots import SnapshotStore
+from services.common.tracing import Tracing, tracing_for
 from services.joiner.kafka import JoinerStage
 from services.joiner.meters import Meters
 from services.joiner.settings import JoinerSettings
@@ -14,17 +15,24 @@ from services.joiner.settings import JoinerSettings
 
 async def serve(settings: JoinerSettings) -> None:
     """Serve until SIGTERM. Raises InvalidInput for settings that cannot work."""
-    metrics, health, outbox = Metrics("joiner"), Health(), Outbox(settings.bootstrap)
+    metrics, health, tracing = Metrics("joiner"), Health(), tracing_for("joiner", settings.otlp_endpoint)
+    outbox = Outbox(settings.bootstrap, headers=tracing.headers)
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     try:
-        await build(settings, outbox, health, metrics).run()
+        await build(settings, outbox, health, metrics, tracing=tracing).run()
     finally:
         server.shutdown()
         outbox.close()
+        tracing.close()
 
 
 def build(
-    settings: JoinerSettings, outbox: Outbox, health: Health, metrics: Metrics, clock: Clock | None = None
+    settings: JoinerSettings,
+    outbox: Outbox,
+    health: Health,
+    metrics: Metrics,
+    clock: Clock | None = None,
+    tracing: Tracing | None = None,
 ) -> Runtime:
     """Wire the parts; nothing is read before `run`."""
     clock, folder = clock or WallClock(), settings.store / "snapshots" / "joiner"
@@ -40,4 +48,5 @@ def build(
         snapshot_seconds=settings.snapshot_s,
         fetch_wait_ms=settings.fetch_wait_ms,
         clock=clock,
+        tracing=tracing,
     )

@@ -18,6 +18,7 @@ from services.common.runner import Runner, Surroundings
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Snapshot
 from services.common.topics import Topic
+from services.common.tracing import Tracing
 
 Offsets = list[int]
 
@@ -102,6 +103,7 @@ class Bench:
             self.fail,
             snapshot_seconds=15,
             attempts=3,
+            tracing=Tracing("test"),
         )
 
     def fail(self) -> None:

@@ -38,7 +38,7 @@ def test_a_worker_is_what_its_program_says_whatever_the_environment(pipeline: Ma
         assert state["guarantee"] == "at_least_once"
         assert state["in_transaction"] is False
         assert state["web"] is False
-        assert state["fetch"] == [20, 65_536], "a fetch would wait 1.5 s for partitions that have nothing"
+        assert state["fetch"] == [80, 65_536], "a fetch would wait 1.5 s for partitions that have nothing"
         listening = [
             c.laddr for c in psutil.Process(worker.process.pid).net_connections("inet") if c.status == "LISTEN"
         ]

@@ -44,6 +44,20 @@ def test_a_batch_is_linked_to_all_it_came_from(tracing: Tracing, exporter: InMem
     assert fold.resource.attributes["service.name"] == "freshrank-shop"
 
 
+def test_a_step_goes_on_with_the_first_trace_that_is_looked_at(
+    tracing: Tracing, exporter: InMemorySpanExporter
+) -> None:
+    looked_at = [b"00-%032x-%016x-01" % (number, number) for number in (5, 6)]
+    with tracing.follow("step", [b"", b"rubbish", b"00-%032x-%016x-00" % (4, 4), *looked_at, looked_at[0]]):
+        assert tracing.headers()["traceparent"].startswith(b"00-%032x-" % 5)
+    with tracing.follow("nobody looks", [b"00-%032x-%016x-00" % (4, 4)]) as nobody:
+        assert nobody is trace.INVALID_SPAN
+    tracing.close()
+    (step,) = exporter.get_finished_spans()
+    assert (step.context.trace_id, step.parent and step.parent.span_id) == (5, 5)
+    assert [link.context.trace_id for link in step.links] == [6]
+
+
 def test_spans_inside_are_children(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     with tracing.span("outer") as outer, tracing.span("inner"):
         pass

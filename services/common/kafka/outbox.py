@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -53,8 +53,10 @@ class Outbox:
         config: Mapping[str, object] | None = None,
         *,
         ordered: bool = True,
+        headers: Callable[[], Mapping[str, bytes]] = dict,
     ) -> None:
-        self._ordered = ordered
+        """`headers`: of each record that is sent without its own."""
+        self._ordered, self._headers = ordered, headers
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -93,7 +95,8 @@ class Outbox:
         """Queue a record; the future holds its partition and offset once all replicas have it."""
         self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[Ack] = self._loop.create_future()
-        record: dict[str, Any] = {"topic": topic, "value": value, "key": key, "headers": list((headers or {}).items())}
+        sent = list((self._headers() if headers is None else headers).items())
+        record: dict[str, Any] = {"topic": topic, "value": value, "key": key, "headers": sent}
         if partition >= 0:
             record["partition"] = partition
         with self._lock:
