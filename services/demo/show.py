@@ -76,6 +76,15 @@ def figure(value: float, digits: int = 3) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def counts(found: Mapping[str, int]) -> str:
+    """Numbers by reason, most first; 0 when there are none.
+
+    >>> counts({"late": 2, "malformed": 3}), counts({})
+    ('malformed 3, late 2', '0')
+    """
+    return ", ".join(f"{name} {n}" for name, n in sorted(found.items(), key=lambda pair: -pair[1])) or "0"
+
+
 def by_release(answers: Sequence[Answer]) -> list[dict[str, object]]:
     """For each release in the order of serving: answers, AUC, click-through and the click-through without luck."""
     from services.demo.record import auc_of
