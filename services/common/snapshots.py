@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from services.common.errors import CorruptState
 from services.common.stage import Snapshot
+from services.common.tensors import save as save_tensors
 
 VERSION = 1
 """Readers take this version and the one before it."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from services.common.errors import CorruptState, NotFound
+from services.common.tensors import save
 from services.publisher import deltas
 from services.publisher.deltas import DeltaName
 from services.publisher.files import Disk

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from services.common.errors import CorruptState
+from services.common.tensors import save
 from services.trainer.files import remove_staging, write_folder
 from services.trainer.hooks import Hooks
 from services.trainer.learner import Arrays, Learner
@@ -95,7 +96,7 @@ class Checkpoints:
         def fill(folder: Path) -> None:
             hashes = {}
             for part, arrays in files.items():
-                data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+                data = save(arrays)
                 hashes[f"{part}.safetensors"] = digest_of(data)
                 (folder / f"{part}.safetensors").write_bytes(data)
             body = json.dumps(meta | {"files": hashes})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
+from services.common.tensors import save
 from services.trainer.files import remove_staging, write_file
 from services.trainer.hooks import Hooks
 
@@ -74,7 +74,7 @@ class DeltaFiles:
             "champion_log_loss": str(info.champion_log_loss),
             "champion_rows": str(info.champion_rows),
         }
-        tensors = {"item_rows": np.ascontiguousarray(items[1][part]), "user_rows": np.ascontiguousarray(users[1][part])}
+        tensors = {"item_rows": items[1][part], "user_rows": users[1][part]}
         name = f"{info.epoch:08d}-{seq:012d}.safetensors"
         write_file(self._folder / name, save(tensors, meta), self._hooks, "delta")
 

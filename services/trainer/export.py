@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from services.common.encode import encode
 from services.common.errors import CorruptState
 from services.common.spec import OUTPUT, PADDINGS, Arrays, ModelSpec, input_shapes, padded
+from services.common.tensors import save
 from services.trainer.champion import session
 from services.trainer.examples import Example
 from services.trainer.files import digest, write_folder

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,13 @@ def test_the_oracle_imports_nothing_of_the_services_it_judges() -> None:
     assert len(files) > 1
     names = {name for path in files for name in imported(path) if name.split(".")[0] == "services"}
     assert [name for name in names if not name.startswith("services.demo.oracle")] == []
+
+
+def test_tensors_are_written_in_one_place_only() -> None:
+    # What safetensors writes of an array that is not contiguous has other values, and nothing says so.
+    files = [path for path in (ROOT / "services").rglob("*.py") if path.name != "tensors.py"]
+    savers = [p.name for p in files if re.search(r"safetensors\.\w+ import .*\bsave|\bsave_file\b", p.read_text())]
+    assert savers == []
 
 
 def test_services_are_started_by_short_modules() -> None:
