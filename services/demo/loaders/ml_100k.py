@@ -10,6 +10,9 @@ from services.demo.loaders.steps import Ask, Stock, Tell
 
 Kind = events_pb2.EventKind
 
+LATER_US = 3_653 * 24 * 3_600 * 1_000_000
+"""Ten years: the ratings are of 1997 and 1998, and times before 2000 are refused as broken clocks."""
+
 
 def steps(folder: Path) -> Iterator[Ask | Tell | Stock]:
     """The catalogue, then each rating as a request for that film and the rating that follows."""
@@ -17,7 +20,7 @@ def steps(folder: Path) -> Iterator[Ask | Tell | Stock]:
     yield Stock([_item(row) for row in _rows(folder / "ml-100k.item")][1000:])
     ratings = sorted(_rows(folder / "ml-100k.inter"), key=lambda row: float(row["timestamp"]))
     for number, row in enumerate(ratings):
-        time_us = int(float(row["timestamp"]) * 1e6)
+        time_us = int(float(row["timestamp"]) * 1e6) + LATER_US
         user = f"m{row['user_id']}"
         event = events_pb2.Event(
             event_id=f"ml-{number}",
