@@ -69,10 +69,10 @@ def _partitions(client: Any, names: set[str]) -> dict[str, int]:
     until = time.monotonic() + _ADMIN_SECONDS
     while True:
         topics = _topics(client)
-        led = {n for n in names & set(topics) if all(p.leader >= 0 for p in topics[n].partitions.values())}
-        led = {n for n in led if topics[n].partitions}
+        parts = {name: topics[name].partitions for name in names & set(topics)}
+        led = {name for name, found in parts.items() if found and all(p.leader >= 0 for p in found.values())}
         if led == names:
-            return {name: len(topics[name].partitions) for name in names}
+            return {name: len(found) for name, found in parts.items()}
         if time.monotonic() > until:
             raise TemporaryError(f"topics without a leader: {', '.join(sorted(names - led))}")
         time.sleep(0.05)

@@ -70,7 +70,6 @@ class Study:
     """Collects reciprocal ranks of studied requests; `lags` and `features` give the figures."""
 
     asker: Asker
-    _studied: set[tuple[str, int, str]] = field(default_factory=set)
     _early: dict[tuple[str, int, str], dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     _pairs: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     _without: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
@@ -78,16 +77,17 @@ class Study:
     async def look_early(self, one: Early) -> None:
         """Ask ahead of time and keep the reciprocal rank of what will be wanted."""
         items = await self.asker.preview(one.ask)
-        self._studied.add(_key(one.ask))
+        ranks = self._early[_key(one.ask)]
         if items is not None:
-            self._early[_key(one.ask)][one.lag_s] = reciprocal(one.ask.wanted, items)
+            ranks[one.lag_s] = reciprocal(one.ask.wanted, items)
 
     async def answered(self, ask: Ask, items: Sequence[str], token: str, release: str) -> None:
         """The answer in time of a request; studied only when it was asked early and a release ranked it."""
-        if _key(ask) not in self._studied or not release:
+        early_ranks = self._early.pop(_key(ask), None)
+        if early_ranks is None or not release:
             return
         now = reciprocal(ask.wanted, items)
-        for lag, before in self._early.pop(_key(ask), {}).items():
+        for lag, before in early_ranks.items():
             self._pairs[lag].append((before, now))
         found = await asyncio.gather(*(self.asker.contributions(token, item, ask.time_us) for item in items))
         known = [one for one in found if one is not None]
