@@ -96,6 +96,17 @@ class Follower:
         if rows:
             await self._wait(self._rows_pushed, until, poll_s, "rows")
 
+    async def drained(self, timeout_s: float = 120.0) -> None:
+        """The same, however long it takes: raises TemporaryError only when a whole timeout brings nothing nearer."""
+        left = sum((await asyncio.to_thread(self.lags)).values())
+        while True:
+            try:
+                return await self.caught_up(timeout_s)
+            except TemporaryError:
+                before, left = left, sum((await asyncio.to_thread(self.lags)).values())
+                if left >= before:
+                    raise
+
     def close(self) -> None:
         """Leave the broker and the services."""
         self._askers.shutdown()

@@ -1,12 +1,13 @@
 """A real log through the gateway's API, on one of two clocks.
 
 Lockstep: before each request every stage has applied what came before it (for evaluation). Speed N: the log's time
-runs N times as fast as the clock on the wall, or as fast as it goes with 0.
+runs N times as fast as the clock on the wall, or as fast as it goes with 0; requests of different shoppers are then on
+their way at once, those of one shopper follow one another.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,13 @@ TICK_EVERY_US = 1_000_000
 """Log time between ticks, so that windows and label windows move although nobody is in the shop."""
 
 CHUNK = 200
-"""Events told at once when the clock does not matter."""
+"""Events told at once."""
+
+IN_FLIGHT = 16
+"""Requests on their way at once, when nobody waits for the stages."""
+
+BURST, BURST_US = 500, 600_000_000
+"""Steps, and log time, that may overtake one another: far less than the lateness that the services allow."""
 
 
 @dataclass(frozen=True)
@@ -59,32 +66,76 @@ class Replay:
 
     async def run(self, steps: Iterable[Ask | Tell | Stock], progress: Callable[["Replay"], None]) -> None:
         """Take the steps in order."""
-        began, first_us = time.monotonic(), 0
+        await (self._in_lockstep(steps, progress) if self._speed.lockstep else self._in_bursts(steps, progress))
+        await self.finish()
+
+    async def _in_lockstep(self, steps: Iterable[Ask | Tell | Stock], progress: Callable[["Replay"], None]) -> None:
         for step in steps:
             if isinstance(step, Stock):
                 await self._api.stock(step.items)
                 continue
-            first_us = first_us or step.time_us
             await self._look_early(step.time_us)
-            await self._keep_time(began, step.time_us - first_us)
-            if not self._speed.lockstep or isinstance(step, Ask):  # between two questions nobody looks at the time
-                await self._tick(step.time_us)
             if isinstance(step, Tell):
                 await self._tell(step.events)
-            else:
+            else:  # between two questions nobody looks at the time
+                await self._tick(step.time_us)
+                await self._flush()
+                await self._follower.caught_up()
                 await self._ask(step)
             progress(self)
+
+    async def _in_bursts(self, steps: Iterable[Ask | Tell | Stock], progress: Callable[["Replay"], None]) -> None:
+        began, first_us = time.monotonic(), 0
+        burst: list[Ask | Tell] = []
+        for step in steps:
+            if isinstance(step, Stock):
+                await self._together(burst)
+                await self._api.stock(step.items)
+                continue
+            first_us = first_us or step.time_us
+            wait_s = self._wait_s(began, step.time_us - first_us)
+            if wait_s > 0 or (burst and (len(burst) == BURST or step.time_us - burst[0].time_us > BURST_US)):
+                await self._together(burst)
+                progress(self)
+                await asyncio.sleep(wait_s)
+            burst.append(step)
+        await self._together(burst)
+        progress(self)
+
+    async def _together(self, burst: list[Ask | Tell]) -> None:
+        """Take the steps of different shoppers at once, then let the time of the log pass; empties the list."""
+        if not burst:
+            return
+        turns: dict[str, list[Ask | Tell]] = defaultdict(list)
+        for step in burst:
+            turns[step.shopper.user_id if isinstance(step, Ask) else step.events[0].user_id].append(step)
+        room = asyncio.Semaphore(IN_FLIGHT)
+        await asyncio.gather(*(self._turn(room, mine) for mine in turns.values()))
         await self._flush()
-        await self.finish()
+        await self._tick(burst[-1].time_us)
+        burst.clear()
+
+    async def _turn(self, room: asyncio.Semaphore, steps: list[Ask | Tell]) -> None:
+        """Steps of one shopper, in order; what they told before a question is known before it."""
+        told: list[events_pb2.Event] = []
+        async with room:
+            for step in steps:
+                if isinstance(step, Ask):
+                    await self._track(told)
+                    told = []
+                    await self._ask(step)
+                else:
+                    told += step.events
+        await self._tell(told)
 
     async def finish(self, beyond_us: int = 3_600_000_000) -> None:
         """Move the log clock past the label windows, so that the last examples close."""
         await self._flush()
         await self._tick(self._ticked_us + beyond_us)
 
-    async def _keep_time(self, began: float, past_us: int) -> None:
-        if self._speed.factor > 0:
-            await asyncio.sleep(max(0.0, began + past_us / 1e6 / self._speed.factor - time.monotonic()))
+    def _wait_s(self, began: float, past_us: int) -> float:
+        factor = self._speed.factor
+        return max(0.0, began + past_us / 1e6 / factor - time.monotonic()) if factor > 0 else 0.0
 
     async def _tick(self, time_us: int) -> None:
         if time_us - self._ticked_us < TICK_EVERY_US:
@@ -109,15 +160,15 @@ class Replay:
             await self._flush()
 
     async def _flush(self) -> None:
-        if self._pending:
-            events, self._pending = self._pending, []
-            self.events += len(events)
-            await self._api.track(events)
+        events, self._pending = self._pending, []
+        await self._track(events)
+
+    async def _track(self, events: list[events_pb2.Event]) -> None:
+        self.events += len(events)
+        for start in range(0, len(events), CHUNK):
+            await self._api.track(events[start : start + CHUNK])
 
     async def _ask(self, step: Ask) -> None:
-        await self._flush()
-        if self._speed.lockstep:
-            await self._follower.caught_up()
         if step.candidates:
             asked = await self._api.rank(step.shopper, step.candidates, step.time_us)
         else:
@@ -131,5 +182,4 @@ class Replay:
             answer.clicked |= {event.item_id for event in step.events if event.item_id in answer.items}
             for event in step.events:
                 event.attribution_token = answer.token
-        self._pending += step.events
-        await self._flush()
+        await self._track(step.events)

@@ -120,6 +120,7 @@ class Demo:
             settings = {
                 **(_REPLAY if options.data else _SIMULATED),
                 **(_LOCKSTEP if options.data and options.speed.lockstep else {}),
+                **(loaders.settings(options.data) if options.data else {}),
                 **options.settings,
             }
             self.plan: Plan = plan_of(stack, options.folder, options.feature_repo, options.partitions, settings)
@@ -200,7 +201,7 @@ async def run(options: Options) -> int:
         watching = asyncio.create_task(demo.watch())
         story = await (_replay(demo) if options.data else _simulate(demo))
         with demo.step("every stage catching up"):
-            await demo.follower.caught_up(timeout_s=120)
+            await demo.follower.drained()
         watching.cancel()
         with demo.step("ledger"):
             ledger = await asyncio.to_thread(demo.ledger)

@@ -98,7 +98,7 @@ def check(definition: FeatureDefinition, outputs: list[tuple[list[Row], Outputs]
 
 @pytest.mark.parametrize("definition", CASES, ids=name_of)
 @given(log=logs, later=st.integers(0, 2 * HOUR))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_a_user_feature_equals_a_batch_computation(
     definition: FeatureDefinition, log: list[list[Row]], later: int
 ) -> None:
@@ -127,7 +127,7 @@ ITEM_CASES = [
 
 @pytest.mark.parametrize("definition", ITEM_CASES, ids=name_of)
 @given(log=logs, swap=st.booleans(), repeat=st.booleans())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_an_item_feature_counts_what_all_partitions_sent_once(
     definition: FeatureDefinition, log: list[list[Row]], swap: bool, repeat: bool
 ) -> None:

@@ -51,7 +51,7 @@ def last_values(fold: ViewsFold, sent: list[Message]) -> dict[Any, Any]:
 
 
 @given(log=logs, cut=st.integers(0, 6), late=st.integers(0, 6))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_features_added_later_become_what_they_would_have_been(log: list[list[Row]], cut: int, late: int) -> None:
     sent = messages([*log, [tick(START + 3 * HOUR)], [tick(START + 3 * HOUR + 1)]])
     whole = UserFold(whole_plan(), 0, 1)

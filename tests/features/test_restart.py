@@ -67,7 +67,7 @@ def plain(out: Outputs) -> dict[Any, Any]:
 
 
 @given(log=logs, cut=st.integers(0, 6))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_restored_fold_gives_the_same_values(log: list[list[Row]], cut: int) -> None:
     sent = messages([*log, [tick(START + 4 * HOUR)]])
     whole, first = UserFold(whole_plan(), 0, 4), UserFold(whole_plan(), 0, 4)

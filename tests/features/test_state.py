@@ -19,7 +19,7 @@ from tests.features.makers import HOUR, START, event, feature, impression, messa
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1, unique=True), st.integers(0, 5)), max_size=60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_ragged_rows_are_what_was_put_last(steps: list[tuple[list[int], int]]) -> None:
     store, want = Ragged({"x": (np.int64, 0), "y": (np.float64, 2)}), dict.fromkeys(range(10), [])
     for number, (slots, count) in enumerate(steps):
@@ -35,7 +35,7 @@ def test_ragged_rows_are_what_was_put_last(steps: list[tuple[list[int], int]]) -
 
 
 @given(st.lists(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=300), max_size=8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_hash_index_finds_what_was_inserted_and_nothing_else(batches: list[list[int]]) -> None:
     index, want = HashIndex(), {}
     for batch in batches:

@@ -152,7 +152,7 @@ def plain(name: str, s: Scene, kind: int) -> list[float]:
     return out
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(1, 12),
     st.lists(st.tuples(st.integers(-1, 11), st.integers(1, 4), st.integers(-5, 10_000)), max_size=50),

@@ -77,7 +77,7 @@ def test_an_objective_of_the_shop_replaces_the_releases(tmp_path: Path) -> None:
     assert load_release(tmp_path, "r1", {"unknown": 3.0}).weights.tolist() == [1, 0, 0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=40), st.integers(1, 3), st.integers(1, 6))
 def test_varying_keeps_all_and_caps_each_category_while_others_are_left(
     codes: list[int], most: int, window: int

@@ -256,7 +256,7 @@ any_inbound = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(any_inbound, max_size=8))
 def test_well_formed_nonsense_leaves_one_trace_each(inbounds: list[Inbound]) -> None:
     _once_each([record.SerializeToString() for record in inbounds])

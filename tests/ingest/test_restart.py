@@ -75,7 +75,7 @@ def test_from_a_snapshot_at_every_place_the_rest_is_the_same(partitions: int) ->
         assert json.dumps(resumed.snapshot().meta) == json.dumps(whole.snapshot().meta)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.lists(st.integers(1, 90), max_size=6))
 def test_batches_and_restarts_at_any_places_change_nothing(seed: int, cuts: list[int]) -> None:
     log = log_of(seed, 90)

@@ -100,7 +100,7 @@ def loss(score: float, label: int) -> float:
     return (score - label) ** 2 + 0.1 * label
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 100_000), st.integers(1, 9), st.sampled_from([1.0, 0.5]))
 def test_initial_and_flips_sum_to_the_loss_of_the_full_labels(seed: int, per_message: int, rate: float) -> None:
     rows = history(seed, forgets=False)
@@ -123,7 +123,7 @@ def test_initial_and_flips_sum_to_the_loss_of_the_full_labels(seed: int, per_mes
         assert summed[pair] == pytest.approx(full), (pair, labels.get(pair))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 100_000))
 def test_each_impression_has_one_first_and_one_last_example_and_no_flip_twice(seed: int) -> None:
     out = run([*history(seed, forgets=False), tick(T0 + 30 * DAY)])
@@ -169,7 +169,7 @@ def test_from_a_snapshot_at_every_place_the_rest_is_the_same(tmp_path: Path, ahe
         assert json.dumps(second.snapshot().meta) == json.dumps(whole.snapshot().meta)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 100_000), st.lists(st.tuples(st.integers(1, 12), st.integers(0, 6)), max_size=8))
 def test_kills_and_restarts_one_after_another_change_nothing(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lives: list[tuple[int, int]]

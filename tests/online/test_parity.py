@@ -27,7 +27,7 @@ ABSENT = "never written"
 row_values = st.fixed_dictionaries({name: st.none() | of_kind(kind) for name, kind in ALL_KINDS.items()})
 tables = st.lists(row_values, min_size=len(NAMES), max_size=len(NAMES))
 examples = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -71,7 +71,7 @@ def test_an_equal_event_time_is_written_again(shop: Shop) -> None:
     assert stored(shop) == 49.0
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1))
 def test_the_latest_row_of_a_batch_wins_wherever_it_stands(
     shop: Shop, client: redis.Redis, rows: list[tuple[str, int]]

@@ -28,7 +28,7 @@ from tests.online.shop import PROJECT
 pytestmark = pytest.mark.pipeline
 
 VIEW = "stats"
-rounds = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+rounds = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def packer(**settings: int) -> Packer:

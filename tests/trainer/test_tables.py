@@ -26,7 +26,7 @@ def learn(made: RowTable, names: list[str], value: float = 1.0) -> None:
     made.learn(slots, np.full((len(names), made.config.dim), value, np.float32), 1.0)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 60)), max_size=300), st.integers(2, 5))
 def test_the_index_is_a_dictionary(changes: list[tuple[bool, int]], bits: int) -> None:
     index, truth = KeyIndex(bits), {}

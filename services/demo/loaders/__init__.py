@@ -3,34 +3,56 @@
 The format is recognised by the files of the folder; nothing of a log is kept or copied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.common.errors import InvalidInput
 from services.demo.loaders import diginetica, ml_100k, online_retail, trivago
 from services.demo.loaders.steps import Ask, Stock, Tell
 
+NO_BOTS = {
+    "FRESHRANK_INGEST_BOT_PER_MINUTE": "1000000",
+    "FRESHRANK_INGEST_BOT_DWELL_RUN": "1000000",
+}
+"""For logs whose clock is too coarse to tell a program from a person: all lines of an invoice have one time."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """A published log: the file it is recognised by, its steps, and what the services must know of it."""
+
+    file: str
+    steps: Callable[[Path], Iterator[Ask | Tell | Stock]]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
 LOADERS = {
-    "trivago": ("actions-2018-11-07.parquet", trivago.steps),
-    "online-retail": ("invoices.parquet", online_retail.steps),
-    "ml-100k": ("ml-100k.inter", ml_100k.steps),
-    "diginetica": ("period_0.txt.gz", diginetica.steps),
+    "trivago": Log("actions-2018-11-07.parquet", trivago.steps),
+    "online-retail": Log("invoices.parquet", online_retail.steps, NO_BOTS),
+    "ml-100k": Log("ml-100k.inter", ml_100k.steps, NO_BOTS),
+    "diginetica": Log("period_0.txt.gz", diginetica.steps),
 }
 
 
 def recognise(folder: Path) -> str:
     """Name of the log a folder holds. Raises InvalidInput when it is none of the known ones."""
-    for name, (file, _) in LOADERS.items():
-        if (folder / file).exists():
+    for name, log in LOADERS.items():
+        if (folder / log.file).exists():
             return name
-    known = ", ".join(f"{name} ({file})" for name, (file, _) in LOADERS.items())
+    known = ", ".join(f"{name} ({log.file})" for name, log in LOADERS.items())
     raise InvalidInput("data", "unknown_log", f"{folder} holds none of the known logs: {known}")
+
+
+def settings(folder: Path) -> Mapping[str, str]:
+    """Settings of the services that this log needs."""
+    return LOADERS[recognise(folder)].settings
 
 
 def steps(folder: Path, limit: int = 0) -> Iterator[Ask | Tell | Stock]:
     """The steps of the log in a folder, in time order; `limit` > 0 stops after so many events and requests."""
     taken = 0
-    for step in LOADERS[recognise(folder)][1](folder):
+    for step in LOADERS[recognise(folder)].steps(folder):
         yield step
         taken += len(step.events) if isinstance(step, Ask | Tell) else 0
         if limit and taken >= limit:

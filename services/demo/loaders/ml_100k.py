@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from freshrank.v1 import events_pb2, ranking_pb2
@@ -15,15 +16,20 @@ LATER_US = 3_653 * 24 * 3_600 * 1_000_000
 
 
 def steps(folder: Path) -> Iterator[Ask | Tell | Stock]:
-    """The catalogue, then each rating as a request for that film and the rating that follows."""
-    yield Stock([_item(row) for row in _rows(folder / "ml-100k.item")][:1000])
-    yield Stock([_item(row) for row in _rows(folder / "ml-100k.item")][1000:])
+    """The catalogue, then what a person rated in one second: a request for these films, and the ratings that follow."""
+    yield Stock([_item(row) for row in _rows(folder / "ml-100k.item")])
     ratings = sorted(_rows(folder / "ml-100k.inter"), key=lambda row: float(row["timestamp"]))
-    for number, row in enumerate(ratings):
-        time_us = int(float(row["timestamp"]) * 1e6) + LATER_US
-        user = f"m{row['user_id']}"
-        event = events_pb2.Event(
-            event_id=f"ml-{number}",
+    number = 0
+    for (second, user), rows in groupby(ratings, key=lambda row: (float(row["timestamp"]), row["user_id"])):
+        page = list(rows)
+        yield _page(number, f"m{user}", int(second * 1e6) + LATER_US, page)
+        number += len(page)
+
+
+def _page(number: int, user: str, time_us: int, rows: list[dict[str, str]]) -> Ask:
+    events = [
+        events_pb2.Event(
+            event_id=f"ml-{number + index}",
             kind=Kind.EVENT_KIND_RATE,
             user_id=user,
             item_id=row["item_id"],
@@ -31,8 +37,10 @@ def steps(folder: Path) -> Iterator[Ask | Tell | Stock]:
             rating=float(row["rating"]),
             source="ml-100k",
         )
-        shopper = ranking_pb2.Shopper(user_id=user)
-        yield Ask(time_us, shopper, [ranking_pb2.Candidate(item_id=row["item_id"], prior_rank=1)], [event])
+        for index, row in enumerate(rows)
+    ]
+    films = [ranking_pb2.Candidate(item_id=row["item_id"], prior_rank=n) for n, row in enumerate(rows, 1)]
+    return Ask(time_us, ranking_pb2.Shopper(user_id=user), films, events)
 
 
 def _item(row: dict[str, str]) -> ranking_pb2.Item:
