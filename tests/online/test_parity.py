@@ -26,9 +26,7 @@ NAMES = ("a", "b", "c", "d")
 ABSENT = "never written"
 row_values = st.fixed_dictionaries({name: st.none() | of_kind(kind) for name, kind in ALL_KINDS.items()})
 tables = st.lists(row_values, min_size=len(NAMES), max_size=len(NAMES))
-examples = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+examples = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def everything(ttl_us: int | None = None) -> Read:
