@@ -9,7 +9,7 @@ HELM_VERSION := v3.19.0
 HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup parts demo test test-unit test-pipeline test-again test-long check bench proto render docs pins clean
+.PHONY: help setup parts demo test test-unit test-pipeline test-long check bench proto render docs pins clean
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -39,9 +39,6 @@ test-unit: $(STAMP) ## seconds: no servers
 
 test-pipeline: parts ## minutes: stories on real Kafka, Redis and Triton
 	@$(BIN)/python -m pytest -q -m "pipeline and not long" tests
-
-test-again: parts ## those of the stories that failed last time
-	@$(BIN)/python -m pytest -q -m "pipeline and not long" --last-failed --last-failed-no-failures none tests
 
 test-long: parts ## an hour: fault campaigns and large generated inputs
 	@$(BIN)/python -m pytest -q -m "long" tests

@@ -43,6 +43,7 @@ BENCHMARKS = (
     Benchmark("streams"),
     Benchmark("rank"),
     Benchmark("freshness"),
+    Benchmark("releases"),
 )
 
 

@@ -222,6 +222,17 @@ def _freshness(result: Result) -> list[Row]:
     ]
 
 
+def _releases(result: Result) -> list[Row]:
+    calls, failed = result["calls"], sum(result["failed"].values())
+    routed = result["decisions"].get("promoted", 0)
+    return [
+        Row("releases routed", f"{routed}", f"{result['wanted']}", routed >= result["wanted"]),
+        Row("calls that failed", f"{failed} of {calls:,}", "0", failed == 0),
+        _most("p99 while releasing over p99 while frozen", result["p99_over_quiet"], 1.5),
+        Row("calls/s asked, half of the capacity", f"{result['asked_per_second']:.3g}"),
+    ]
+
+
 def _by_size(result: Result) -> str:
     lines = ["| rows | step ms | p99 | with deltas ms | checkpoint s | RSS MiB |", "|" + " --- |" * 6]
     for one in result["by_size"]:
@@ -239,6 +250,7 @@ _ROWS: dict[str, Callable[[Result], list[Row]]] = {
     "streams": _streams,
     "rank": _rank,
     "freshness": _freshness,
+    "releases": _releases,
 }
 _CORRECT: dict[str, Callable[[Result], object]] = {
     "feast_read": lambda r: r["parity"]["different"] == 0 < r["parity"]["values"],
@@ -247,6 +259,7 @@ _CORRECT: dict[str, Callable[[Result], object]] = {
     "streams": lambda r: r["parity"]["different"] == 0 < r["parity"]["values"],
     "rank": lambda r: r["parity"]["worst"] <= r["parity"]["tolerance"] < r["parity"]["worst_of_other_items"],
     "freshness": lambda r: all(figures["n"] > 0 for figures in r["seconds"].values()) and bool(r["seconds"]),
+    "releases": lambda r: not r["failed"] and r["releases_in_answers"] > 1,
 }
 _FLOOR: dict[str, Callable[[Result], Mapping[str, float] | None]] = {
     "feast_read": lambda r: r["wall_ms"]["floor_hand_packed"],
@@ -255,6 +268,7 @@ _FLOOR: dict[str, Callable[[Result], Mapping[str, float] | None]] = {
     "streams": lambda r: r["events_per_second"]["floor"],
     "rank": lambda r: r["echo_p50_ms"],
     "freshness": lambda r: None,
+    "releases": lambda r: None,
 }
 _DETAIL: dict[str, Callable[[Result], str]] = {
     "feast_read": lambda r: _ways(r["wall_ms"], "ms"),
@@ -265,6 +279,7 @@ _DETAIL: dict[str, Callable[[Result], str]] = {
     "streams": lambda r: _ways(r["events_per_second"], "events/s"),
     "rank": lambda r: _shares(r["closed_loop_ms"] | {f"open loop, {k}": v for k, v in r["open_loop_ms"].items()}, "ms"),
     "freshness": lambda r: _shares(r["seconds"], "s") if r["seconds"] else "",
+    "releases": lambda r: _shares({"frozen": r["quiet_ms"], "releasing": r["releasing_ms"]}, "ms"),
 }
 _TEXT = {
     "feast_read": "One user and 100 items of 20 features each, read from Feast's own Redis layout.",
@@ -280,4 +295,7 @@ _TEXT = {
     "capacity, latency from the intended time of sending.",
     "freshness": "Probe shoppers click and ask again until the answer's ages say that the click is in it, beside "
     "traffic at the stated rate; label windows by default.",
+    "releases": "A candidate every few seconds is exported, examined, loaded, warmed, routed, watched, drained and "
+    "unloaded, while Poisson arrivals ask for 100 candidates at half the capacity; in turn with windows in which "
+    "releases are frozen. The gate's bounds on quality are wide: this is about the way of a release.",
 }

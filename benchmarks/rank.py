@@ -35,6 +35,7 @@ import grpc
 import numpy as np
 from freshrank.v1 import events_pb2, ranking_pb2, ranking_pb2_grpc
 
+from benchmarks import arrivals
 from benchmarks.machine import ROOT, percentiles, spread, write_json
 from services.common.encode import encode
 from services.common.spec import Arrays, padded, zeros
@@ -252,42 +253,10 @@ async def closed_loop(ways: dict[str, Way], calls: int, rounds: int = 5) -> dict
     return out
 
 
-async def capacity(bench: Bench, seconds: float) -> float:
-    """Calls a second of several callers, each one at a time."""
-    ends, done = time.perf_counter() + seconds, 0
-
-    async def caller() -> None:
-        nonlocal done
-        while time.perf_counter() < ends:
-            await bench.rank()
-            done += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return done / (time.perf_counter() - began)
-
-
-async def open_loop(bench: Bench, rate: float, seconds: float) -> dict[str, float]:
+async def open_loop(bench: Bench, rate: float, seconds: float) -> dict[str, Any]:
     """Poisson arrivals: milliseconds from the intended time of sending; failed calls are counted and fail the run."""
-    chosen, tasks, failed = random.Random(5), [], 0
-    taken: list[float] = []
-
-    async def call(due: float) -> None:
-        nonlocal failed
-        try:
-            await bench.rank()
-            taken.append((time.perf_counter() - due) * 1e3)
-        except grpc.aio.AioRpcError:
-            failed += 1
-
-    due = began = time.perf_counter()
-    while (due := due + chosen.expovariate(rate)) < began + seconds:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(call(due)))
-    await asyncio.gather(*tasks)
-    if not taken:
-        raise SystemExit("no call of the open loop was answered")
-    return percentiles(taken) | {"asked_per_second": round(rate, 2), "failed": failed}
+    taken = await arrivals.poisson(bench.rank, rate, seconds)
+    return percentiles(taken.ms) | {"asked_per_second": round(rate, 2), "failed": sum(taken.failed.values())}
 
 
 def floors(bench: Bench, echo: Any, arrays: Arrays, slot: RowSlot, request: bytes) -> dict[str, Way]:
@@ -338,7 +307,7 @@ async def measure(loop: Loop, calls: int, seconds: float) -> dict[str, Any]:
     closed = {name: percentiles([ms for part in parts for ms in part]) for name, parts in taken.items()}
     p50 = {name: found["p50"] for name, found in closed.items()}
     total = p50["echo"] + p50["read"] + p50["onnxruntime"] + max(0.0, p50["triton"] - p50["onnxruntime"])
-    most = await capacity(bench, min(5.0, seconds))
+    most = await arrivals.capacity(bench.rank, CALLERS, min(5.0, seconds))
     loop.stack.kill("trainer", signal.SIGCONT)
     await asyncio.sleep(2.0)
     restarted = not loop.stack.supervisor.running("trainer")

@@ -43,7 +43,7 @@ from services.common.partitions import Partitions
 from services.common.records import Message
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Fold, Stage
-from services.common.tracing import Tracing
+from services.common.tracing import Tracing, trace_of
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ class Runtime:
         app.agent(topic, name=f"{name}-agent", concurrency=1)(pass_on)
 
     async def _take(self, topic: str, message: Any) -> None:
-        trace = dict(message.headers).get("traceparent", b"") if message.headers else b""
+        trace = trace_of(message.headers)
         taken = Message(message.offset, message.value or b"", int((message.timestamp or 0) * 1000), trace)
         try:
             await self.partitions.offer(topic, message.partition, taken)

@@ -47,15 +47,27 @@ class Tracing:
 
         `traces`: values of the header `traceparent`. Without one that is sampled nothing is recorded.
         """
+        span = self._begun(name, traces)
+        if span is None:
+            yield trace.INVALID_SPAN
+            return
+        with trace.use_span(span, end_on_exit=True):
+            yield span
+
+    def followed(self, name: str, traces: Sequence[bytes], began_us: int) -> None:
+        """The same, of something that has just ended."""
+        span = self._begun(name, traces, began_us * 1000)
+        if span is not None:
+            span.end()
+
+    def _begun(self, name: str, traces: Sequence[bytes], start_ns: int | None = None) -> Span | None:
         found = [context_of({"traceparent": value}) for value in dict.fromkeys(traces) if value] if self._on else []
         found = [context for context in found if context.is_valid and context.trace_flags.sampled][:MOST_LINKS]
         if not found:
-            yield trace.INVALID_SPAN
-            return
+            return None
         parent = trace.set_span_in_context(trace.NonRecordingSpan(found[0]))
         links = [Link(context) for context in found[1:]]
-        with self._tracer.start_as_current_span(name, context=parent, links=links) as span:
-            yield span
+        return self._tracer.start_span(name, context=parent, links=links, start_time=start_ns)
 
     def headers(self) -> dict[str, bytes]:
         """Headers of the current span for a Kafka record; empty when there is none."""
@@ -67,6 +79,11 @@ class Tracing:
     def close(self) -> None:
         """Send what is left."""
         self._provider.shutdown()
+
+
+def trace_of(headers: Sequence[tuple[str, bytes]] | None) -> bytes:
+    """The header `traceparent` of a Kafka record; empty when it has none."""
+    return dict(headers).get("traceparent") or b"" if headers else b""
 
 
 def context_of(headers: Mapping[str, bytes]) -> trace.SpanContext:

@@ -19,6 +19,7 @@ from services.common.health import Health
 from services.common.metrics import Metrics
 from services.common.spec import ModelSpec
 from services.common.topics import EXAMPLES
+from services.common.tracing import tracing_for
 from services.online.registry import PlanSource
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.factory import learner_of, trigger_of
@@ -26,7 +27,7 @@ from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.kafka import KafkaSource
 from services.trainer.loop import Loop, LoopConfig
 from services.trainer.meters import Meters
-from services.trainer.observe import All, Logged, Observer
+from services.trainer.observe import All, Logged, Observer, Traced
 from services.trainer.settings import TrainerSettings
 from services.trainer.tensorboard import TensorBoard
 
@@ -84,7 +85,9 @@ def serve(settings: TrainerSettings) -> None:
         undo.callback(source.close)
         board = TensorBoard(settings.tensorboard or paths.root / "tensorboard")
         undo.callback(board.close)
-        observer = All([Meters(metrics, clock), Logged(log), board])
+        tracing = tracing_for("trainer", settings.otlp_endpoint)
+        undo.callback(tracing.close)
+        observer = All([Meters(metrics, clock), Logged(log), Traced(tracing, clock), board])
         wanted = features_of(settings, PlanSource(settings.feature_repo))
         build(settings, source, health, wanted, observer, clock).run(stop)
 

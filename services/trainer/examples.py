@@ -30,6 +30,8 @@ class Batch:
 
     ranges: Ranges
     messages: Mapping[int, Sequence[bytes]]
+    traces: tuple[bytes, ...] = ()
+    """Headers `traceparent` of the messages that have one."""
 
 
 @dataclass(frozen=True)

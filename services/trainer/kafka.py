@@ -7,6 +7,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 
 from services.common.errors import TemporaryError
 from services.common.topics import EXAMPLES
+from services.common.tracing import trace_of
 from services.trainer.examples import Batch, Ranges
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ class KafkaSource:
         for message in found:
             firsts.setdefault(message.partition(), message.offset())
             self._passed(message.partition(), message.offset())
-        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, _values(found))
+        traces = tuple(filter(None, (trace_of(message.headers()) for message in found)))
+        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, _values(found), traces)
 
     def _passed(self, partition: int, offset: int) -> None:
         if 0 <= self._next[partition] < offset:

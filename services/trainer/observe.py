@@ -4,6 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from services.common.clock import Clock
+from services.common.topics import EXAMPLES
+from services.common.tracing import Tracing
 from services.trainer.examples import Batch
 from services.trainer.strategies.base import Learned
 
@@ -84,3 +87,14 @@ class All:
         """See `Observer`."""
         for observer in self._observers:
             observer.failed(what, error)
+
+
+class Traced(Nobody):
+    """Goes on with the traces of the examples that were learned from."""
+
+    def __init__(self, tracing: Tracing, clock: Clock) -> None:
+        self._tracing, self._clock = tracing, clock
+
+    def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
+        """A span of the batch."""
+        self._tracing.followed(f"{EXAMPLES.name} step", batch.traces, self._clock.now_us() - int(seconds * 1e6))

@@ -1,4 +1,4 @@
-"""One trace from the gateway's record through ingest to the joiner's examples, as a collector sees it."""
+"""One trace from the gateway's record through ingest and joiner to what the trainer learns, as a collector sees it."""
 
 import time
 import uuid
@@ -50,22 +50,25 @@ def collector() -> Iterator[tuple[Collector, str]]:
     server.stop(None).wait()
 
 
-async def test_a_record_is_followed_to_its_examples(
+async def test_a_record_is_followed_to_what_is_learned(
     tools: Tools, tmp_path: Path, collector: tuple[Collector, str]
 ) -> None:
     seen, address = collector
     settings = {"FRESHRANK_OTLP_ENDPOINT": address}
-    loop = Loop(tmp_path, tools, settings, partitions=1, services=("ingest", "joiner"))
+    loop = Loop(tmp_path, tools, settings, partitions=1, services=("ingest", "joiner", "trainer"))
     loop.start()
     try:
         write(loop)
-        spans = await eventually(lambda: len(found := seen.of(TRACE)) == 2 and found, 30)
+        spans = await eventually(lambda: len(found := seen.of(TRACE)) == 3 and found, 30)
         headers = traces_of_examples(loop)
     finally:
         loop.stop()
     ingest, joiner = spans["freshrank-ingest"], spans["freshrank-joiner"]
     assert (ingest.name, ingest.parent_span_id.hex()) == ("events.in step", CALLER.split("-")[2])
     assert (joiner.name, joiner.parent_span_id) == ("interactions step", ingest.span_id)
+    trainer = spans["freshrank-trainer"]
+    assert (trainer.name, trainer.parent_span_id) == ("examples step", joiner.span_id)
+    assert trainer.end_time_unix_nano > trainer.start_time_unix_nano >= joiner.start_time_unix_nano
     assert f"00-{TRACE}-{joiner.span_id.hex()}-01".encode() in headers
 
 
