@@ -5,8 +5,9 @@
 Everything runs: Kafka, Redis, Triton, six services, and simulated shoppers who send events at the given rate. Beside
 them new probe shoppers ask, click, and ask again. An answer tells the ages of its features, rows and release; an age
 smaller than the time since the click means that the click is in it. Times count from the acknowledgement, and
-include the probe's own waiting between two questions. The settings are those of `make demo`: label windows and the
-trainer's interval by default, releases judged by labels of 15 s.
+include the probe's own waiting between two questions. Label windows and the trainer's interval are the defaults; as in
+`make demo`, releases are judged by labels of 15 s, and their scores may move as those of a model in its first minutes
+must: a release that the gate refuses is one more interval's wait.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from tests.pipeline.loop import Loop
 SETTINGS = {
     "FRESHRANK_PUBLISHER_RIPE_S": "15",
     "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100",
+    "FRESHRANK_PUBLISHER_STABILITY": "2",
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": "30",
 }
 EVERY_S = {"feature": 0.05, "row": 0.25, "release": 1.0}
@@ -51,14 +53,15 @@ class Seen:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in EVERY_S})
     missed: dict[str, int] = field(default_factory=dict)
 
-    def miss(self, stage: str) -> None:
-        """Count a change that was not seen in time."""
+    def miss(self, stage: str, what: object = "") -> None:
+        """Count a change that was not seen in time, and say what was seen instead."""
         self.missed[stage] = self.missed.get(stage, 0) + 1
+        print(f"missed: {stage} {what}", file=sys.stderr, flush=True)
 
 
 async def probe(api: Api, world: World, number: int, seen: Seen) -> None:
     """One new shopper: an answer, a click, and questions until the click is in the answers."""
-    shopper = world.arrive()
+    shopper = world.newcomer()
     session = world.begin_session(shopper)
     asking = shopper_message(shopper, session)
     first = await api.recommend(asking, 8)
@@ -88,7 +91,7 @@ async def probe(api: Api, world: World, number: int, seen: Seen) -> None:
                 seen.seconds[stage].append(passed)
                 break
             if passed > GIVE_UP_S[stage]:
-                seen.miss(stage)
+                seen.miss(stage, (shopper.user_id, clicked_us, asked and asked[1]))
                 break
             await asyncio.sleep(EVERY_S[stage])
 
@@ -136,6 +139,7 @@ async def measure(loop: Loop, rate: float, seconds: float) -> dict[str, Any]:
         "missed": sum(seen.missed.values()),
         "missed_by_stage": seen.missed,
         "releases": len(releases),
+        "decisions": [f"{line['decision']}: {line.get('reason', '')}" for line in loop.audit()],
         "failed_calls": dict(record.failed),
         "load": [round(value, 2) for value in os.getloadavg()],
     }

@@ -32,9 +32,10 @@ class Traffic:
 
     def __init__(self, world: World, api: Api, pace: Pace) -> None:
         self._world, self._api, self._pace = world, api, pace
-        self._browsers: list[tuple[Shopper, str]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pool = max(200, int(4 * pace.events_per_second))  # each browses slower than a bot would
+        # So many browse at once that nobody is as quick as a bot; who comes next takes the place of who came first.
+        crowd = world.crowd(max(200, int(4 * pace.events_per_second)))
+        self._browsers = {shopper.user_id: (shopper, world.begin_session(shopper)) for shopper in crowd}
         self.sent = 0
         self.malformed = 0
 
@@ -57,7 +58,9 @@ class Traffic:
         world = self._world
         shopper = world.arrive()
         session = world.begin_session(shopper)
-        self._browsers = [*self._browsers[-self._pool :], (shopper, session)]
+        if self._browsers.pop(shopper.user_id, None) is None:
+            del self._browsers[next(iter(self._browsers))]
+        self._browsers[shopper.user_id] = (shopper, session)
         asking = shopper_message(shopper, session)
         for _ in range(1 + int(3 * world.chance())):
             asked = await self._api.recommend(asking, self._pace.page_size)
@@ -82,11 +85,14 @@ class Traffic:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             debt += self._pace.events_per_second * interval - (self.sent - sent_before)
             sent_before = self.sent
-            if self._browsers and debt >= 1:
-                await self._send([self._browse_event() for _ in range(min(50, int(debt)))])
+            if debt >= 1:
+                there = list(self._browsers.values())
+                await self._send([self._browse_event(*self._one_of(there)) for _ in range(min(50, int(debt)))])
 
-    def _browse_event(self) -> events_pb2.Event:
-        shopper, session = self._browsers[int(self._world.chance() * len(self._browsers))]
+    def _one_of(self, there: list[tuple[Shopper, str]]) -> tuple[Shopper, str]:
+        return there[int(self._world.chance() * len(there))]
+
+    def _browse_event(self, shopper: Shopper, session: str) -> events_pb2.Event:
         event = self._world.browse(shopper, session)
         event.event_time_us = _now_us()
         if self._world.chance() < self._pace.late:

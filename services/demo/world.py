@@ -130,6 +130,18 @@ class World:
         # Habit: some come often, most seldom.
         return self.shoppers[int(len(self.shoppers) * self._rng.random() ** 2)]
 
+    def newcomer(self) -> Shopper:
+        """A person who has not been here before."""
+        while (shopper := self._new_shopper()).bot:
+            pass
+        self.shoppers.append(shopper)
+        return shopper
+
+    def crowd(self, count: int) -> list[Shopper]:
+        """So many different shoppers, or all there are."""
+        chosen = self._rng.permutation(len(self.shoppers))[:count]
+        return [self.shoppers[place] for place in chosen.tolist()]
+
     def begin_session(self, shopper: Shopper) -> str:
         """Start a visit: tastes have drifted a little since the last one."""
         shopper.sessions += 1
