@@ -54,7 +54,7 @@ class Program:
     grace_seconds: float = 10.0
     """From SIGTERM to SIGKILL."""
     nice: int = 0
-    """Added to the niceness: 5 lets others go first when both cores are busy."""
+    """Added to the niceness: 10 lets others go first when both cores are busy."""
     shared_memory: str = ""
     """Prefix of its /dev/shm segments; removed whenever it ends (see `Supervisor.shared_memory`)."""
 

@@ -79,7 +79,7 @@ def program(name: str, stack: Stack, plan: Plan) -> Program:
         cwd=Path(os.curdir).absolute(),
         ready=lambda: answers(f"{plan.urls[name]}/readyz"),
         ready_seconds=90,
-        nice=5 if name == "trainer" else 0,
+        nice=10 if name in ("trainer", "publisher") else 0,
     )
 
 
