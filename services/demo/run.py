@@ -48,9 +48,8 @@ _REPLAY = {
     "FRESHRANK_GATEWAY_CLOCK": "request",
     "FRESHRANK_GATEWAY_EXPLORE": "0",
     "FRESHRANK_INGEST_TICKS": "log",
-    "FRESHRANK_TRAINER_CLOCK": "log",
 }
-"""A replay brings its own time."""
+"""A replay brings its own time; releases come by the clock on the wall, or a fast one would make nothing else."""
 
 _LOCKSTEP = {
     "FRESHRANK_FEATURES_STEP_MS": "0",
@@ -58,6 +57,7 @@ _LOCKSTEP = {
     "FRESHRANK_FEATURES_FETCH_WAIT_MS": "0",
     "FRESHRANK_JOINER_FETCH_WAIT_MS": "0",
     "FRESHRANK_PUBLISHER_ROWS_EVERY_S": "0.01",
+    "FRESHRANK_TRAINER_CLOCK": "log",
     "FRESHRANK_TRAINER_GATHER_MS": "15",
     "FRESHRANK_TRAINER_PUSH_INTERVAL": "0",
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": "86400",

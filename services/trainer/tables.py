@@ -106,7 +106,7 @@ class RowTable:
             return
         c = self.config
         length = np.sqrt(np.einsum("nd,nd->n", gradients, gradients))
-        gradients = gradients * np.minimum(1.0, c.clip / length)[:, None].astype(np.float32)
+        gradients = gradients * np.minimum(1.0, c.clip / np.maximum(length, 1e-30))[:, None].astype(np.float32)
         squares = self.squares[slots] + np.einsum("nd,nd->n", gradients, gradients) / np.float32(c.dim)
         self.squares[slots] = squares
         step = np.float32(c.rate * rate) / (np.sqrt(squares + np.float32(c.first)) + np.float32(c.epsilon))

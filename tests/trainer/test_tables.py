@@ -108,6 +108,14 @@ def test_a_gradient_and_a_row_have_a_longest_length() -> None:
     assert np.linalg.norm(made.rows[0]) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_a_gradient_whose_square_is_nothing_is_no_trouble() -> None:
+    made = table(["a"], RowConfig(dim=3, max_rows=10, admission=1))
+    before = made.rows[0].copy()
+    with np.errstate(divide="raise", invalid="raise", over="raise"):
+        learn(made, ["a"], 1e-30)
+    np.testing.assert_allclose(made.rows[0], before, atol=1e-20)
+
+
 def test_a_delta_holds_what_changed_and_only_that() -> None:
     made = table(["a", "b", "c"])
     learn(made, ["b"])
