@@ -29,6 +29,9 @@ CHUNK = 200
 IN_FLIGHT = 16
 """Requests on their way at once, when nobody waits for the stages."""
 
+TAKING = (events_pb2.EVENT_KIND_CLICK, events_pb2.EVENT_KIND_ADD_TO_CART, events_pb2.EVENT_KIND_PURCHASE)
+"""Events by which a shopper takes an item of an answer; who rates one may have it from elsewhere."""
+
 BURST, BURST_US = 500, 600_000_000
 """Steps, and log time, that may overtake one another: far less than the lateness that the services allow."""
 
@@ -179,7 +182,8 @@ class Replay:
             await self.study.answered(step, answer.items, answer.token, answer.release)
             answer.at_us = step.time_us
             answer.wanted = step.wanted
-            answer.clicked |= {event.item_id for event in step.events if event.item_id in answer.items}
+            taken = {event.item_id for event in step.events if event.kind in TAKING}
+            answer.clicked |= taken & set(answer.items)
             for event in step.events:
                 event.attribution_token = answer.token
         await self._track(step.events)

@@ -172,7 +172,8 @@ def _audit(audit: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for entry in audit:
         metrics = entry.get("metrics") or {}
-        numbers = [figure(float(metrics.get(name, float("nan")))) for name in ("auc", "log_loss", "ndcg_at_10", "ctr")]
+        found = [metrics.get(name) for name in ("auc", "log_loss", "ndcg_at_10", "ctr")]
+        numbers = [figure(float("nan") if value is None else float(value)) for value in found]
         rows.append(
             [
                 str(entry.get("release", "")),
