@@ -158,7 +158,7 @@ class Demo:
             if self.console.is_terminal:
                 self.console.print(show.line(moment), end="\r")
             elif len(self.moments) % 10 == 1:
-                self.console.print(show.line(moment))
+                self.console.print(show.line(moment), soft_wrap=True)
 
     def _outside(self) -> tuple[int, float]:
         with suppress(Exception):

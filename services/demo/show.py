@@ -60,15 +60,21 @@ def line(now: Moment) -> str:
     )
 
 
+_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "s": 1000}
+
+
 def duration(ms: float) -> str:
     """Milliseconds for people.
 
-    >>> duration(12.3), duration(4500), duration(float("nan"))
-    ('12 ms', '4.5 s', '-')
+    >>> duration(12.3), duration(4500), duration(9e6), duration(1e9), duration(float("nan"))
+    ('12 ms', '4.5 s', '2.5 h', '11.6 d', '-')
     """
     if math.isnan(ms):
         return "-"
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+    for unit, size in (("d", 172_800_000), ("h", 7_200_000), ("s", 1000)):
+        if ms >= size:
+            return f"{ms / _UNITS_MS[unit]:.1f} {unit}"
+    return f"{ms:.0f} ms"
 
 
 def figure(value: float, digits: int = 3) -> str:

@@ -30,7 +30,7 @@ def test_a_column_is_serialized_as_protobuf_does_it(kind: Kind, data: st.DataObj
     assert cells == [frame(cell) for cell in serialized(kind, values)]
 
 
-@pytest.mark.parametrize(("kind", "dtype"), zip(NUMERIC, ["f4", "f8", "i4", "i8", "?", "i8"], strict=True))
+@pytest.mark.parametrize(("kind", "dtype"), [*zip(NUMERIC, ["f4", "f8", "i4", "i8", "?", "i8"], strict=True)])
 def test_an_array_is_serialized_like_a_list_and_its_mask_makes_nulls(kind: Kind, dtype: str) -> None:
     array, nulls = np.arange(0, 600, 2).astype(dtype), np.arange(300) % 7 == 0
     expected = [None if null else value for value, null in zip(array.tolist(), nulls.tolist(), strict=True)]
