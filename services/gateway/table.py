@@ -96,7 +96,8 @@ class ItemTable:
         return slots
 
     def ids(self, slots: NDArray[np.int64]) -> list[str]:
-        """Raw ids of slots."""
+        """Raw ids of slots, which another reader of the table may have found."""
+        self.refresh()
         places = self._places.take(slots)
         end = int((places["at"] + places["size"]).max(initial=0))
         if end > len(self._ids_map):

@@ -87,6 +87,14 @@ def test_a_reader_sees_growth_new_features_and_new_categories(writer: TableWrite
     assert got.values[0, reader.columns("item_stats")[39]] == 39.0
 
 
+def test_a_reader_names_items_that_another_reader_found_in_the_grown_table(writer: TableWriter) -> None:
+    writer.apply([entry("first")])
+    early = writer.reader()
+    many = [f"i{n}" for n in range(2 * FIRST_CAPACITY)]
+    writer.apply([entry(item) for item in many])
+    assert early.ids(writer.reader().slots(["first", many[-1]])) == ["first", many[-1]]
+
+
 def test_a_feature_that_is_not_sent_any_more_is_missing_and_widening_keeps_the_rest(writer: TableWriter) -> None:
     writer.apply([features("x", {1: 1.0, 2: 2.0}), features("y", {1: 5.0})])
     writer.apply([features("x", {feature: 7.0 for feature in range(2, 40)}, pos=2)])
