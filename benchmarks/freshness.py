@@ -5,9 +5,10 @@
 Everything runs: Kafka, Redis, Triton, six services, and simulated shoppers who send events at the given rate. Beside
 them new probe shoppers ask, click, and ask again. An answer tells the ages of its features, rows and release; an age
 smaller than the time since the click means that the click is in it. Times count from the acknowledgement, and
-include the probe's own waiting between two questions. Label windows and the trainer's interval are the defaults; as in
-`make demo`, releases are judged by labels of 15 s, and their scores may move as those of a model in its first minutes
-must: a release that the gate refuses is one more interval's wait.
+include the probe's own waiting between two questions. "delta" is the last part of the way of a row: from the moment
+the trainer had written the row delta until an answer was made with it. Label windows and the trainer's interval are the
+defaults; as in `make demo`, releases are judged by labels of 15 s, and their scores may move as those of a model in its
+first minutes must: a release that the gate refuses is one more interval's wait.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from freshrank.v1 import events_pb2
+from safetensors import safe_open
 
 from benchmarks.machine import percentiles, write_json
 from services.demo.api import Api
@@ -38,7 +40,7 @@ SETTINGS = {
     "FRESHRANK_PUBLISHER_STABILITY": "2",
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": "30",
 }
-EVERY_S = {"feature": 0.05, "row": 0.25, "release": 1.0}
+EVERY_S = {"feature": 0.05, "row": 0.1, "release": 1.0}
 """Between two questions of a probe, while it waits for this: previews, which are answered and leave no trace."""
 GIVE_UP_S = {"feature": 10.0, "row": 30.0, "release": 150.0}
 PROBES_PER_SECOND = 1.0
@@ -46,11 +48,39 @@ FOLLOW_RELEASE = 5
 """Every so manieth probe waits for the release too: questions are traffic."""
 
 
+class Deltas:
+    """When the trainer wrote which delta; `watch` must look before they are folded into a base."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._known = folder, set[str]()
+        self._written: dict[int, float] = {}
+
+    async def watch(self) -> None:
+        """Look every half second, for ever."""
+        while True:
+            await asyncio.to_thread(self._look)
+            await asyncio.sleep(0.5)
+
+    def seconds(self, learned_up_to_us: float, seen_us: int) -> float | None:
+        """Between the writing of the delta that reaches so far and an answer; None when none is near (0.2 s)."""
+        near = min(self._written, key=lambda known: abs(known - learned_up_to_us), default=0)
+        return seen_us / 1e6 - self._written[near] if abs(near - learned_up_to_us) < 200_000 else None
+
+    def _look(self) -> None:
+        for path in self._folder.glob("*.safetensors"):
+            if path.name not in self._known:
+                with safe_open(path, "np") as file:
+                    self._written[int(file.metadata()["learned_up_to_us"])] = path.stat().st_mtime
+                self._known.add(path.name)
+
+
 @dataclass
 class Seen:
     """Seconds per stage of all probes, and what never came."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in EVERY_S})
+    rows: list[tuple[float, int]] = field(default_factory=list)
+    """Of each row that came: what it had learned up to, and the time of the answer, µs."""
     missed: dict[str, int] = field(default_factory=dict)
 
     def miss(self, stage: str, what: object = "") -> None:
@@ -89,6 +119,9 @@ async def probe(api: Api, world: World, number: int, seen: Seen) -> None:
             passed = time.monotonic() - acknowledged
             if asked is not None and _holds(stage, asked[1].ages_ms, asked[1].at_us - clicked_us):
                 seen.seconds[stage].append(passed)
+                if stage == "row":
+                    answer = asked[1]
+                    seen.rows.append((answer.at_us - (answer.latency_ms + answer.ages_ms[2]) * 1000, answer.at_us))
                 break
             if passed > GIVE_UP_S[stage]:
                 seen.miss(stage, (shopper.user_id, clicked_us, asked and asked[1]))
@@ -112,6 +145,8 @@ async def measure(loop: Loop, rate: float, seconds: float) -> dict[str, Any]:
     warm = min(10.0, seconds / 4)
     pace = Pace(seconds=warm + seconds, events_per_second=rate)
     traffic = asyncio.create_task(Traffic(world, api, pace).run())
+    deltas = Deltas(loop.plan.store / "arms" / "main" / "deltas")
+    watching = asyncio.create_task(deltas.watch())
     await asyncio.sleep(warm)
     before, began, number = record.events, time.monotonic(), 0
     while (now := time.monotonic()) - began < seconds:
@@ -125,6 +160,8 @@ async def measure(loop: Loop, rate: float, seconds: float) -> dict[str, Any]:
     await traffic
     await asyncio.gather(*probes)
     tail.cancel()
+    watching.cancel()
+    seen.seconds["delta"] = [s for row in seen.rows if (s := deltas.seconds(*row)) is not None]
     await api.close()
     await quiet.close()
     found = {stage: percentiles(values) for stage, values in seen.seconds.items() if values}
@@ -164,7 +201,7 @@ def main() -> int:
         finally:
             loop.stop()
     print(json.dumps(result, indent=1))
-    return 0 if set(result["seconds"]) == set(EVERY_S) else 1
+    return 0 if set(result["seconds"]) >= set(EVERY_S) else 1
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ def _freshness(result: Result) -> list[Row]:
             for name, share, bar in (("feature", 99, 1), ("row", 99, 5), ("release", 95, 60))
             if name in seconds
         ],
+        *[Row(f"row delta written to visible in scores, p{q}", f"{seconds['delta'][f'p{q}']:.3g} s") for q in (50, 99)],
         Row("probes that saw no change in time", str(result["missed"])),
     ]
 
