@@ -298,11 +298,14 @@ def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
 
 
 async def _keep(demo: Demo) -> None:
+    python = os.path.relpath(sys.executable)
+    freshrank, gateway = os.path.join(os.path.dirname(python), "freshrank"), demo.plan.gateway
     demo.console.print(
-        f"Running on. Ranking API at {demo.plan.gateway}, admin API at 127.0.0.1:{demo.plan.admin_port}.\n"
-        f'  grpcurl -plaintext -d \'{{"shopper": {{"user_id": "me"}}}}\' {demo.plan.gateway} '
-        "freshrank.v1.Ranking/Recommend\n"
-        f'  python -c \'from freshrank import Client; print(Client("{demo.plan.gateway}").recommend("me"))\'\n'
-        "Ctrl-C ends it."
+        f"Running on. Ranking API at {gateway}, admin API at 127.0.0.1:{demo.plan.admin_port}.\n"
+        f'  grpcurl -plaintext -d \'{{"shopper": {{"user_id": "me"}}}}\' {gateway} freshrank.v1.Ranking/Recommend\n'
+        f'  {python} -c \'from freshrank import Client; print(Client("{gateway}").recommend("me"))\'\n'
+        f"  {freshrank} status --folder {demo.options.folder}\n"
+        "Ctrl-C ends it.",
+        soft_wrap=True,
     )
     await asyncio.Event().wait()
