@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,17 @@ def write_report(
     releases = by_release(record.answers)
     (folder / "figures.json").write_text(
         json.dumps(
-            {
-                "facts": facts,
-                "releases": releases,
-                "moments": [vars(m) for m in moments],
-                "ledger": ledger,
-                "study": study.figures() if study else {},
-            },
+            _without_nan(
+                {
+                    "facts": facts,
+                    "releases": releases,
+                    "moments": [vars(m) for m in moments],
+                    "ledger": ledger,
+                    "study": study.figures() if study else {},
+                }
+            ),
             indent=1,
+            allow_nan=False,
         )
     )
     parts = [
@@ -157,6 +161,15 @@ def _picture(shape: Any) -> str:
     shape.savefig(data, format="png", dpi=110)
     plt.close(shape)
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+
+
+def _without_nan(value: Any) -> Any:
+    """The same for JSON, which knows no NaN: null in its place."""
+    if isinstance(value, Mapping):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _ledger(ledger: Mapping[str, Any]) -> str:

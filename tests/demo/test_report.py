@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from services.demo.record import Answer, Record
 from services.demo.report import write_report
 
@@ -16,4 +18,6 @@ def test_a_run_whose_model_had_nothing_to_learn_from_has_a_page(tmp_path: Path) 
     ledger = {"held": True, "checks": [{"name": "nothing lost", "held": True, "detail": "0 of 1"}]}
     page = write_report(tmp_path, "Freshrank: a log", {"answers": "1"}, record, [], audit, ledger).read_text()
     assert "<td>r1</td><td>refused</td><td>-</td><td>0.250</td><td>-</td><td>-</td><td>&lt;too young&gt;</td>" in page
-    assert json.loads((tmp_path / "figures.json").read_text())["ledger"] == ledger
+    figures = json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)
+    assert figures["ledger"] == ledger
+    assert figures["releases"][0]["auc"] is None, "nobody clicked: there is no such figure"

@@ -116,7 +116,7 @@ async def test_a_page_token_that_does_not_hold_is_refused(shop: Shop, change: st
 
 async def test_exploration_shows_items_from_below_and_logs_how_likely_that_was(tmp_path: Path) -> None:
     shop = Shop(tmp_path, policy=Policy(explore=0.2, category_cap=0))
-    for _ in range(40):
+    for _ in range(200):
         await shop.ranker.recommend(call(), budget())
     shown = [item for served in shop.served for item in to_message(served).items if item.shown]
     explored = [item for item in shown if item.explored]

@@ -129,18 +129,26 @@ async def drill(loop: Loop, order: scripts.Script = scripts.WRITE) -> dict[str, 
     feeding = asyncio.create_task(turns(feed, 14.0))
     with redis.Redis.from_url(loop.stack.redis.url) as store:
         await asyncio.sleep(5)
-        old = {key: store.hgetall(key) for key in store.keys(b"*") if store.type(key) == b"hash"}
+        before_it_was_emptied = hashes(store)
         for name in DRILLED:
             loop.kill(name)
             await asyncio.sleep(0.3)
             await asyncio.to_thread(loop.restart, name)
         store.flushall()
         await feeding
+        await asyncio.to_thread(noticed, store)
+        await turns(feed, 2.0)
+        feed.flush()
+        await caught_up(loop)
+        await asyncio.sleep(1)
+        since_it_was_emptied = hashes(store)
+        await turns(feed, 3.0)
         feed.again()
         feed.flush()
         await caught_up(loop)
         await asyncio.sleep(2)
-        wake_up(store, old, order)
+        wake_up(store, before_it_was_emptied, order)
+        wake_up(store, since_it_was_emptied, order)
     return await asyncio.to_thread(loop.ask_oracle)
 
 
@@ -160,15 +168,29 @@ async def caught_up(loop: Loop) -> None:
             await eventually(lambda s=service, e=ends: loop.follower._reached(s, e), 60)
 
 
+MARK, EPOCH = ord_field("user_stats"), b"freshrank:freshrank:epoch:user_stats"
+
+
+def noticed(store: redis.Redis, seconds: float = 10) -> None:
+    """Wait until the services have written an emptied store again; whoever never notices never comes so far."""
+    until = time.monotonic() + seconds
+    while store.get(EPOCH) is None and time.monotonic() < until:
+        time.sleep(0.2)
+
+
+def hashes(store: redis.Redis) -> dict[bytes, dict[bytes, bytes]]:
+    """All that the store holds of entities."""
+    return {key: store.hgetall(key) for key in store.keys(b"*") if store.type(key) == b"hash"}
+
+
 def wake_up(store: redis.Redis, old: dict[bytes, dict[bytes, bytes]], order: scripts.Script) -> None:
     """An owner that was asleep since then writes what it had in its hands."""
-    mark = ord_field("user_stats")
     for key, fields in old.items():
-        if mark in fields:
-            named = [mark, *(name for name in fields if name != mark)]
+        if MARK in fields:
+            named = [MARK, *(name for name in fields if name != MARK)]
             values = [fields[name] for name in named]
-            epoch = int.from_bytes(fields[mark][:4], "big")
+            epoch = int.from_bytes(fields[MARK][:4], "big")
             store.eval(
-                order.source, 2, b"freshrank:freshrank:epoch:user_stats", key,
+                order.source, 2, EPOCH, key,
                 scripts.FENCE, epoch, 0, len(named), *named, *values,
             )  # fmt: skip

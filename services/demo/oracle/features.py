@@ -1,4 +1,8 @@
-"""Values in the online store equal a recomputation at their position, for all keys."""
+"""Values in the online store equal a recomputation from the whole log, at the time they were written for.
+
+From all of it, not only up to the position they carry: all stages have caught up, and an old value that was put back
+is right as of its position and wrong all the same.
+"""
 
 import math
 from collections.abc import Iterator
@@ -8,14 +12,11 @@ from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Row
 from services.demo.oracle.table import Table
 from services.demo.oracle.verdicts import Verdicts
 
-END = 1 << 62
-"""A position behind everything: of keys that the store does not have, because no feature ever had a value."""
-
 COLUMN_OF = {"user_id": "user", "item_id": "item", "category": "category", "session_id": "session"}
 
 
 def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Verdicts) -> None:
-    """Values in the online store equal a recomputation at each key's position, for all keys."""
+    """Values in the online store equal a recomputation at each key's clock, for all keys."""
     tables = {"user": Table(explode(users)), "item": Table(r for r in items if r["kind"] not in (TICK, FORGET))}
     ends = {"user": max(r["time_us"] for r in users), "item": max(r["time_us"] for r in items)}
     part_of = {"user": {r["user"]: r["p"] for r in users}, "item": {r["item"]: r["p"] for r in items}}
@@ -28,13 +29,8 @@ def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Ver
         names = [f["name"] for f in features]
         online = fetch(store, view, join_keys, keys, [*names, "_pos", "_clock"])
         known = [
-            (
-                *key,
-                part_of["item"][key[0]] if side == "item" else owners[key]["p"],
-                END if pos is None else pos,
-                clock or ends[side],
-            )
-            for key, pos, clock in zip(keys, online["_pos"], online["_clock"], strict=True)
+            (*key, part_of["item"][key[0]] if side == "item" else owners[key]["p"], clock or ends[side])
+            for key, clock in zip(keys, online["_clock"], strict=True)
         ]
         present = [pos is not None for pos in online["_pos"]]
         due: set[int] = set()

@@ -23,13 +23,13 @@ class Table:
         self._db.executemany(f"INSERT INTO log VALUES ({', '.join('?' * len(self.COLUMNS))})", values)
 
     def keys(self, columns: list[str], known: list[tuple[Any, ...]]) -> None:
-        """Set the keys: each (value of each column, partition, position, clock)."""
+        """Set the keys: each (value of each column, partition, clock)."""
         self._columns = columns
         self._db.execute("DROP TABLE IF EXISTS keys")
         self._db.execute(
-            f"CREATE TABLE keys (id INTEGER PRIMARY KEY, {', '.join('k_' + c for c in columns)}, part, pos, clock)"
+            f"CREATE TABLE keys (id INTEGER PRIMARY KEY, {', '.join('k_' + c for c in columns)}, part, clock)"
         )
-        marks = ", ".join("?" * (len(columns) + 4))
+        marks = ", ".join("?" * (len(columns) + 3))
         self._db.executemany(f"INSERT INTO keys VALUES ({marks})", [(i, *k) for i, k in enumerate(known)])
         self._db.execute("DROP TABLE IF EXISTS mine")
         match = " AND ".join(f"l.{c} = k.k_{c}" for c in columns)
@@ -37,7 +37,7 @@ class Table:
         self._db.execute(f"CREATE INDEX by_key ON log ({', '.join(columns)}, p)")
         self._db.execute(
             f"CREATE TABLE mine AS SELECT k.id AS id, k.clock AS clock, l.* FROM keys k JOIN log l "
-            f"ON {match} AND l.p = k.part WHERE l.o < k.pos"
+            f"ON {match} AND l.p = k.part"
         )
 
     def values(self, feature: dict[str, Any]) -> dict[int, Any]:
