@@ -33,19 +33,19 @@ from services.demo.tools import fetch
 from services.demo.traffic import Pace, Traffic
 from tests.pipeline.loop import Loop
 
-EVERY_S = 8
+EVERY_S = 6
 SETTINGS = {
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": str(EVERY_S),
-    "FRESHRANK_PUBLISHER_RIPE_S": "5",
+    "FRESHRANK_PUBLISHER_RIPE_S": "20",
     "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "60",
     "FRESHRANK_PUBLISHER_REPLAY_IMPRESSIONS": "500",
     "FRESHRANK_PUBLISHER_AUC_LOSS": "0.9",
     "FRESHRANK_PUBLISHER_LOG_LOSS_RISE": "0.9",
     "FRESHRANK_PUBLISHER_STABILITY": "100",
 }
-QUIET_S, BUSY_S = 10.0, 30.0
+QUIET_S, BUSY_S = 8.0, 36.0
 BACKGROUND = Pace(events_per_second=40, sessions_per_second=3)
-PATIENCE = 3.0
+PATIENCE = 1.1
 """So many times the windows that a release every few seconds would need, then it is over."""
 
 
