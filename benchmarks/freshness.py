@@ -7,8 +7,8 @@ them new probe shoppers ask, click, and ask again. An answer tells the ages of i
 smaller than the time since the click means that the click is in it. Times count from the acknowledgement, and
 include the probe's own waiting between two questions. "delta" is the last part of the way of a row: from the moment
 the trainer had written the row delta until an answer was made with it. Label windows and the trainer's interval are the
-defaults; as in `make demo`, releases are judged by labels of 15 s and the newest 400 impressions, and their scores may
-move as those of a model in its first minutes must: a release that the gate refuses is one more interval's wait.
+defaults. Releases are judged by labels of 30 s (so long does a page take to read) and the newest 400 impressions;
+scores may move as those of a model in its first minutes must. What the gate refuses waits for one more interval.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from services.demo.world import World
 from tests.pipeline.loop import Loop
 
 SETTINGS = {
-    "FRESHRANK_PUBLISHER_RIPE_S": "15",
+    "FRESHRANK_PUBLISHER_RIPE_S": "30",
     "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "100",
     "FRESHRANK_PUBLISHER_REPLAY_IMPRESSIONS": "400",
     "FRESHRANK_PUBLISHER_STABILITY": "2",
