@@ -96,11 +96,12 @@ class Replay:
                 await self._api.stock(step.items)
                 continue
             first_us = first_us or step.time_us
-            wait_s = self._wait_s(began, step.time_us - first_us)
-            if wait_s > 0 or (burst and (len(burst) == BURST or step.time_us - burst[0].time_us > BURST_US)):
+            past_us = step.time_us - first_us
+            full = bool(burst) and (len(burst) == BURST or step.time_us - burst[0].time_us > BURST_US)
+            if full or self._wait_s(began, past_us) > 0:
                 await self._together(burst)
                 progress(self)
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(self._wait_s(began, past_us))
             burst.append(step)
         await self._together(burst)
         progress(self)

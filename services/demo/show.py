@@ -60,7 +60,8 @@ def line(now: Moment) -> str:
     )
 
 
-_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "s": 1000}
+_UNITS = (("d", 86_400_000, 2), ("h", 3_600_000, 2), ("s", 1000, 1))
+"""Name, milliseconds, and from how many of them on it is used."""
 
 
 def duration(ms: float) -> str:
@@ -71,9 +72,9 @@ def duration(ms: float) -> str:
     """
     if math.isnan(ms):
         return "-"
-    for unit, size in (("d", 172_800_000), ("h", 7_200_000), ("s", 1000)):
-        if ms >= size:
-            return f"{ms / _UNITS_MS[unit]:.1f} {unit}"
+    for name, size, least in _UNITS:
+        if ms >= least * size:
+            return f"{ms / size:.1f} {name}"
     return f"{ms:.0f} ms"
 
 
