@@ -89,6 +89,7 @@ class Follower:
     async def caught_up(self, timeout_s: float = 60.0, poll_s: float = 0.004, rows: bool = True) -> None:
         """Return when all stages have applied everything written before the call. Raises TemporaryError in time."""
         until = time.monotonic() + timeout_s
+        await self._wait(self._impressions_sent, until, poll_s, "impressions")
         for topic, services in ORDER:
             ends = self.ends(topic)
             for service in services:
@@ -117,6 +118,9 @@ class Follower:
     def _reached(self, service: str, ends: Mapping[str, int]) -> bool:
         applied = self.positions(service, ends).get("applied", {})
         return all(applied.get(name, 0) >= end for name, end in ends.items())
+
+    def _impressions_sent(self) -> bool:
+        return not self.positions("gateway").get("impressions_waiting", 0)
 
     def _rows_pushed(self) -> bool:
         trainer, publisher = self.positions("trainer"), self.positions("publisher")

@@ -52,7 +52,9 @@ _REPLAY = {
 """A replay brings its own time; releases come by the clock on the wall, or a fast one would make nothing else."""
 
 _LOCKSTEP = {
+    "FRESHRANK_GATEWAY_GATHER_MS": "0",
     "FRESHRANK_FEATURES_STEP_MS": "0",
+    "FRESHRANK_FEATURES_ITEM_STEP_MS": "0",
     "FRESHRANK_INGEST_FETCH_WAIT_MS": "0",
     "FRESHRANK_FEATURES_FETCH_WAIT_MS": "0",
     "FRESHRANK_JOINER_FETCH_WAIT_MS": "0",

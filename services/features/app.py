@@ -20,7 +20,7 @@ from services.common.tracing import tracing_for
 from services.features.archive import FeatureArchive, LogArchive
 from services.features.feast import OnlineSink, StoreGuard
 from services.features.fold import ViewsFold
-from services.features.kafka import ItemStage, LogReader, TimedFold, UserStage
+from services.features.kafka import ItemStage, LogReader, Pace, TimedFold, UserStage
 from services.features.meters import Meters
 from services.features.pickup import Pickup
 from services.features.settings import FeaturesSettings
@@ -52,14 +52,14 @@ class Features:
         )
         sink = OnlineSink(self._redis, project, meters, clock)
         plan: Callable[[], Plan] = lambda: self._pickup.plan  # noqa: E731
-        shared = (self._outbox, settings.due_rows, settings.step_ms / 1000, plan, self._pickup.keep)
-        ends = (sink, self._archive, meters, self._log)
+        user_pace, item_pace = Pace(settings.step_ms / 1000), Pace(settings.item_step_ms / 1000)
+        shared = (self._outbox, settings.due_rows, plan, self._pickup.keep, sink, self._archive, meters, self._log)
         self._runtime = Runtime(
             "features",
             settings.bootstrap,
             [
-                UserStage(settings.partitions, *shared, *ends),
-                ItemStage(*shared, *ends),
+                UserStage(settings.partitions, user_pace, *shared),
+                ItemStage(item_pace, *shared),
             ],
             SnapshotStore(settings.store / "snapshots" / "features"),
             health,

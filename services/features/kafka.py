@@ -80,9 +80,9 @@ class FeatureStage:
 
     def __init__(
         self,
+        pace: Pace,
         outbox: Outbox,
         due_rows: int,
-        step_s: float,
         plan: Callable[[], Plan],
         keep: Callable[[int], bool],
         sink: OnlineSink,
@@ -90,7 +90,7 @@ class FeatureStage:
         meters: Meters,
         reader: "LogReader",
     ) -> None:
-        self._outbox, self._due_rows, self._pace = outbox, due_rows, Pace(step_s)
+        self._pace, self._outbox, self._due_rows = pace, outbox, due_rows
         self._plan, self._keep, self._sink = plan, keep, sink
         self._folds: dict[int, ViewsFold] = {}
         self._archive, self._meters, self._log = archive, meters, reader

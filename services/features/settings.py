@@ -19,10 +19,13 @@ class FeaturesSettings(ServiceSettings):
         DUE_ROWS, ge=1, description="keys of a view that time alone has changed, written per step: bounds a step"
     )
     step_ms: int = Field(
-        100,
+        150,
         ge=0,
         le=1000,
-        description="ms between two steps of a busy partition: more rows in a step cost less CPU each",
+        description="ms between two steps of a busy partition of shoppers: more rows in a step cost less CPU each",
+    )
+    item_step_ms: int = Field(
+        300, ge=0, le=1000, description="the same of items, which each page of results changes a hundred of"
     )
     archive_rows: int = Field(
         50_000, ge=0, description="emitted feature rows per Parquet file; 0 archives none (about 50 bytes a row)"

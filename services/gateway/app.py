@@ -120,10 +120,10 @@ class Parts:
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective)
         self.sender = kafka.Sender(Outbox(settings.bootstrap, ordered=False), settings.partitions, tracing.headers)
         self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
-        self.scorer = TritonScorer(settings.triton)
         tokens, covisits = Tokens.parse(settings.token_keys), Covisits()
         self._recent = RecentAnswers(settings.recent_answers)
-        self.emitter = Emitter(self.sender.impression, self._recent, meters)
+        self.emitter = Emitter(self.sender.impression, self._recent, meters, settings.gather_ms / 1e3)
+        self.scorer = TritonScorer(settings.triton, meanwhile=self.emitter.build)
         self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
         self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits)
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
@@ -272,6 +272,7 @@ class Worker:
         while not (self._parts.keeper.ready and table.header[CAUGHT_UP]):
             await asyncio.sleep(0.05)
         gc.collect()
+        gc.set_threshold(50_000, 20, 50)  # an answer makes some thousand short-lived lists, none of them in cycles
         gc.freeze()  # what is loaded now stays: the collector need not look at it again in the middle of answers
         for server in self._servers:
             await server.ready(True)
@@ -299,4 +300,5 @@ class Worker:
             "slot": route.slot,
             "epoch": route.epoch,
             "table_items": int(table.header[COUNT]),
+            "impressions_waiting": self._parts.emitter.waiting,
         }

@@ -1,6 +1,7 @@
 """Impressions on their way to the log: built after the answer is out, sent without anybody waiting."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from freshrank.v1.events_pb2 import Inbound
@@ -9,48 +10,66 @@ from services.common.kafka import Ack
 from services.gateway.impressions import AsServed, RecentAnswers, write
 from services.gateway.meters import Meters
 
-DELAY_S = 0.002
-"""Long enough for the answer to leave first."""
 MOST_WAITING = 5_000
 """More than this were not acknowledged: the log is down, and new ones are counted as lost."""
 
 
 class Emitter:
-    """Takes what was served; remembers it for Explain."""
+    """Takes what was served; remembers it for Explain.
+
+    Impressions leave together: one request to the broker costs it as much as the records in it.
+    """
 
     def __init__(
         self,
-        send: Callable[[str, Inbound], "asyncio.Future[Ack]"],
+        send: Callable[[str, bytes], "asyncio.Future[Ack]"],
         recent: RecentAnswers,
         meters: Meters,
+        gather_s: float = 0.02,
     ) -> None:
-        self._send, self._recent, self._meters = send, recent, meters
-        self._later: dict[str, tuple[asyncio.TimerHandle, AsServed]] = {}
-        self._waiting = 0
+        """`send`: takes the user and a serialized Inbound."""
+        self._send, self._recent, self._meters, self._gather_s = send, recent, meters, gather_s
+        self._served: deque[AsServed] = deque()
+        self._built: list[tuple[str, bytes]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending = 0
 
     def __call__(self, served: AsServed) -> None:
         """Queue an impression; never waits and never fails."""
         self._recent.put(served)
-        if self._waiting + len(self._later) >= MOST_WAITING:
+        if self.waiting >= MOST_WAITING:
             self._meters.impressions.labels("lost").inc()
             return
-        handle = asyncio.get_running_loop().call_later(DELAY_S, self._go, served.impression_id)
-        self._later[served.impression_id] = (handle, served)
+        self._served.append(served)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._gather_s, self.flush)
+
+    @property
+    def waiting(self) -> int:
+        """Impressions that the log has not acknowledged."""
+        return len(self._served) + len(self._built) + self._sending
+
+    def build(self) -> None:
+        """Write the oldest queued impression, if there is one: for moments in which a call waits for others."""
+        if self._served:
+            served = self._served.popleft()
+            inbound = Inbound(received_us=served.time_us)
+            write(served, inbound.impression)
+            self._built.append((served.user, inbound.SerializeToString()))
 
     def flush(self) -> None:
-        """Send at once what is queued: before the producer closes."""
-        for handle, served in list(self._later.values()):
-            handle.cancel()
-            self._go(served.impression_id)
-
-    def _go(self, impression_id: str) -> None:
-        _, served = self._later.pop(impression_id)
-        inbound = Inbound(received_us=served.time_us)
-        write(served, inbound.impression)
-        self._waiting += 1
-        self._send(served.user, inbound).add_done_callback(self._sent)
+        """Send what is queued."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._served:
+            self.build()
+        built, self._built = self._built, []
+        for user, inbound in built:
+            self._sending += 1
+            self._send(user, inbound).add_done_callback(self._sent)
 
     def _sent(self, future: "asyncio.Future[Ack]") -> None:
-        self._waiting -= 1
+        self._sending -= 1
         lost = future.cancelled() or future.exception() is not None
         self._meters.impressions.labels("lost" if lost else "sent").inc()

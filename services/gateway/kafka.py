@@ -32,16 +32,16 @@ class Sender:
 
     def parcel(self, parcel: Parcel) -> "asyncio.Future[Ack]":
         """Events of a Track call."""
-        return self._events(parcel.partition, parcel.key, parcel.inbound)
+        return self._events(parcel.partition, parcel.key, parcel.inbound.SerializeToString())
 
-    def impression(self, user: str, inbound: Inbound) -> "asyncio.Future[Ack]":
-        """An impression, on its user's partition."""
+    def impression(self, user: str, inbound: bytes) -> "asyncio.Future[Ack]":
+        """An impression, as a serialized Inbound, on its user's partition."""
         return self._events(partition_of(user, self._partitions), user, inbound)
 
     def forget(self, user: str, before_us: int, received_us: int) -> "asyncio.Future[Ack]":
         """The wish to be forgotten, on the user's partition."""
         inbound = Inbound(forget=Forget(user_id=user, before_us=before_us), received_us=received_us)
-        return self._events(partition_of(user, self._partitions), user, inbound)
+        return self._events(partition_of(user, self._partitions), user, inbound.SerializeToString())
 
     def item(self, item: str, entry: CatalogueItem | None) -> "asyncio.Future[Ack]":
         """A catalogue entry; None deletes it."""
@@ -62,9 +62,8 @@ class Sender:
         """Send what is queued; returns the number of records that could not be sent."""
         return self._outbox.close()
 
-    def _events(self, partition: int, key: str, inbound: Inbound) -> "asyncio.Future[Ack]":
-        value = inbound.SerializeToString()
-        return self._outbox.send(EVENTS.name, value, partition=partition, key=key.encode(), headers=self._headers())
+    def _events(self, partition: int, key: str, inbound: bytes) -> "asyncio.Future[Ack]":
+        return self._outbox.send(EVENTS.name, inbound, partition=partition, key=key.encode(), headers=self._headers())
 
 
 class RouteTail:

@@ -1,15 +1,33 @@
 """What the gateway measures."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import fields
 from time import perf_counter
 
 from freshrank.v1.events_pb2 import Degradation
+from prometheus_client import Histogram
 
 from services.common.metrics import FRESHNESS_BUCKETS, LATENCY_BUCKETS, Metrics
 from services.gateway.calls import Ages
 from services.gateway.candidates import Candidates
 from services.gateway.ladder import Rung
+
+STAGES = ("retrieve", "items", "features", "inputs", "score")
+AGES = tuple(field.name for field in fields(Ages))
+
+
+class Timed:
+    """The time between entering and leaving, observed."""
+
+    __slots__ = ("_histogram", "_start")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._histogram.observe(perf_counter() - self._start)
 
 
 class Meters:
@@ -19,12 +37,14 @@ class Meters:
         self.registry = metrics.registry
         self.requests = metrics.counter("requests_total", "calls answered", ("method", "code"))
         self.seconds = metrics.histogram("request_seconds", "time of a call", ("method",), LATENCY_BUCKETS)
-        self._stages = metrics.histogram("stage_seconds", "time of a stage", ("stage",), LATENCY_BUCKETS)
+        stages = metrics.histogram("stage_seconds", "time of a stage", ("stage",), LATENCY_BUCKETS)
+        self._stages = {name: stages.labels(name) for name in STAGES}
         self.degraded = metrics.counter("degradations_total", "answers by rung of the ladder", ("rung",))
         self.faults = metrics.counter("part_failures_total", "failures of parts, by part and error", ("part", "error"))
-        self._ages = metrics.histogram(
+        ages = metrics.histogram(
             "age_seconds", "age of what an answer was computed from, at the reader", ("what",), FRESHNESS_BUCKETS
         )
+        self._ages = {field: ages.labels(field.removesuffix("_ms")) for field in AGES}
         self.impressions = metrics.counter("impressions_total", "impressions by what became of them", ("outcome",))
         self.events = metrics.counter("events_total", "events tracked, by outcome", ("outcome",))
         self.items = metrics.gauge("table_items", "items in the item table")
@@ -33,14 +53,9 @@ class Meters:
         self.candidates = metrics.counter("candidates_total", "candidates ranked")
         self.with_row = metrics.counter("candidates_with_row_total", "candidates that had an embedding row")
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage of a request."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self._stages.labels(name).observe(perf_counter() - start)
+    def stage(self, name: str) -> "Timed":
+        """Times a stage of a request, one of STAGES: a context."""
+        return Timed(self._stages[name])
 
     def count(self, candidates: Candidates, rung: Rung) -> None:
         """Count an answer's candidates and its rung."""
@@ -51,6 +66,7 @@ class Meters:
 
     def ages(self, ages: Ages) -> None:
         """Record the ages of an answer; what is not there is not counted."""
-        for what, ms in vars(ages).items():
+        for field, histogram in self._ages.items():
+            ms = getattr(ages, field)
             if ms >= 0:
-                self._ages.labels(what.removesuffix("_ms")).observe(ms / 1e3)
+                histogram.observe(ms / 1e3)

@@ -60,7 +60,7 @@ def ages(candidates: Candidates, shopper: Shopper, release_us: int, now_us: int)
     newest_row = max(int(rows.max(initial=0)), shopper.row_time_us)
     return Ages(
         user_features_ms=_age(shopper.changed_us, now_us),
-        item_features_ms=_age(int(np.median(times)) if len(times) else 0, now_us),
+        item_features_ms=_age(int(np.partition(times, len(times) // 2)[len(times) // 2]) if len(times) else 0, now_us),
         rows_ms=_age(newest_row, now_us),
         release_ms=_age(release_us, now_us),
     )

@@ -45,6 +45,9 @@ class GatewaySettings(ServiceSettings):
     )
     candidates: int = Field(128, ge=10, le=1024, description="most candidates scored for Recommend")
     category_cap: int = Field(3, ge=0, description="results of one category among six in a row; 0 = no limit")
+    gather_ms: int = Field(
+        20, ge=0, le=1000, description="ms impressions wait for others to go to the log with; a crash loses so many"
+    )
     unshown: int = Field(8, ge=0, le=64, description="candidates not shown, logged per impression of Recommend")
     plan_seconds: float = Field(10.0, gt=0, description="how often the feature repository's registry is read")
     picture_seconds: float = Field(1.0, gt=0, description="how often candidates' vectors and popularity are renewed")

@@ -6,7 +6,7 @@ shapes) is serialized once, and a request is that head plus the raw contents.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -34,7 +34,8 @@ class ScorerUnavailable(TemporaryError):
 class TritonScorer:
     """Asks one Triton address (or a load-balanced name) for scores; for one event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """`meanwhile`: work for the moments in which Triton computes; called once the request is on its way."""
         options = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
@@ -45,6 +46,7 @@ class TritonScorer:
         self._infer = self._channel.unary_unary(_INFER, None, service_pb2.ModelInferResponse.FromString)
         self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._breakers: OrderedDict[str, Breaker] = OrderedDict()
+        self._meanwhile = meanwhile
 
     async def score(self, release: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
         """Probabilities [B, N, heads] of a loaded release.
@@ -56,8 +58,9 @@ class TritonScorer:
         if not breaker.allows(loop.time()):
             raise ScorerUnavailable("the release fails and is left alone for a moment")
         try:
-            answer = await self._infer(self._request(release, arrays), timeout=timeout_s)
-            scores = _scores(answer)
+            call = self._infer(self._request(release, arrays), timeout=timeout_s)
+            loop.call_soon(self._meanwhile)  # behind the sending, which the call has put there
+            scores = _scores(await call)
         except (grpc.aio.AioRpcError, ScorerUnavailable) as error:
             breaker.failed(loop.time())
             raise _failure(error) from error

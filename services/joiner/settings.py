@@ -42,7 +42,7 @@ class JoinerSettings(ServiceSettings):
     )
     snapshot_s: float = Field(15.0, gt=0, description="s between two snapshots of a partition: what a restart redoes")
     fetch_wait_ms: int = Field(
-        80, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
+        250, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
     )
     instance: str = Field("", description="static member id in the group; a restart then moves no partitions")
 

@@ -14,7 +14,7 @@ from services.common.metrics import Metrics
 from services.demo.redis import Redis
 from services.features.archive import FeatureArchive
 from services.features.feast import OnlineSink, StoreGuard, epoch_of
-from services.features.kafka import UserStage
+from services.features.kafka import Pace, UserStage
 from services.features.meters import Meters
 from services.online.keys import entity_keys, epoch_key
 from services.online.reader import MatrixReader, Read
@@ -58,7 +58,7 @@ class Store:
         self.guard = StoreGuard(self.client, project, meters)
         archive = FeatureArchive(folder, clock, roll_rows=0, roll_us=1)
         self._stage: Any = UserStage(
-            1, Outbox(), 5000, 0.0, lambda: plan_of(COUNT, MEAN), never, self.sink, archive, meters, Log()
+            1, Pace(0), Outbox(), 5000, lambda: plan_of(COUNT, MEAN), never, self.sink, archive, meters, Log()
         )
         self._timed = self._stage.open(0, None)
         self.fold = self._timed.fold

@@ -221,9 +221,9 @@ class FakeSends:
         self.events.append((parcel.partition, parcel.inbound))
         return self._ack(parcel.partition, len(self.events) - 1)
 
-    def impression(self, user: str, inbound: Inbound) -> "asyncio.Future[Ack]":
+    def impression(self, user: str, inbound: bytes) -> "asyncio.Future[Ack]":
         """An impression."""
-        self.events.append((0, inbound))
+        self.events.append((0, Inbound.FromString(inbound)))
         return self._ack(0, len(self.events) - 1)
 
     def forget(self, user: str, before_us: int, received_us: int) -> "asyncio.Future[Ack]":

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,9 @@ from freshrank.v1.events_pb2 import Inbound
 from services.common.errors import InvalidInput, PermanentError, TemporaryError
 from services.common.kafka import Ack, Outbox
 from services.common.settings import load_settings
-from services.gateway import emit
 from services.gateway.app import check
 from services.gateway.breaker import Breaker
-from services.gateway.emit import Emitter
+from services.gateway.emit import MOST_WAITING, Emitter
 from services.gateway.impressions import RecentAnswers
 from services.gateway.kafka import Sender
 from services.gateway.ladder import LastSeen
@@ -21,7 +21,7 @@ from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
 from services.gateway.shopper import no_pairs, unknown
 from tests.gateway.shop import NOW, Shop, budget
-from tests.gateway.test_rank import call
+from tests.gateway.test_rank import ADA, call
 
 BAD_SETTINGS = {
     "no token keys": {},
@@ -69,11 +69,13 @@ class Log:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Inbound]] = []
+        self.came = asyncio.Event()
         self.futures: list[asyncio.Future[Ack]] = []
 
-    def send(self, user: str, inbound: Inbound) -> "asyncio.Future[Ack]":
+    def send(self, user: str, inbound: bytes) -> "asyncio.Future[Ack]":
         """One more."""
-        self.sent.append((user, inbound))
+        self.sent.append((user, Inbound.FromString(inbound)))
+        self.came.set()
         self.futures.append(asyncio.get_running_loop().create_future())
         return self.futures[-1]
 
@@ -87,10 +89,39 @@ async def test_impressions_leave_after_the_answer_and_all_of_them_before_the_end
     emitter.flush()
     ((user, inbound),) = log.sent
     assert (user, inbound.received_us, inbound.impression.user_id) == ("ada", NOW, "ada")
+    assert emitter.waiting == 1
     log.futures[0].set_result((0, 0))
-    await asyncio.sleep(emit.DELAY_S * 2)
-    assert len(log.sent) == 1
+    await asyncio.sleep(0)
+    assert emitter.waiting == 0
     assert shop.meters.registry.get_sample_value("freshrank_gateway_impressions_total", {"outcome": "sent"}) == 1
+
+
+async def test_impressions_leave_together_in_the_order_served_also_those_built_before(tmp_path: Path) -> None:
+    shop, log = Shop(tmp_path), Log()
+    for user in ("ada", "bob", "cyd"):
+        await shop.ranker.rank(call("i1", caller=replace(ADA, user=user)), budget())
+    emitter = Emitter(log.send, RecentAnswers(10), shop.meters, gather_s=0.01)
+    emitter(shop.served[0])
+    emitter.build()
+    emitter.build()  # there is nothing left: a quiet moment costs nothing
+    assert not log.sent
+    for served in shop.served[1:]:
+        emitter(served)
+    assert emitter.waiting == 3
+    await asyncio.wait_for(log.came.wait(), 10)
+    assert [user for user, _ in log.sent] == ["ada", "bob", "cyd"]
+    assert [inbound.impression.impression_id for _, inbound in log.sent] == [s.impression_id for s in shop.served]
+
+
+async def test_more_impressions_than_can_wait_are_counted_as_lost(tmp_path: Path) -> None:
+    shop, log = Shop(tmp_path), Log()
+    await shop.ranker.rank(call("i1"), budget())
+    emitter = Emitter(log.send, RecentAnswers(1), shop.meters)
+    for _ in range(MOST_WAITING + 2):
+        emitter(shop.served[0])
+    emitter.flush()
+    assert len(log.sent) == emitter.waiting == MOST_WAITING
+    assert shop.meters.registry.get_sample_value("freshrank_gateway_impressions_total", {"outcome": "lost"}) == 2
 
 
 async def test_an_impression_the_log_refuses_is_counted_not_raised(tmp_path: Path) -> None:
