@@ -89,13 +89,17 @@ class Follower:
     async def caught_up(self, timeout_s: float = 60.0, poll_s: float = 0.004, rows: bool = True) -> None:
         """Return when all stages have applied everything written before the call. Raises TemporaryError in time."""
         until = time.monotonic() + timeout_s
-        await self._wait(self._impressions_sent, until, poll_s, "impressions")
+        await self.impressions_sent(timeout_s, poll_s)
         for topic, services in ORDER:
             ends = self.ends(topic)
             for service in services:
                 await self._wait(lambda s=service, e=ends: self._reached(s, e), until, poll_s, f"{service} on {topic}")  # type: ignore[misc]
         if rows:
             await self._wait(self._rows_pushed, until, poll_s, "rows")
+
+    async def impressions_sent(self, timeout_s: float = 60.0, poll_s: float = 0.004) -> None:
+        """Return when all impressions of answers given so far lie on the log. Raises TemporaryError in time."""
+        await self._wait(self._none_waiting, time.monotonic() + timeout_s, poll_s, "impressions")
 
     async def drained(self, timeout_s: float = 120.0) -> None:
         """The same, however long it takes: raises TemporaryError only when a whole timeout brings nothing nearer."""
@@ -119,7 +123,7 @@ class Follower:
         applied = self.positions(service, ends).get("applied", {})
         return all(applied.get(name, 0) >= end for name, end in ends.items())
 
-    def _impressions_sent(self) -> bool:
+    def _none_waiting(self) -> bool:
         return not self.positions("gateway").get("impressions_waiting", 0)
 
     def _rows_pushed(self) -> bool:

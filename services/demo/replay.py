@@ -29,6 +29,7 @@ CHUNK = 200
 IN_FLIGHT = 16
 """Requests on their way at once, when nobody waits for the stages."""
 
+LIKED = 4.0
 TAKING = (events_pb2.EVENT_KIND_CLICK, events_pb2.EVENT_KIND_ADD_TO_CART, events_pb2.EVENT_KIND_PURCHASE)
 """Events by which a shopper takes an item of an answer; who rates one may have it from elsewhere."""
 
@@ -43,6 +44,11 @@ class Speed:
     lockstep: bool = False
     factor: float = 0.0
     """Log seconds per second; 0 = as fast as it goes."""
+
+
+def took(event: events_pb2.Event) -> bool:
+    """Whether an event says that the shopper wanted the item; a rating does from four of five on."""
+    return event.kind in TAKING or (event.kind == events_pb2.EVENT_KIND_RATE and event.rating >= LIKED)
 
 
 class Replay:
@@ -115,6 +121,7 @@ class Replay:
             turns[step.shopper.user_id if isinstance(step, Ask) else step.events[0].user_id].append(step)
         room = asyncio.Semaphore(IN_FLIGHT)
         await asyncio.gather(*(self._turn(room, mine) for mine in turns.values()))
+        await self._follower.impressions_sent()  # one that comes after the next burst is late by the time of the log
         await self._flush()
         await self._tick(burst[-1].time_us)
         burst.clear()
@@ -183,7 +190,7 @@ class Replay:
             await self.study.answered(step, answer.items, answer.token, answer.release)
             answer.at_us = step.time_us
             answer.wanted = step.wanted
-            taken = {event.item_id for event in step.events if event.kind in TAKING}
+            taken = {event.item_id for event in step.events if took(event)}
             answer.clicked |= taken & set(answer.items)
             for event in step.events:
                 event.attribution_token = answer.token

@@ -47,12 +47,12 @@ scores move, as those of a model in its first minutes must."""
 _REPLAY = {
     "FRESHRANK_GATEWAY_CLOCK": "request",
     "FRESHRANK_GATEWAY_EXPLORE": "0",
+    "FRESHRANK_GATEWAY_GATHER_MS": "0",
     "FRESHRANK_INGEST_TICKS": "log",
 }
 """A replay brings its own time; releases come by the clock on the wall, or a fast one would make nothing else."""
 
 _LOCKSTEP = {
-    "FRESHRANK_GATEWAY_GATHER_MS": "0",
     "FRESHRANK_FEATURES_STEP_MS": "0",
     "FRESHRANK_FEATURES_ITEM_STEP_MS": "0",
     "FRESHRANK_INGEST_FETCH_WAIT_MS": "0",
@@ -183,6 +183,8 @@ class Demo:
             *("--bootstrap", self.stack.kafka.bootstrap, "--redis", names["FRESHRANK_REDIS"]),
             *("--registry", names["FRESHRANK_REGISTRY"], "--acks", str(folder / "acks.parquet"), "--out", str(out)),
         ]
+        if heads := values.get("FRESHRANK_JOINER_HEADS"):
+            command += ["--heads", heads]
         subprocess.run(command, check=False)
         if not out.exists():
             return {"held": False, "checks": [{"name": "the oracle ran", "held": False, "detail": "it did not end"}]}

@@ -123,6 +123,7 @@ def features_of(settings: TrainerSettings, plans: PlanSource) -> Callable[[], Mo
         return ModelSpec(
             user_features=ranking.user,
             item_features=ranking.item,
+            heads=tuple(settings.loss_weights),
             row_dim=settings.row_dim,
             feature_service=ranking.feature_service,
         )

@@ -100,7 +100,7 @@ class Arm:
             source.seek({})
             self.save()
         else:
-            _same_rows(wanted(), ModelSpec.from_json(saved.meta["spec"]))
+            _same_shape(wanted(), ModelSpec.from_json(saved.meta["spec"]))
             self.learner = self._restored(saved)
             self._replay(saved.name)
 
@@ -219,10 +219,13 @@ def _with_features(spec: ModelSpec, wanted: ModelSpec) -> ModelSpec:
     )
 
 
-def _same_rows(wanted: ModelSpec, found: ModelSpec) -> None:
+def _same_shape(wanted: ModelSpec, found: ModelSpec) -> None:
     if wanted.row_dim != found.row_dim:
         detail = f"the checkpoints have rows of {found.row_dim} values; another length needs another arm"
         raise InvalidInput("row_dim", "changed", detail)
+    if wanted.heads != found.heads:
+        detail = f"the checkpoints have the heads {', '.join(found.heads)}; others need another arm"
+        raise InvalidInput("loss_weights", "changed", detail)
 
 
 def _checkpoints_of(folders: Sequence[Path]) -> Iterable[str]:

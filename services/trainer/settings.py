@@ -48,7 +48,8 @@ class TrainerSettings(ServiceSettings):
     row_clip_norm: float = Field(1.0, gt=0, description="largest length of one row's gradient in one update")
     row_max_norm: float = Field(8.0, gt=0, description="largest length of a row; the row gate refuses above 16")
     loss_weights: dict[str, float] = Field(
-        {"click": 1.0, "cart": 1.0, "purchase": 1.0}, description="weight of each head's loss, by head"
+        {"click": 1.0, "cart": 1.0, "purchase": 1.0},
+        description="weight of each head's loss; heads in the joiner's order",
     )
     objective: dict[str, float] = Field(
         {"click": 1.0, "cart": 1.0, "purchase": 1.0},

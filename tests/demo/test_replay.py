@@ -22,6 +22,7 @@ class Gateway:
     """(kind, shopper or event id, time of the log)."""
     most_at_once: int = 0
     _now: int = 0
+    _unsent: list[tuple[str, str, int]] = field(default_factory=list)
     _chance: random.Random = field(default_factory=lambda: random.Random(5))
 
     async def recommend(
@@ -32,6 +33,7 @@ class Gateway:
         self.most_at_once = max(self.most_at_once, self._now)
         await asyncio.sleep(0.002 * self._chance.random())
         self._now -= 1
+        self._unsent.append(("impression", shopper.user_id, time_us))
         answer = Answer(0, "r1", 0, f"token-{shopper.user_id}-{time_us}", ["a"], [0.5], 1.0, (0, 0, 0, 0))
         return ranking_pb2.RankingResponse(), answer
 
@@ -42,6 +44,12 @@ class Gateway:
 
     async def stock(self, items: list[ranking_pb2.Item]) -> None:
         self.calls += [("stock", item.item_id, 0) for item in items]
+
+    async def impressions_sent(self) -> None:
+        """They go to the log behind the answers, when nobody looks: here as late as they can."""
+        await asyncio.sleep(0)
+        self.calls += self._unsent
+        self._unsent.clear()
 
     async def send(self, topic: str, value: bytes, partition: int) -> None:
         assert topic == EVENTS.name
@@ -66,7 +74,7 @@ def log(shoppers: int, rounds: int) -> list[Ask | Tell | Stock]:
 
 async def replayed(steps: list[Ask | Tell | Stock]) -> Gateway:
     gateway = Gateway()
-    replay = Replay(gateway, None, gateway, 1, Speed())
+    replay = Replay(gateway, gateway, gateway, 1, Speed())
     await replay.run(steps, lambda _: None)
     return gateway
 
@@ -76,7 +84,7 @@ async def test_every_event_is_told_once_and_each_shopper_keeps_their_order() -> 
     told = [name for kind, name, _ in gateway.calls if kind == "event"]
     assert len(told) == len(set(told)) == 2 * 9 * 70
     for user in (f"u{number}" for number in range(9)):
-        mine = [(kind, name, at) for kind, name, at in gateway.calls if name.split("-")[0] == user]
+        mine = [call for call in gateway.calls if call[0] != "impression" and call[1].split("-")[0] == user]
         wanted = [
             call
             for turn in range(70)
@@ -95,6 +103,7 @@ async def test_different_shoppers_ask_at_once() -> None:
 
 async def test_time_passes_only_behind_what_happened_before_it() -> None:
     gateway = await replayed(log(shoppers=20, rounds=70))
+    assert sum(kind == "impression" for kind, *_ in gateway.calls) == 20 * 70
     clock = 0
     for kind, _, at in gateway.calls:
         if kind == "tick":

@@ -285,6 +285,11 @@ def test_another_row_length_is_refused_at_the_start(trained: tuple[Path, Loop, R
         arm(trained[0], FileSource({0: []}), wanted=lambda: replace(SPEC, row_dim=8), chosen=settings(row_dim=8))
 
 
+def test_other_heads_are_refused_at_the_start(trained: tuple[Path, Loop, Recorder]) -> None:
+    with pytest.raises(InvalidInput, match="loss_weights"):
+        arm(trained[0], FileSource({0: []}), wanted=lambda: replace(SPEC, heads=("like",)), chosen=settings())
+
+
 def test_with_a_push_interval_of_nothing_every_batch_has_its_delta(tmp_path: Path) -> None:
     recorder, source = Recorder(), FileSource({0: Shop().messages(10)}, sizes=(1,))
     loop, _ = arm(tmp_path, source, observer=recorder, push_interval_us=0, chosen=settings(admission=1))

@@ -3,6 +3,7 @@
 The format is recognised by the files of the folder; nothing of a log is kept or copied.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,20 @@ NO_BOTS = {
 """For logs whose clock is too coarse to tell a program from a person: all lines of an invoice have one time."""
 
 
+def judged_by(name: str, trigger: str) -> dict[str, str]:
+    """The one success of a log that has no clicks: examples, gate and order go by it.
+
+    >>> judged_by("sale", "PURCHASE")["FRESHRANK_JOINER_HEADS"]
+    'sale=PURCHASE@10m'
+    """
+    weights = json.dumps({name: 1.0})
+    return {
+        "FRESHRANK_JOINER_HEADS": f"{name}={trigger}@10m",
+        "FRESHRANK_TRAINER_LOSS_WEIGHTS": weights,
+        "FRESHRANK_TRAINER_OBJECTIVE": weights,
+    }
+
+
 @dataclass(frozen=True)
 class Log:
     """A published log: the file it is recognised by, its steps, and what the services must know of it."""
@@ -29,8 +44,8 @@ class Log:
 
 LOADERS = {
     "trivago": Log("actions-2018-11-07.parquet", trivago.steps),
-    "online-retail": Log("invoices.parquet", online_retail.steps, NO_BOTS),
-    "ml-100k": Log("ml-100k.inter", ml_100k.steps, NO_BOTS),
+    "online-retail": Log("invoices.parquet", online_retail.steps, NO_BOTS | judged_by("purchase", "PURCHASE")),
+    "ml-100k": Log("ml-100k.inter", ml_100k.steps, NO_BOTS | judged_by("like", "RATE:rating>=4")),
     "diginetica": Log("period_0.txt.gz", diginetica.steps),
 }
 

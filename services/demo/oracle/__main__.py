@@ -11,6 +11,7 @@ import typeguard
 from services.demo.oracle.events import check_events, check_item_rows
 from services.demo.oracle.examples import check_examples
 from services.demo.oracle.features import check_features
+from services.demo.oracle.heads import DEFAULT, heads_of
 from services.demo.oracle.log import in_order, rows
 from services.demo.oracle.verdicts import Verdicts
 
@@ -21,7 +22,7 @@ def main() -> None:
     for name in ("bootstrap", "redis", "registry", "acks", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--project", default="freshrank")
-    parser.add_argument("--windows", default="click=600,cart=86400,purchase=604800", help="seconds per head")
+    parser.add_argument("--heads", default=DEFAULT, help="as FRESHRANK_JOINER_HEADS has them")
     options = parser.parse_args()
     # What Feast would load for nothing that is read here: torch, and checks of types woven into each of its functions.
     sys.modules["torch"] = None  # type: ignore[assignment]
@@ -30,12 +31,11 @@ def main() -> None:
 
     warnings.simplefilter("ignore")  # after Feast, which sets filters of its own
 
-    windows = {n: int(float(s) * 1e6) for n, s in (part.split("=") for part in options.windows.split(","))}
     verdicts = Verdicts()
     users = in_order(rows(options.bootstrap, "interactions"))
     items = in_order(rows(options.bootstrap, "item_interactions"), "src_partition")
     check_events(options.bootstrap, Path(options.acks), users, verdicts)
-    check_examples(options.bootstrap, users, windows, verdicts)
+    check_examples(options.bootstrap, users, heads_of(options.heads), verdicts)
     check_item_rows(users, items, verdicts)
     config = RepoConfig(
         project=options.project, provider="local", registry={"registry_type": "sql", "path": options.registry},

@@ -6,18 +6,18 @@ from typing import Any
 
 from freshrank.v1 import events_pb2
 
-from services.demo.oracle.log import BOT, FORGET, IMPRESSION, KINDS, Row, in_order, rows
+from services.demo.oracle.heads import Head
+from services.demo.oracle.log import BOT, FORGET, IMPRESSION, Row, in_order, rows
 from services.demo.oracle.verdicts import Verdicts
 
 HOLD_US = 10_000_000
 """How long an action waits for its impression."""
-HEADS = {"click": (2,), "cart": (3,), "purchase": (4,)}
 
 
-def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], verdicts: Verdicts) -> None:
+def check_examples(bootstrap: str, log: list[Row], heads: list[Head], verdicts: Verdicts) -> None:
     """Each impression gives one INITIAL, a flip for each head answered in time, and one CLOSED after the window; each
     forget is passed on."""
-    want = expected_examples(log, windows_us)
+    want = expected_examples(log, heads)
     got: dict[str, list[Row]] = defaultdict(list)
     newest = {row["p"]: row["o"] for row in log}
     for row in in_order(rows(bootstrap, "examples")):
@@ -35,7 +35,7 @@ def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], v
         for row in (r for r in mine if r["kind"] == 1):
             message = events_pb2.Impression.FromString(row["impression"])
             for place, bits in zip(row["items"], row["labels"], strict=True):
-                for head in range(len(HEADS)):
+                for head in range(len(heads)):
                     if bits >> head & 1:
                         flipped[message.items[place].item_id, head] += 1
         wrong["flips"] += flipped != Counter(dict.fromkeys(flips, 1))
@@ -49,8 +49,8 @@ def check_examples(bootstrap: str, log: list[Row], windows_us: dict[str, int], v
 Want = dict[str, tuple[list[int], set[tuple[str, int]], bool]]
 
 
-def expected_examples(log: list[Row], windows_us: dict[str, int]) -> Want:
-    """Impression -> (places shown, flips as (item, head), whether its click window has ended)."""
+def expected_examples(log: list[Row], heads: list[Head]) -> Want:
+    """Impression -> (places shown, flips as (item, head), whether its first window has ended)."""
     want: Want = {}
     made: dict[str, dict[str, Any]] = {}
     early: dict[str, list[tuple[Row, int]]] = defaultdict(list)
@@ -66,13 +66,13 @@ def expected_examples(log: list[Row], windows_us: dict[str, int]) -> Want:
             made[message.impression_id] = {"time_us": row["time_us"], "user": message.user_id, "items": items, "p": p}
             for action, at_us in early.pop(message.impression_id, []):
                 if clock[p] - at_us <= HOLD_US:
-                    answer(action, clock[p], message.impression_id, want, made, windows_us)
+                    answer(action, clock[p], message.impression_id, want, made, heads)
         elif row["token"] and not row["verdict"] & BOT and (impression_id := impression_of(row["token"])):
             if impression_id not in made:
                 early[impression_id].append((row, clock[p]))
             else:
-                answer(row, clock[p], impression_id, want, made, windows_us)
-    ended = {i: clock[m["p"]] >= m["time_us"] + windows_us["click"] for i, m in made.items()}
+                answer(row, clock[p], impression_id, want, made, heads)
+    ended = {i: clock[m["p"]] >= m["time_us"] + heads[0].window_us for i, m in made.items()}
     return {i: (shown, flips, ended[i]) for i, (shown, flips, _) in want.items()}
 
 
@@ -84,18 +84,15 @@ def impression_of(token: str) -> str:
         return ""
 
 
-def answer(
-    row: Row, clock_us: int, impression_id: str, want: Want, made: dict[str, Any], windows_us: dict[str, int]
-) -> None:
+def answer(row: Row, clock_us: int, impression_id: str, want: Want, made: dict[str, Any], heads: list[Head]) -> None:
     """Note the flip of an action that answers an impression inside its head's window, by the log's clock."""
     impression, flips = made[impression_id], want[impression_id][1]
     if row["user"] != impression["user"] or row["item"] not in impression["items"]:
         return
-    # After the click window only items that have a label are remembered.
-    over = clock_us >= impression["time_us"] + windows_us["click"]
+    # After the first window only items that have a label are remembered.
+    over = clock_us >= impression["time_us"] + heads[0].window_us
     if over and not any(item == row["item"] for item, _ in flips):
         return
-    for head, (name, kinds) in enumerate(HEADS.items()):
-        played = name == "click" and row["kind"] == KINDS["play"] and (row["play_share"] or 0) >= 0.3
-        if (row["kind"] in kinds or played) and clock_us < impression["time_us"] + windows_us[name]:
-            flips.add((row["item"], head))
+    for number, head in enumerate(heads):
+        if head.fired(row) and clock_us < impression["time_us"] + head.window_us:
+            flips.add((row["item"], number))
