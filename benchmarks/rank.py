@@ -311,10 +311,10 @@ async def measure(loop: Loop, calls: int, seconds: float) -> dict[str, Any]:
     total = p50["echo"] + p50["read"] + p50["onnxruntime"] + max(0.0, p50["triton"] - p50["onnxruntime"])
     most = await arrivals.capacity(bench.rank, CALLERS, min(15.0, seconds))  # long enough to carry what is behind it
     loop.stack.kill("trainer", signal.SIGCONT)
-    await asyncio.sleep(2.0)
     restarted = not loop.stack.supervisor.running("trainer")
     if restarted:
         loop.stack.restart("trainer")
+    await loop.follower.drained()  # what came while it stood still is learned first: at work, not behind
     opened = {"trainer at work": await open_loop(bench, most / 2, seconds)}
     loop.stack.kill("trainer", signal.SIGSTOP)
     opened["trainer stopped"] = await open_loop(bench, most / 2, seconds)
