@@ -124,7 +124,7 @@ class Follower:
         return all(applied.get(name, 0) >= end for name, end in ends.items())
 
     def _none_waiting(self) -> bool:
-        return not self.positions("gateway").get("impressions_waiting", 0)
+        return bool(self.positions("gateway").get("impressions_waiting") == 0)
 
     def _rows_pushed(self) -> bool:
         trainer, publisher = self.positions("trainer"), self.positions("publisher")

@@ -151,6 +151,7 @@ class Replay:
     async def _tick(self, time_us: int) -> None:
         if time_us - self._ticked_us < TICK_EVERY_US:
             return
+        await self._follower.impressions_sent()
         await self._flush()
         self._ticked_us = time_us
         value = events_pb2.Inbound(tick=events_pb2.Tick(time_us=time_us), received_us=time_us).SerializeToString()

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 
 from freshrank.v1.events_pb2 import Inbound
 
@@ -29,8 +30,9 @@ class Emitter:
     ) -> None:
         """`send`: takes the user and a serialized Inbound."""
         self._send, self._recent, self._meters, self._gather_s = send, recent, meters, gather_s
-        self._served: deque[AsServed] = deque()
-        self._built: list[tuple[str, bytes]] = []
+        # With the context of its call: the trace that goes on is its own, not that of whoever sends.
+        self._served: deque[tuple[Context, AsServed]] = deque()
+        self._built: list[tuple[Context, str, bytes]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._sending = 0
 
@@ -40,7 +42,7 @@ class Emitter:
         if self.waiting >= MOST_WAITING:
             self._meters.impressions.labels("lost").inc()
             return
-        self._served.append(served)
+        self._served.append((copy_context(), served))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._gather_s, self.flush)
 
@@ -52,10 +54,10 @@ class Emitter:
     def build(self) -> None:
         """Write the oldest queued impression, if there is one: for moments in which a call waits for others."""
         if self._served:
-            served = self._served.popleft()
+            context, served = self._served.popleft()
             inbound = Inbound(received_us=served.time_us)
             write(served, inbound.impression)
-            self._built.append((served.user, inbound.SerializeToString()))
+            self._built.append((context, served.user, inbound.SerializeToString()))
 
     def flush(self) -> None:
         """Send what is queued."""
@@ -65,9 +67,9 @@ class Emitter:
         while self._served:
             self.build()
         built, self._built = self._built, []
-        for user, inbound in built:
+        for context, user, inbound in built:
             self._sending += 1
-            self._send(user, inbound).add_done_callback(self._sent)
+            context.run(self._send, user, inbound).add_done_callback(self._sent)
 
     def _sent(self, future: "asyncio.Future[Ack]") -> None:
         self._sending -= 1

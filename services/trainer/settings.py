@@ -49,6 +49,7 @@ class TrainerSettings(ServiceSettings):
     row_max_norm: float = Field(8.0, gt=0, description="largest length of a row; the row gate refuses above 16")
     loss_weights: dict[str, float] = Field(
         {"click": 1.0, "cart": 1.0, "purchase": 1.0},
+        min_length=1,
         description="weight of each head's loss; heads in the joiner's order",
     )
     objective: dict[str, float] = Field(

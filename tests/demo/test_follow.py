@@ -25,7 +25,12 @@ class Stages(Follower):
             self.impressions -= 1
             return {"impressions_waiting": self.impressions + 1}
         assert not self.impressions, "asked for a stage before the impressions were on the log"
-        return {"applied": {name: 100 for name in ends or {}}, "pushed_seq": 5, "delta_seq": 5}
+        return {
+            "impressions_waiting": 0,
+            "applied": {name: 100 for name in ends or {}},
+            "pushed_seq": 5,
+            "delta_seq": 5,
+        }
 
 
 class Slow(Stages):
@@ -51,6 +56,16 @@ async def test_stages_are_asked_once_the_gateway_has_sent_its_impressions() -> N
 async def test_impressions_that_are_never_sent_end_in_an_error_that_says_so() -> None:
     with pytest.raises(TemporaryError, match="impressions"):
         await Stages([], impressions=10**9).caught_up(timeout_s=0.05)
+
+
+async def test_a_gateway_that_does_not_answer_has_not_sent_its_impressions() -> None:
+    class Silent(Stages):
+        def positions(self, service: str, ends: Mapping[str, int] | None = None) -> dict[str, Any]:
+            """Nothing."""
+            return {}
+
+    with pytest.raises(TemporaryError, match="impressions"):
+        await Silent([]).impressions_sent(timeout_s=0.05)
 
 
 async def test_draining_takes_as_long_as_it_comes_nearer() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,23 @@ async def test_impressions_leave_together_in_the_order_served_also_those_built_b
     await asyncio.wait_for(log.came.wait(), 10)
     assert [user for user, _ in log.sent] == ["ada", "bob", "cyd"]
     assert [inbound.impression.impression_id for _, inbound in log.sent] == [s.impression_id for s in shop.served]
+
+
+async def test_each_impression_carries_the_context_of_its_own_call(tmp_path: Path) -> None:
+    shop, trace = Shop(tmp_path), ContextVar[str]("trace")
+    await shop.ranker.rank(call("i1"), budget())
+    seen: list[str] = []
+
+    def send(user: str, inbound: bytes) -> "asyncio.Future[Ack]":
+        seen.append(trace.get())
+        return asyncio.get_running_loop().create_future()
+
+    emitter = Emitter(send, RecentAnswers(10), shop.meters, gather_s=60)
+    for name in ("first", "second", "third"):
+        trace.set(name)
+        emitter(shop.served[0])
+    emitter.flush()
+    assert seen == ["first", "second", "third"]
 
 
 async def test_more_impressions_than_can_wait_are_counted_as_lost(tmp_path: Path) -> None:
