@@ -65,10 +65,11 @@ class Publisher:
         deltas = root / "arms" / settings.arm / "deltas"
         history = RowHistory(state / "rows", deltas, settings.row_dim)
         fleet = Fleet(_endpoints(settings.triton), TritonServer)
-        self._intake = Intake(Replay(settings.replay_impressions), self, int(settings.ripe_s * 1e6))
+        replay = Replay(settings.replay_impressions, settings.replay_candidates)
+        self._intake = Intake(replay, self, int(settings.ripe_s * 1e6))
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
-            settings.gate_bounds(), settings.probe_impressions,
+            settings.gate_bounds(), settings.probe_candidates,
         )  # fmt: skip
         self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
         self._pump = RowPump(

@@ -43,7 +43,7 @@ class Desk:
         bounds: GateBounds,
         probed: int,
     ) -> None:
-        """`seconds`: a clock for durations; `probed`: impressions of a row probe, 0 = none."""
+        """`seconds`: a clock for durations; `probed`: candidates of a row probe, 0 = none."""
         self._keeper, self._store, self._shelf = keeper, store, shelf
         self._history, self._intake = history, intake
         self._publish, self._meters, self._seconds, self._bounds = publish, meters, seconds, bounds

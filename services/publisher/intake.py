@@ -76,10 +76,10 @@ class Intake:
                 self.unreadable += 1
             self._keep(ripening.ripe(row["time_us"] or 0))
 
-    def snapshot(self, newest: int = 0) -> Snapshot:
-        """The kept impressions as they are now."""
+    def snapshot(self, candidates: int = 0) -> Snapshot:
+        """The kept impressions as they are now; `candidates` > 0: about the newest so many."""
         with self._lock:
-            return self._replay.snapshot(newest)
+            return self._replay.snapshot(candidates)
 
     def final_since(self, time_us: int) -> int:
         """Impressions of this time or later whose click window has ended, among the newest."""

@@ -63,17 +63,21 @@ class _Batch:
     encoded: dict[str, tuple[Arrays, Layout]] = field(default_factory=dict)
 
     @property
+    def candidates(self) -> int:
+        return sum(len(closed.items) for closed in self.closed)
+
+    @property
     def bytes(self) -> int:
         return sum(array.nbytes for arrays, _ in self.encoded.values() for array in arrays.values())
 
 
 class Replay:
-    """Keeps the newest impressions, at most `limit` and one batch; not for several threads."""
+    """Keeps the newest impressions, at most `limit` with `candidates`, and one batch; not for several threads."""
 
-    def __init__(self, limit: int, cache_bytes: int = CACHE_BYTES) -> None:
-        self._limit, self._cache_bytes = limit, cache_bytes
+    def __init__(self, limit: int, candidates: int = 2**62, cache_bytes: int = CACHE_BYTES) -> None:
+        self._limit, self._limit_candidates, self._cache_bytes = limit, candidates, cache_bytes
         self._batches: deque[_Batch] = deque()
-        self._count = 0
+        self._count = self._candidates = 0
 
     def __len__(self) -> int:
         return self._count
@@ -88,8 +92,11 @@ class Replay:
         batch.closed.append(closed)
         batch.encoded.clear()
         self._count += 1
-        while self._count - len(self._batches[0].closed) >= self._limit:
-            self._count -= len(self._batches.popleft().closed)
+        self._candidates += len(closed.items)
+        while self._spared(self._batches[0]):
+            oldest = self._batches.popleft()
+            self._count -= len(oldest.closed)
+            self._candidates -= oldest.candidates
 
     def forget(self, user: str, before_us: int) -> None:
         """Drop a shopper's impressions from before a time; a snapshot that was taken keeps them while it is used."""
@@ -99,15 +106,19 @@ class Replay:
             batches.append(batch if len(kept) == len(batch.closed) else _Batch(kept))
         self._batches = deque(batch for batch in batches if batch.closed)
         self._count = sum(len(batch.closed) for batch in self._batches)
+        self._candidates = sum(batch.candidates for batch in self._batches)
 
-    def snapshot(self, newest: int = 0, since_us: int = 0) -> "Snapshot":
-        """The batches as they are now, for another thread; `newest` > 0 takes about so many of the last ones only."""
-        batches: list[_Batch] = []
-        for batch in reversed(self._batches):
-            batches.append(_Batch(list(batch.closed), batch.encoded if len(batch.closed) == BATCH else {}))
-            if newest and sum(len(b.closed) for b in batches) >= newest:
-                break
-        return Snapshot(batches[::-1], self._cache_bytes)
+    def snapshot(self, candidates: int = 0) -> "Snapshot":
+        """The batches as they are now, for another thread; `candidates` > 0: the last whole batches with so many."""
+        batches = _last(self._batches, candidates) if candidates else self._batches
+        taken = [_Batch(list(b.closed), b.encoded if len(b.closed) == BATCH else {}) for b in batches]
+        return Snapshot(taken, self._cache_bytes)
+
+    def _spared(self, oldest: _Batch) -> bool:
+        """The others are enough."""
+        if self._count - len(oldest.closed) >= self._limit:
+            return True
+        return self._candidates - oldest.candidates >= self._limit_candidates
 
 
 class Snapshot:
@@ -138,6 +149,18 @@ class Snapshot:
             return [_nothing(len(spec.heads)) for _ in models]
         truth, group = np.concatenate(labels), np.concatenate(groups)
         return [Scored(truth, np.concatenate(part), group) for part in parts]
+
+
+def _last(batches: Sequence[_Batch], candidates: int) -> Sequence[_Batch]:
+    """The last batches with so many candidates, of those that are encoded once; all of them when these are too few."""
+    chosen: list[_Batch] = []
+    for batch in reversed(batches):
+        if len(batch.closed) == BATCH:
+            chosen.append(batch)
+            candidates -= batch.candidates
+            if candidates <= 0:
+                return chosen[::-1]
+    return batches
 
 
 def _encoded(batch: _Batch, spec: ModelSpec, room: int) -> tuple[Arrays, Layout, int]:

@@ -63,13 +63,16 @@ class PublisherSettings(ServiceSettings):
         description="rise of the champion's log-loss on newest examples over its baseline that stops pushes, as a share"
         " of it; clicks come after their impressions and sales bring more of them, so traffic alone moves it",
     )
-    probe_impressions: int = Field(
-        128,
+    probe_candidates: int = Field(
+        4_000,
         ge=0,
-        le=5_000,
-        description="labelled impressions that each delta is tried on before it is pushed; 0 = none",
+        le=200_000,
+        description="labelled candidates that each delta is tried on before it is pushed; 0 = none",
     )
     replay_impressions: int = Field(5_000, ge=10, description="labelled impressions kept for the gate")
+    replay_candidates: int = Field(
+        150_000, ge=1_000, description="candidates they have at most: memory and the gate's time go by these"
+    )
     ripe_s: float = Field(
         60.0,
         ge=0,

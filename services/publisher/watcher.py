@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 from freshrank.v1.events_pb2 import DEGRADATION_LAST_RELEASE, Impression
 
 from services.common.encode import RowLookup
@@ -15,6 +16,7 @@ from services.publisher.canary import Paired, Watch, WatchBounds
 from services.publisher.checks import Verdict
 from services.publisher.fleet import Fleet, ServedStats
 from services.publisher.replay import Closed, Replay, Scored
+from services.publisher.scores import Floats
 from services.publisher.shelf import Opened, Shelf
 
 _WAITING = 20_000
@@ -120,10 +122,7 @@ def pairs(one: Scored, other: Scored) -> list[Paired]:
     """Sums per impression of what two releases say about the same candidates."""
     labels = one.labels[:, 0]
     losses = [scores.log_losses(labels, scored.scores[:, 0]) for scored in (one, other)]
-    out: dict[int, list[float]] = {}
-    columns = zip(one.groups, *losses, one.scores[:, 0], other.scores[:, 0], labels, strict=True)
-    for group, *values in columns:
-        sums = out.setdefault(int(group), [0.0] * 6)
-        for place, value in enumerate((*values, 1.0)):
-            sums[place] += float(value)
-    return [Paired((a, b), (p, q), clicks, int(count)) for a, b, p, q, clicks, count in out.values()]
+    _, group = np.unique(one.groups, return_inverse=True)
+    columns: list[Floats] = [*losses, one.scores[:, 0], other.scores[:, 0], labels, np.ones(len(labels))]
+    sums = [np.bincount(group, column).tolist() for column in columns]
+    return [Paired((a, b), (p, q), clicks, int(count)) for a, b, p, q, clicks, count in zip(*sums, strict=True)]

@@ -81,8 +81,8 @@ class Reader:
     `seen` is part of the checkpoint.
     """
 
-    def __init__(self, step_items: int, share: float = 1.0, seen: Mapping[int, Place] | None = None) -> None:
-        self._step_items = step_items
+    def __init__(self, step_examples: int, share: float = 1.0, seen: Mapping[int, Place] | None = None) -> None:
+        self._step_examples = step_examples
         self._share = share
         self.seen: dict[int, Place] = dict(seen or {})
         self.repeated = 0
@@ -91,16 +91,15 @@ class Reader:
         """Messages and examples that could not be read: passed over, so that one cannot stop the learning."""
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        """The steps of a batch, in order, each of about `step_items` candidates."""
-        step, filled = Step(), 0
+        """The steps of a batch, in order, each of at most `step_examples` impressions and as many flips."""
+        step = Step()
         for partition in sorted(batch.messages):
             for value in batch.messages[partition]:
                 for example in self._examples(partition, value):
                     step.add(example)
-                    filled += len(example.impression.items) if example.kind != CLOSED else 1
-                    if filled >= self._step_items:
+                    if max(len(step.initial), len(step.flips)) >= self._step_examples:
                         yield step
-                        step, filled = Step(), 0
+                        step = Step()
         if step.examples:
             yield step
 

@@ -28,7 +28,7 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
             max_norm=settings.row_max_norm,
         ),
         weights=WeightConfig(settings.propensity_clip, settings.position_power),
-        step_items=settings.batch_items,
+        step_examples=settings.batch_impressions,
         share=settings.share,
         expiry_us=int(settings.expiry_days * 24 * 3600 * 1e6),
         window=settings.window,

@@ -39,7 +39,7 @@ class LearnerConfig:
 
     rows: RowConfig = field(default_factory=RowConfig)
     weights: WeightConfig = field(default_factory=WeightConfig)
-    step_items: int = 512
+    step_examples: int = 16
     share: float = 1.0
     expiry_us: int = 30 * 24 * 3600 * 1_000_000
     window: int = 5_000
@@ -57,7 +57,7 @@ class Learner:
         self.spec, self.config = spec, config
         self.tables = Tables(RowTable(config.rows), RowTable(config.rows))
         self.strategy = make(spec, self.tables, blocks)
-        self.reader = Reader(config.step_items, config.share)
+        self.reader = Reader(config.step_examples, config.share)
         self.progress = Progress(config.window)
         self.running = RunningLoss()
         self.champion: Champion | None = None

@@ -30,8 +30,12 @@ class TrainerSettings(ServiceSettings):
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of shoppers learned from, by hash; weights make up for the rest"
     )
-    batch_items: int = Field(
-        384, ge=1, le=65_536, description="candidates per update; larger is faster, smaller learns more of each example"
+    batch_impressions: int = Field(
+        16,
+        ge=1,
+        le=4_096,
+        description="impressions, or clicks, per update, however many candidates they have; larger is faster, smaller"
+        " learns more of each",
     )
     optimiser: Literal["adagrad", "adam"] = Field(
         "adam", description="of the dense part; its running average is what is released"

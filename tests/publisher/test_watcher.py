@@ -1,5 +1,6 @@
 """From the topic to a rollback: a release that is a little worse passes the gate and is taken back by the watch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from services.common.ids import share_of
 from services.publisher.canary import WatchBounds
 from services.publisher.fleet import Fleet, ServedStats
 from services.publisher.intake import Intake
-from services.publisher.replay import Replay
+from services.publisher.replay import BATCH, Replay, Scored
 from services.publisher.ripening import Ripening
 from services.publisher.shelf import Shelf
-from services.publisher.watcher import Watcher
+from services.publisher.watcher import Watcher, pairs
 from tests.publisher.exports import SPEC, Net, impressions, window, with_auc_lost
 from tests.publisher.shop import SECOND, Shop, open_shop
 
@@ -235,6 +236,31 @@ def test_the_replay_keeps_the_newest_and_leaves_out_answers_without_a_model() ->
     before = len(replay)
     replay.add(type(closed)(degraded, (0,), (0,)))
     assert len(replay) == before
-    scored = replay.snapshot(newest=64).score([], SPEC, NoRows(4))
-    assert scored == []
-    assert np.isfinite([len(replay.snapshot(newest=64))]).all()
+    assert replay.snapshot().score([], SPEC, NoRows(4)) == []
+
+
+def test_long_lists_are_kept_as_far_as_their_candidates_go_and_probed_by_whole_batches() -> None:
+    replay = Replay(1_000, candidates=500)
+    closed = window(1, 9)[0]
+    listed = replace(closed, items=(0, 1), labels=(0, 1))
+    for _ in range(600):
+        replay.add(listed)
+    assert 250 <= len(replay) < 250 + BATCH
+    assert len(replay.snapshot(100)) == BATCH
+    assert len(replay.snapshot(2 * BATCH + 1)) == 2 * BATCH
+    few = Replay(1_000)
+    for _ in range(BATCH + 7):
+        few.add(listed)
+    assert len(few.snapshot(100)) == BATCH
+    assert len(few.snapshot(10_000)) == BATCH + 7
+
+
+def test_sums_of_an_impression_are_over_its_own_candidates() -> None:
+    labels = np.array([[1.0], [0.0], [0.0]], np.float32)
+    groups = np.array([4, 4, 9])
+    one, other = (Scored(labels, np.array([[p], [0.5], [0.25]], np.float32), groups) for p in (0.5, 0.25))
+    first, second = pairs(one, other)
+    assert (first.clicks, first.candidates) == (1, 2)
+    assert (second.clicks, second.candidates) == (0, 1)
+    assert first.losses == pytest.approx((2 * np.log(2), np.log(4) + np.log(2)))
+    assert first.expected == pytest.approx((1.0, 0.75))

@@ -64,7 +64,7 @@ def settings(**changes: object) -> TrainerSettings:
     values = {
         "row_dim": 4,
         "max_rows": 2_000,
-        "batch_items": 64,
+        "batch_impressions": 8,
         "retrieval_dim": 8,
         "warmup_impressions": 100,
         **changes,

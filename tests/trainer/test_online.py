@@ -27,6 +27,20 @@ def step_of(messages: list[bytes], share: float = 1.0) -> Step:
     return next(Reader(10**9, share).steps(batch(messages)))
 
 
+@pytest.mark.parametrize("listed", [4, 25])
+def test_an_update_is_of_so_many_impressions_or_clicks_however_long_their_lists(listed: int) -> None:
+    steps = list(Reader(5).steps(batch(Shop(items=60, listed=listed).messages(40))))
+    assert [max(len(step.initial), len(step.flips)) for step in steps[:-1]] == [5] * (len(steps) - 1)
+    assert sum(len(step.initial) for step in steps) == sum(len(step.closed) for step in steps) == 40
+    of_lists = list(Reader(5).steps(batch([message(shop_rows[:1]) for shop_rows in rows_of(listed, 40)])))
+    assert [len(step.initial) for step in of_lists] == [5] * 8
+
+
+def rows_of(listed: int, count: int) -> list[list[dict[str, object]]]:
+    shop = Shop(items=60, listed=listed)
+    return [shop.rows(k) for k in range(count)]
+
+
 def gradients(made: Learner, step: Step) -> torch.Tensor:
     """Of the summed loss of a step, without chance."""
     ranker = made.strategy.ranker
