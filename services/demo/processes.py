@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from services.common.errors import Conflict, DeadlineExceeded, NotFound, PermanentError
 from services.demo import watcher
@@ -53,8 +53,8 @@ class Program:
     ready_seconds: float = 60.0
     grace_seconds: float = 10.0
     """From SIGTERM to SIGKILL."""
-    nice: int = 0
-    """Added to the niceness: 10 lets others go first when both cores are busy."""
+    policy: Literal["other", "batch", "idle"] = "other"
+    """Who goes first when the cores are busy: what is `batch` interrupts nobody, `idle` gives way at once."""
     shared_memory: str = ""
     """Prefix of its /dev/shm segments; removed whenever it ends (see `Supervisor.shared_memory`)."""
 
@@ -123,7 +123,7 @@ class Supervisor:
                 env=dict(os.environ) | dict(program.environment),
                 cwd=str(program.cwd) if program.cwd else None,
                 log=str(self.log_path(program.name)),
-                nice=program.nice,
+                policy=program.policy,
                 shared_memory=program.shared_memory,
             )
             if "error" in reply:

@@ -7,12 +7,22 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from services.demo.processes import Program
 from services.demo.stack import Stack
 
 SERVICES = ("ingest", "features", "joiner", "trainer", "publisher", "gateway")
 """In the order of starting: whoever reads comes before who writes to it."""
+
+POLICIES: Mapping[str, Literal["batch", "idle"]] = {
+    "ingest": "batch",
+    "features": "batch",
+    "joiner": "idle",
+    "trainer": "idle",
+    "publisher": "idle",
+}
+"""Nobody waits for what is learned as somebody waits for an answer: docs/decisions/0009."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def program(name: str, stack: Stack, plan: Plan) -> Program:
         cwd=Path(os.curdir).absolute(),
         ready=lambda: answers(f"{plan.urls[name]}/readyz"),
         ready_seconds=90,
-        nice=10 if name in ("trainer", "publisher") else 0,
+        policy=POLICIES.get(name, "other"),
     )
 
 

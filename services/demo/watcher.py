@@ -4,7 +4,7 @@
 process cannot be noticed by that process, so a second one has to hold the children. It
 
 - makes itself the subreaper of everything below it, so that no descendant escapes by losing its parent;
-- starts each child in a session of its own, bound by PR_SET_PDEATHSIG to this process. The signal follows the
+- starts each child in a process group of its own, bound by PR_SET_PDEATHSIG to this process. The signal follows the
   *thread* that forked, which is why the owner, who may have threads, does not fork the children itself;
 - kills every descendant and removes their shared memory when the owner closes the control socket or dies.
 
@@ -30,6 +30,8 @@ MESSAGE_BYTES = 1 << 20
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_PREFIX = "freshrank-"
 """Only segments of this prefix are ever removed."""
+
+POLICIES = {"other": os.SCHED_OTHER, "batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE}
 
 _SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36
@@ -118,8 +120,8 @@ class Watcher:
                     stderr=subprocess.STDOUT,
                     cwd=order["cwd"],
                     env=order["env"],
-                    start_new_session=True,
-                    preexec_fn=self._bind(order["nice"]),
+                    process_group=0,  # a session each would be weighed against the others first, its policy after
+                    preexec_fn=self._bind(POLICIES[order["policy"]]),
                 )
         except (OSError, subprocess.SubprocessError) as error:
             return {"error": str(error)}
@@ -128,14 +130,15 @@ class Watcher:
         self._prefixes.add(order["shared_memory"])
         return {"pid": child.pid}
 
-    def _bind(self, nice: int) -> Callable[[], None]:
+    def _bind(self, policy: int) -> Callable[[], None]:
         watcher = os.getpid()
 
         def bind() -> None:
             self._libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != watcher:
                 os._exit(1)
-            os.nice(nice)
+            with contextlib.suppress(OSError):  # where it may not be chosen all are alike
+                os.sched_setscheduler(0, policy, os.sched_param(0))
 
         return bind
 

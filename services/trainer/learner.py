@@ -39,7 +39,7 @@ class LearnerConfig:
 
     rows: RowConfig = field(default_factory=RowConfig)
     weights: WeightConfig = field(default_factory=WeightConfig)
-    step_examples: int = 16
+    step_examples: int = 20
     share: float = 1.0
     expiry_us: int = 30 * 24 * 3600 * 1_000_000
     window: int = 5_000

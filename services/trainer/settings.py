@@ -31,7 +31,7 @@ class TrainerSettings(ServiceSettings):
         1.0, ge=0.01, le=1, description="share of shoppers learned from, by hash; weights make up for the rest"
     )
     batch_impressions: int = Field(
-        16,
+        20,
         ge=1,
         le=4_096,
         description="impressions, or clicks, per update, however many candidates they have; larger is faster, smaller"

@@ -137,6 +137,17 @@ def test_a_frozen_program_still_hears_sigterm(supervisor: Supervisor, tmp_path: 
     assert said.read_text() == "bye\n"
 
 
+@pytest.mark.parametrize(("policy", "number"), [("other", 0), ("batch", 3), ("idle", 5)])
+def test_programs_are_weighed_against_each_other_by_their_policies(
+    supervisor: Supervisor, policy: str, number: int
+) -> None:
+    pid = supervisor.start(Program("one", SLEEP, policy=policy))  # type: ignore[arg-type]
+    assert os.sched_getscheduler(pid) == number
+    # Sessions are weighed first where the kernel groups by them: policies say something only within one.
+    assert os.getsid(pid) == os.getsid(psutil.Process(pid).ppid()) != os.getsid(0)
+    assert os.getpgid(pid) == pid
+
+
 def test_stopping_goes_backwards(tmp_path: Path) -> None:
     order, script = tmp_path / "order", "trap 'echo {0} >> {1}; exit' TERM; touch {2}; while :; do sleep 0.02; done"
     with Supervisor(tmp_path) as supervisor:
