@@ -1,12 +1,13 @@
 """The feature repository as shipped, and repositories that must be refused with file, view and reason."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from services.common.definitions import FUNCTIONS
-from services.common.errors import InvalidInput, NotFound
+from services.common.errors import InvalidInput, NotFound, TemporaryError
 from services.common.plans import BUILTINS
 from services.features import commands
 from services.online.registry import load_plan
@@ -31,6 +32,15 @@ def edit(repo: Path, file: str, old: str, new: str) -> None:
     text = (repo / file).read_text()
     assert text.count(old) == 1, (file, old, text.count(old))
     (repo / file).write_text(text.replace(old, new))
+
+
+def test_a_registry_in_postgresql_is_reached_for_with_its_driver(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("FRESHRANK_REGISTRY", f"postgresql+psycopg://shop:secret@127.0.0.1:{port}/feast")
+        with pytest.raises(TemporaryError, match="psycopg.*onnection"):
+            load_plan(repo)
 
 
 def test_what_is_applied_is_what_services_read(repo: Path) -> None:
