@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from services.common.spec import FeatureRef, ModelSpec
 from services.trainer.checkpoint import Checkpoints, Name
 from services.trainer.deltas import DeltaFiles, DeltaInfo
-from services.trainer.examples import Batch, Reader, Step
+from services.trainer.examples import Batch, Reader, Step, StepSize
 from services.trainer.factory import learner_of
 from services.trainer.groups import Group, groups_of
 from services.trainer.hooks import NoHooks
@@ -76,7 +76,14 @@ def learner(rows: int, **changes: Any) -> Learner:
 def steps_of(count: int, seed: int) -> list[Step]:
     """Steps of 1,000 candidates each."""
     shop = Shop(seed=seed, items=5_000, users=2_000, listed=LISTED, spec=SPEC)
-    return [next(Reader(10**9).steps(Batch({0: (0, 1)}, {0: shop.messages(IMPRESSIONS)}))) for _ in range(count)]
+    return [
+        next(Reader(StepSize(10**9)).steps(Batch({0: (0, 1)}, {0: shop.messages(IMPRESSIONS)}))) for _ in range(count)
+    ]
+
+
+def _whole() -> Reader:
+    """Takes a batch as one step."""
+    return Reader(StepSize(10**9))
 
 
 def fill(made: Learner, rows: int) -> None:

@@ -65,6 +65,11 @@ class Step:
         groups.get(example.kind, []).append(example)
 
     @property
+    def learned(self) -> int:
+        """Impressions or clicks in it, whichever are more."""
+        return max(len(self.initial), len(self.flips))
+
+    @property
     def examples(self) -> list[Example]:
         """All of them."""
         return [*self.initial, *self.flips, *self.closed, *self.forgets]
@@ -75,14 +80,26 @@ class Step:
         return max((example.time_us for example in self.examples), default=0)
 
 
+@dataclass(frozen=True)
+class StepSize:
+    """How large an update is at least: in impressions (or clicks) and in candidates.
+
+    What a step costs beside its candidates is worth a few hundred of them; what it learns from are clicks, which come
+    per impression, however long the lists.
+    """
+
+    impressions: int = 20
+    candidates: int = 384
+
+
 class Reader:
     """Turns batches into steps; remembers per partition what it has seen, so that a repetition is dropped.
 
     `seen` is part of the checkpoint.
     """
 
-    def __init__(self, step_examples: int, share: float = 1.0, seen: Mapping[int, Place] | None = None) -> None:
-        self._step_examples = step_examples
+    def __init__(self, size: StepSize, share: float = 1.0, seen: Mapping[int, Place] | None = None) -> None:
+        self._size = size
         self._share = share
         self.seen: dict[int, Place] = dict(seen or {})
         self.repeated = 0
@@ -91,15 +108,16 @@ class Reader:
         """Messages and examples that could not be read: passed over, so that one cannot stop the learning."""
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        """The steps of a batch, in order, each of at most `step_examples` impressions and as many flips."""
-        step = Step()
+        """The steps of a batch, in order; each ends as soon as it is large enough."""
+        step, filled = Step(), 0
         for partition in sorted(batch.messages):
             for value in batch.messages[partition]:
                 for example in self._examples(partition, value):
                     step.add(example)
-                    if max(len(step.initial), len(step.flips)) >= self._step_examples:
+                    filled += len(example.impression.items) if example.kind != CLOSED else 1
+                    if filled >= self._size.candidates and step.learned >= self._size.impressions:
                         yield step
-                        step = Step()
+                        step, filled = Step(), 0
         if step.examples:
             yield step
 

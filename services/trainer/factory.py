@@ -3,6 +3,7 @@
 import torch
 
 from services.common.spec import ModelSpec
+from services.trainer.examples import StepSize
 from services.trainer.groups import Tables
 from services.trainer.learner import Blocks, Learner, LearnerConfig
 from services.trainer.model import Ranker, Sizes
@@ -28,7 +29,7 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
             max_norm=settings.row_max_norm,
         ),
         weights=WeightConfig(settings.propensity_clip, settings.position_power),
-        step_examples=settings.batch_impressions,
+        step=StepSize(settings.batch_impressions, settings.batch_items),
         share=settings.share,
         expiry_us=int(settings.expiry_days * 24 * 3600 * 1e6),
         window=settings.window,

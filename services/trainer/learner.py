@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from services.common.records import INITIAL
 from services.common.spec import ModelSpec
 from services.trainer.champion import Champion
-from services.trainer.examples import Batch, Example, Reader, Step
+from services.trainer.examples import Batch, Example, Reader, Step, StepSize
 from services.trainer.groups import Group, Tables, groups_of
 from services.trainer.progress import Progress, RunningLoss
 from services.trainer.strategies.base import Learned, Strategy
@@ -39,7 +39,7 @@ class LearnerConfig:
 
     rows: RowConfig = field(default_factory=RowConfig)
     weights: WeightConfig = field(default_factory=WeightConfig)
-    step_examples: int = 20
+    step: StepSize = StepSize()
     share: float = 1.0
     expiry_us: int = 30 * 24 * 3600 * 1_000_000
     window: int = 5_000
@@ -57,7 +57,7 @@ class Learner:
         self.spec, self.config = spec, config
         self.tables = Tables(RowTable(config.rows), RowTable(config.rows))
         self.strategy = make(spec, self.tables, blocks)
-        self.reader = Reader(config.step_examples, config.share)
+        self.reader = Reader(config.step, config.share)
         self.progress = Progress(config.window)
         self.running = RunningLoss()
         self.champion: Champion | None = None

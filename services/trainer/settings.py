@@ -31,11 +31,14 @@ class TrainerSettings(ServiceSettings):
         1.0, ge=0.01, le=1, description="share of shoppers learned from, by hash; weights make up for the rest"
     )
     batch_impressions: int = Field(
-        20,
+        20, ge=1, le=4_096, description="impressions, or clicks, per update at least; of long lists they alone count"
+    )
+    batch_items: int = Field(
+        384,
         ge=1,
-        le=4_096,
-        description="impressions, or clicks, per update, however many candidates they have; larger is faster, smaller"
-        " learns more of each",
+        le=65_536,
+        description="candidates per update at least; of short lists they alone count; larger is faster, smaller learns"
+        " more of each example",
     )
     optimiser: Literal["adagrad", "adam"] = Field(
         "adam", description="of the dense part; its running average is what is released"

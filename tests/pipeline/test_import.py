@@ -48,7 +48,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
-    settings = {"FRESHRANK_INGEST_TICKS": "log", "FRESHRANK_TRAINER_UPDATE_INTERVAL": "10"}
+    settings = {"FRESHRANK_INGEST_TICKS": "log", "FRESHRANK_TRAINER_UPDATE_INTERVAL": "20"}
     before = dict(os.environ)
     with Stack(folder, PARTITIONS, tools=tools, model_repository=folder / "store" / "triton") as stack:
         plan = plan_of(stack, folder, ROOT / "feature_repo", PARTITIONS, settings)

@@ -64,7 +64,8 @@ def settings(**changes: object) -> TrainerSettings:
     values = {
         "row_dim": 4,
         "max_rows": 2_000,
-        "batch_impressions": 8,
+        "batch_impressions": 1,
+        "batch_items": 64,
         "retrieval_dim": 8,
         "warmup_impressions": 100,
         **changes,

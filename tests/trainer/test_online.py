@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from services.common.records import FLIP, INITIAL
-from services.trainer.examples import Batch, Reader, Step
+from services.trainer.examples import Batch, Reader, Step, StepSize
 from services.trainer.factory import learner_of
 from services.trainer.groups import groups_of
 from services.trainer.learner import Learner
@@ -24,21 +24,15 @@ def batch(messages: list[bytes], start: int = 0) -> Batch:
 
 
 def step_of(messages: list[bytes], share: float = 1.0) -> Step:
-    return next(Reader(10**9, share).steps(batch(messages)))
+    return next(Reader(StepSize(10**9), share).steps(batch(messages)))
 
 
-@pytest.mark.parametrize("listed", [4, 25])
-def test_an_update_is_of_so_many_impressions_or_clicks_however_long_their_lists(listed: int) -> None:
-    steps = list(Reader(5).steps(batch(Shop(items=60, listed=listed).messages(40))))
-    assert [max(len(step.initial), len(step.flips)) for step in steps[:-1]] == [5] * (len(steps) - 1)
-    assert sum(len(step.initial) for step in steps) == sum(len(step.closed) for step in steps) == 40
-    of_lists = list(Reader(5).steps(batch([message(shop_rows[:1]) for shop_rows in rows_of(listed, 40)])))
-    assert [len(step.initial) for step in of_lists] == [5] * 8
-
-
-def rows_of(listed: int, count: int) -> list[list[dict[str, object]]]:
+@pytest.mark.parametrize(("listed", "impressions"), [(4, 15), (20, 5), (25, 5)])
+def test_an_update_is_of_enough_impressions_and_of_enough_candidates(listed: int, impressions: int) -> None:
     shop = Shop(items=60, listed=listed)
-    return [shop.rows(k) for k in range(count)]
+    lists = [message(shop.rows(k)[:1]) for k in range(45)]
+    steps = list(Reader(StepSize(5, 60)).steps(batch(lists)))
+    assert [len(step.initial) for step in steps] == [impressions] * (45 // impressions)
 
 
 def gradients(made: Learner, step: Step) -> torch.Tensor:
