@@ -65,7 +65,7 @@ class Publisher:
         deltas = root / "arms" / settings.arm / "deltas"
         history = RowHistory(state / "rows", deltas, settings.row_dim)
         fleet = Fleet(_endpoints(settings.triton), TritonServer)
-        replay = Replay(settings.replay_impressions, settings.replay_candidates)
+        replay = Replay(settings.replay_impressions, settings.replay_candidates, settings.least_impressions)
         self._intake = Intake(replay, self, int(settings.ripe_s * 1e6))
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,

@@ -72,10 +72,12 @@ class _Batch:
 
 
 class Replay:
-    """Keeps the newest impressions, at most `limit` with `candidates`, and one batch; not for several threads."""
+    """Keeps the newest impressions and at most one batch more than asked for; not for several threads."""
 
-    def __init__(self, limit: int, candidates: int = 2**62, cache_bytes: int = CACHE_BYTES) -> None:
-        self._limit, self._limit_candidates, self._cache_bytes = limit, candidates, cache_bytes
+    def __init__(self, limit: int, candidates: int = 2**62, least: int = 0, cache_bytes: int = CACHE_BYTES) -> None:
+        """`limit` impressions with `candidates` in all; `least` impressions stay, however long their lists."""
+        self._limit, self._cache_bytes = limit, cache_bytes
+        self._limit_candidates, self._least = candidates, least
         self._batches: deque[_Batch] = deque()
         self._count = self._candidates = 0
 
@@ -116,9 +118,10 @@ class Replay:
 
     def _spared(self, oldest: _Batch) -> bool:
         """The others are enough."""
-        if self._count - len(oldest.closed) >= self._limit:
+        others = self._count - len(oldest.closed)
+        if others >= self._limit:
             return True
-        return self._candidates - oldest.candidates >= self._limit_candidates
+        return others >= self._least and self._candidates - oldest.candidates >= self._limit_candidates
 
 
 class Snapshot:

@@ -71,7 +71,10 @@ class PublisherSettings(ServiceSettings):
     )
     replay_impressions: int = Field(5_000, ge=10, description="labelled impressions kept for the gate")
     replay_candidates: int = Field(
-        150_000, ge=1_000, description="candidates they have at most: memory and the gate's time go by these"
+        150_000,
+        ge=1_000,
+        description="candidates they have at most, unless fewer than `least_impressions` would stay: memory and the"
+        " gate's time go by these",
     )
     ripe_s: float = Field(
         60.0,

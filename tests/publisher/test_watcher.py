@@ -248,6 +248,10 @@ def test_long_lists_are_kept_as_far_as_their_candidates_go_and_probed_by_whole_b
     assert 250 <= len(replay) < 250 + BATCH
     assert len(replay.snapshot(100)) == BATCH
     assert len(replay.snapshot(2 * BATCH + 1)) == 2 * BATCH
+    long = Replay(1_000, candidates=500, least=400)
+    for _ in range(600):
+        long.add(listed)
+    assert 400 <= len(long) < 400 + BATCH  # or lists of a thousand would leave the gate nothing to judge by
     few = Replay(1_000)
     for _ in range(BATCH + 7):
         few.add(listed)
