@@ -7,6 +7,7 @@ Each derived row carries where it came from - `src_offset` and `src_index` of it
 and for one source partition these only grow, so a consumer drops what it has seen (design D5).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -119,6 +120,15 @@ class Message:
     timestamp_ms: int = 0
     trace: bytes = b""
     """The span that sent it, as W3C Trace Context has it; empty when nobody looks on."""
+
+
+def heads_key(heads: Sequence[str]) -> bytes:
+    """Kafka key of messages of EXAMPLES: what their label bits mean, so that no two services take a bit differently.
+
+    >>> heads_key(["click", "purchase"])
+    b'click,purchase'
+    """
+    return ",".join(heads).encode()
 
 
 def encode(batch: pa.RecordBatch) -> bytes:

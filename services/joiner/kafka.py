@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.common.clock import Clock
 from services.common.kafka import Outbox
-from services.common.records import Message
+from services.common.records import Message, heads_key
 from services.common.stage import Snapshot
 from services.common.topics import DEAD_LETTERS, EXAMPLES, INTERACTIONS, Topic
 from services.joiner.examples import Outputs
@@ -46,6 +46,7 @@ class JoinerStage:
 
     def __init__(self, rules: Rules, folder: Path, outbox: Outbox, meters: Meters, clock: Clock) -> None:
         self._rules = rules
+        self._key = heads_key([head.name for head in rules.join.heads.heads])
         self._folder = folder
         self._outbox = outbox
         self._meters = meters
@@ -69,7 +70,7 @@ class JoinerStage:
         Readers know each row and letter by its place in interactions, so a second time changes nothing.
         """
         send = self._outbox.send
-        sent = [send(EXAMPLES.name, value, partition=partition) for value in outputs.messages]
+        sent = [send(EXAMPLES.name, value, partition=partition, key=self._key) for value in outputs.messages]
         sent += [send(DEAD_LETTERS.name, value, partition=0, key=b"joiner") for value in outputs.dead_letters]
         await asyncio.gather(*sent)
         self._meters.emitted(partition, outputs, self._clock.now_us())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from services.common.errors import TemporaryError
+from services.common.records import heads_key
 from services.common.topics import EXAMPLES
 from services.common.tracing import trace_of
 from services.trainer.examples import Batch, Ranges
@@ -19,12 +20,24 @@ _PATIENCE = 60
 class KafkaSource:
     """All partitions of `examples` in one consumer; no group, no commits."""
 
-    def __init__(self, bootstrap: str, most: int, gather_s: float = 0.0, topic: str = EXAMPLES.name) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        most: int,
+        gather_s: float = 0.0,
+        topic: str = EXAMPLES.name,
+        heads: Sequence[str] = (),
+    ) -> None:
         """`most`: messages of one batch; `gather_s`: how long a batch waits for more after its first message.
+
+        `heads`: what is learned, in the order of label bits; messages about others are passed over, because the same
+        bit would mean something else. Empty = whatever comes.
 
         Raises TemporaryError when the topic is not there.
         """
         self._most, self._gather_s, self._topic = most, gather_s, topic
+        self._key = heads_key(heads) if heads else None
+        self._others: set[bytes] = set()
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -70,7 +83,7 @@ class KafkaSource:
                 self._passed(partition, offset)
                 if ranges[partition][0] <= offset < ranges[partition][1]:
                     messages.append(message)
-        return Batch(dict(ranges), _values(messages))
+        return Batch(dict(ranges), self._values(messages))
 
     def lag(self) -> int:
         """Messages that the broker has and we have not taken, as of the last fetch."""
@@ -95,7 +108,7 @@ class KafkaSource:
             firsts.setdefault(message.partition(), message.offset())
             self._passed(message.partition(), message.offset())
         traces = tuple(filter(None, (trace_of(message.headers()) for message in found)))
-        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, _values(found), traces)
+        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, self._values(found), traces)
 
     def _passed(self, partition: int, offset: int) -> None:
         if 0 <= self._next[partition] < offset:
@@ -110,9 +123,19 @@ class KafkaSource:
                 raise TemporaryError(f"{self._topic}: {message.error()}")
         return list(messages)
 
+    def _values(self, messages: Sequence[Message]) -> dict[int, list[bytes]]:
+        out: dict[int, list[bytes]] = {}
+        for message in messages:
+            if self._of_others(message.key()):
+                continue
+            out.setdefault(message.partition(), []).append(message.value() or b"")
+        return out
 
-def _values(messages: Sequence[Message]) -> dict[int, list[bytes]]:
-    out: dict[int, list[bytes]] = {}
-    for message in messages:
-        out.setdefault(message.partition(), []).append(message.value() or b"")
-    return out
+    def _of_others(self, key: bytes | None) -> bool:
+        if not key or self._key is None or key == self._key:
+            return False
+        if key not in self._others:
+            self._others.add(key)
+            extra = {"heads": key.decode(errors="replace"), "learned": self._key.decode()}
+            log.error("examples of other heads are passed over: LOSS_WEIGHTS names those that are learned", extra=extra)
+        return True

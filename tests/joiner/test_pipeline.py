@@ -179,6 +179,9 @@ async def test_nothing_is_lost_or_doubled_when_both_are_killed(stack: Stack) -> 
     shown = Counter(row["event_id"] for row in interactions if row["kind"] == IMPRESSION)
     assert shown == Counter(list(driver.impressions))
 
+    tail = Tail(bootstrap, EXAMPLES.name)
+    assert {key for _, _, _, key, _ in tail.until(tail.ends())} == {b"click,cart,purchase"}
+    tail.close()
     examples = rows(bootstrap, EXAMPLES.name)
     for kind in (INITIAL, CLOSED):
         assert Counter(r["impression_id"] for r in examples if r["kind"] == kind) == Counter(list(driver.impressions))

@@ -1,7 +1,7 @@
 """The trainer on a real broker."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,14 @@ from tests.trainer.world import Shop
 pytestmark = pytest.mark.pipeline
 
 
-def topic_with(kafka: Kafka, name: str, logs: dict[int, list[bytes]]) -> str:
+def topic_with(kafka: Kafka, name: str, logs: dict[int, list[bytes]], keys: Sequence[bytes] = (b"",)) -> str:
+    """A topic; `keys` are those of its messages, again and again."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     admin.create_topics([NewTopic(name, len(logs), 1)])[name].result(20)
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True})
     for partition, values in logs.items():
-        for value in values:
-            producer.produce(name, value, partition=partition)
+        for number, value in enumerate(values):
+            producer.produce(name, value, partition=partition, key=keys[number % len(keys)] or None)
     producer.flush(20)
     return name
 
@@ -80,6 +81,22 @@ def test_what_kafka_cut_is_cut_the_same_after_a_crash(
     assert digest(resumed.arm.learner) == before
     resumed.arm.close()
     again.close()
+
+
+def test_examples_whose_labels_mean_something_else_are_passed_over(
+    kafka: Kafka, unique: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    values = [str(k).encode() for k in range(90)]
+    topic = topic_with(kafka, unique("examples"), {0: values}, [b"click,cart", b"sale", b""])
+    source = KafkaSource(kafka.bootstrap, 100, topic=topic, heads=["click", "cart"])
+    wanted = [value for number, value in enumerate(values) if number % 3 != 1]
+    assert source.read({0: (0, 90)}).messages == {0: wanted}
+    assert [record.heads for record in caplog.records] == ["sale"]  # type: ignore[attr-defined]
+    source.seek({0: 1})
+    batch = source.poll(5.0)
+    assert batch is not None
+    assert batch.ranges[0][0] == 1
+    source.close()
 
 
 def test_a_topic_that_is_not_there_is_said(kafka: Kafka, unique: Callable[[str], str]) -> None:
