@@ -76,14 +76,8 @@ def learner(rows: int, **changes: Any) -> Learner:
 def steps_of(count: int, seed: int) -> list[Step]:
     """Steps of 1,000 candidates each."""
     shop = Shop(seed=seed, items=5_000, users=2_000, listed=LISTED, spec=SPEC)
-    return [
-        next(Reader(StepSize(10**9)).steps(Batch({0: (0, 1)}, {0: shop.messages(IMPRESSIONS)}))) for _ in range(count)
-    ]
-
-
-def _whole() -> Reader:
-    """Takes a batch as one step."""
-    return Reader(StepSize(10**9))
+    whole = StepSize(10**9)
+    return [next(Reader(whole).steps(Batch({0: (0, 1)}, {0: shop.messages(IMPRESSIONS)}))) for _ in range(count)]
 
 
 def fill(made: Learner, rows: int) -> None:

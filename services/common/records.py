@@ -123,7 +123,7 @@ class Message:
 
 
 def heads_key(heads: Sequence[str]) -> bytes:
-    """Kafka key of messages of EXAMPLES: what their label bits mean, so that no two services take a bit differently.
+    """Kafka key of messages of EXAMPLES: what their label bits mean; a trainer learns from its own heads only.
 
     >>> heads_key(["click", "purchase"])
     b'click,purchase'
