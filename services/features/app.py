@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+from collections import deque
 from collections.abc import Callable
 
 import redis.asyncio
@@ -92,25 +93,40 @@ class Features:
         await asyncio.gather(
             self._guard.run(lambda: self._folds().values(), self._settings.check_s),
             self._pickup.run(self._settings.registry_s),
-            self._archive_all(),
+            self._archive_rows(),
+            self._archive_log(),
         )
 
-    async def _archive_all(self) -> None:
-        block, folder = self._settings.archive_block, self._settings.store / "archive" / "interactions"
-        archives: dict[int, LogArchive] = {}
+    async def _archive_rows(self) -> None:
+        """Write files of rows that are due: not at once, although all partitions become due together."""
         while True:
             await asyncio.sleep(_ARCHIVE_EVERY_S)
-            for path, rows in self._archive.take():
-                await asyncio.to_thread(self._archive.write, path, rows)
-            for (topic, partition), fold in list(self._folds().items()):
-                if block and topic == INTERACTIONS.name:
-                    archive = archives.setdefault(partition, LogArchive(folder, partition, block))
-                    await asyncio.to_thread(self._catch_up, archive, partition, fold.next_offset, block)
+            due = deque(self._archive.take())
+            pause_s = _ARCHIVE_EVERY_S / max(1, len(due))
+            try:
+                while due:
+                    await asyncio.to_thread(self._archive.write, *due.popleft())
+                    await asyncio.sleep(pause_s)
+            finally:
+                for path, rows in due:  # the service stops
+                    self._archive.write(path, rows)
 
-    def _catch_up(self, archive: LogArchive, partition: int, position: int, block: int) -> None:
-        """Archive whole blocks below a fold's position; what is younger is on the log."""
-        if position - archive.next_offset < block:
-            return
+    async def _archive_log(self) -> None:
+        """The same of blocks of the log; what is younger than a block is on the log itself."""
+        block, folder = self._settings.archive_block, self._settings.store / "archive" / "interactions"
+        archives: dict[int, LogArchive] = {}
+        while block:
+            await asyncio.sleep(_ARCHIVE_EVERY_S)
+            ends = {p: fold.next_offset for (topic, p), fold in self._folds().items() if topic == INTERACTIONS.name}
+            for partition in ends.keys() - archives.keys():
+                archives[partition] = LogArchive(folder, partition, block)
+            due = [partition for partition, end in ends.items() if end - archives[partition].next_offset >= block]
+            for partition in due:
+                await asyncio.to_thread(self._catch_up, archives[partition], partition, ends[partition])
+                await asyncio.sleep(_ARCHIVE_EVERY_S / len(due))
+
+    def _catch_up(self, archive: LogArchive, partition: int, position: int) -> None:
+        """Archive whole blocks below a fold's position; the rest of what was read waits for the next block."""
         try:
             for messages in self._log.between(INTERACTIONS.name, partition, archive.next_offset, position):
                 archive.put(messages)

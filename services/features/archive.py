@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from services.common.clock import Clock
+from services.common.errors import CorruptState
 from services.common.records import INTERACTIONS, TICK, Message, decode
-from services.features.rows import to_numpy
+from services.features.rows import joined, to_numpy
 from services.features.views import ViewRows
 from services.online.encode import Column
 
@@ -108,26 +108,36 @@ class LogArchive:
         self.next_offset = self._start = max(done) + block if done else 0
 
     def put(self, messages: Sequence[Message]) -> None:
-        """Take messages; each block is written when a message beyond it comes."""
+        """Take messages; each block is written when a message beyond it comes.
+
+        What cannot be read is left out: the fold has sent it to the dead letters.
+        """
         for message in messages:
             start = message.offset // self._block * self._block
             if self._held and start > self._start:
                 self._write()
             self._start = start
-            self._held.append((message.offset, decode(message.value)))
+            self._hold(message)
             self.next_offset = message.offset + 1
 
+    def _hold(self, message: Message) -> None:
+        try:
+            batch = decode(message.value)
+        except CorruptState:
+            return
+        if batch.schema == INTERACTIONS:
+            self._held.append((message.offset, batch))
+
     def _write(self) -> None:
-        tables = [_log_rows(offset, batch) for offset, batch in self._held]
-        self._held = []
-        write_whole(pa.concat_tables(tables), self._folder / f"{self._start:016d}.parquet")
+        held, self._held = self._held, []
+        write_whole(_log_rows(held), self._folder / f"{self._start:016d}.parquet")
 
 
-def _log_rows(offset: int, batch: pa.RecordBatch) -> pa.Table:
-    table = pa.Table.from_batches([batch], INTERACTIONS)
-    kind: NDArray[Any] = to_numpy(table.column("kind"))
-    table = table.append_column("log_offset", pa.array(np.full(len(kind), offset, np.int64)))
-    return table.append_column("log_index", pa.array(np.arange(len(kind)))).filter(pa.array(kind != TICK))
+def _log_rows(held: Sequence[tuple[int, pa.RecordBatch]]) -> pa.Table:
+    table, offset, index = joined(held, INTERACTIONS)
+    events = pa.array(to_numpy(table.column("kind")) != TICK)
+    table = table.append_column("log_offset", pa.array(offset))
+    return table.append_column("log_index", pa.array(index)).filter(events)
 
 
 def write_whole(table: pa.Table, path: Path) -> None:

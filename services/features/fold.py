@@ -15,12 +15,9 @@ from services.common.stage import Snapshot
 from services.features.aggregates import Ints
 from services.features.group import Group
 from services.features.interner import Interner, pack_words, unpack_words
-from services.features.rows import Rows, counted, to_numpy
+from services.features.rows import Batches, Rows, counted, joined, to_numpy
 from services.features.views import ViewRows, ViewState
 from services.features.windows import NEVER
-
-Batches = list[tuple[int, pa.RecordBatch]]
-"""Offset and rows of each message."""
 
 DUE_ROWS = 5_000
 """Keys of one view that time alone has changed, published per step at most: bounds a step."""
@@ -77,7 +74,7 @@ class ViewsFold:
         if not messages:
             return Outputs()
         batches, malformed = self._read(messages)
-        table, origin = self._table(batches)
+        table, offset, index = joined(batches, self.schema)
         fresh = self._fresh(table)
         self.next_offset = messages[-1].offset + 1
         if table.num_rows:
@@ -88,10 +85,10 @@ class ViewsFold:
         for rows, last in self._segments(table, keep, fresh, counts):
             views = self._fold_rows(rows, publish and last)
         counts |= {"aggregated": int(keep.sum()), "malformed": len(malformed)}
-        return Outputs(views, self._derived(table, rows, keep, origin), counts, malformed, self.clock_us)
+        return Outputs(views, self._derived(table, rows, keep, (offset, index)), counts, malformed, self.clock_us)
 
     def _read(self, messages: Sequence[Message]) -> tuple[Batches, list[tuple[Message, str]]]:
-        batches: Batches = []
+        batches: list[tuple[int, pa.RecordBatch]] = []
         malformed: list[tuple[Message, str]] = []
         for message in messages:
             try:
@@ -104,13 +101,6 @@ class ViewsFold:
             else:
                 malformed.append((message, "a message of another topic"))
         return batches, malformed
-
-    def _table(self, batches: Batches) -> tuple[pa.Table, tuple[Ints, Ints]]:
-        lengths = [batch.num_rows for _, batch in batches]
-        offset = np.repeat(np.array([at for at, _ in batches], np.int64), lengths)
-        index = np.concatenate([np.zeros(0, np.int64), *(np.arange(length) for length in lengths)])
-        table = pa.Table.from_batches([batch for _, batch in batches], self.schema)
-        return table.combine_chunks(), (offset, index)
 
     def _fold_rows(self, rows: Rows, publish: bool) -> list[ViewRows]:
         found = [

@@ -3,7 +3,7 @@
 Columns are decoded when a filter or a function first asks for them, once for all views.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,19 @@ class Rows:
             else:
                 self._masks[tests] = np.ones(self.length, np.bool_)
         return self._masks[tests]
+
+
+Batches = Sequence[tuple[int, pa.RecordBatch]]
+"""Offset and rows of each message."""
+
+
+def joined(batches: Batches, schema: pa.Schema) -> tuple[pa.Table, Ints, Ints]:
+    """The rows of some messages as one table, and of each row the offset of its message and the place in it."""
+    lengths = np.array([batch.num_rows for _, batch in batches], np.int64)
+    offset = np.repeat(np.array([at for at, _ in batches], np.int64), lengths)
+    index = np.arange(len(offset)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    table = pa.Table.from_batches([batch for _, batch in batches], schema)
+    return table.combine_chunks(), offset, index
 
 
 def to_numpy(column: Any) -> NDArray[Any]:

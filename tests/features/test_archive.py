@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from services.common.clock import ManualClock
+from services.common.records import Message
 from services.features.archive import FeatureArchive, LogArchive
 from services.features.by_user import UserFold
 from tests.features.makers import START, event, feature, message, messages, tick, view_of
@@ -25,6 +26,16 @@ def test_the_log_is_archived_in_blocks_whose_content_does_not_depend_on_when(tmp
         left, right = (pq.read_table(tmp_path / run / "0" / name) for run in ("once", "again"))
         assert left.equals(right)
         assert left.column("log_offset").to_pylist() == [int(name.split(".")[0]) + n for n in range(3)]
+
+
+def test_the_log_archive_goes_on_after_what_nobody_can_read(tmp_path: Path) -> None:
+    sent = messages([[event(START + n, item=f"i{n}")] for n in range(5)])
+    sent[1] = Message(1, b"not columns")
+    archive = LogArchive(tmp_path, 0, 3)
+    archive.put(sent)
+    assert archive.next_offset == 5
+    table = pq.read_table(tmp_path / "0" / f"{0:016d}.parquet")
+    assert table.column("log_offset").to_pylist() == [0, 2]
 
 
 def test_emitted_rows_become_the_batch_source_of_their_view(tmp_path: Path) -> None:
