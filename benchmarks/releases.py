@@ -33,7 +33,7 @@ from services.demo.tools import fetch
 from services.demo.traffic import Pace, Traffic
 from tests.pipeline.loop import Loop
 
-EVERY_S = 6
+EVERY_S = 12
 SETTINGS = {
     "FRESHRANK_TRAINER_UPDATE_INTERVAL": str(EVERY_S),
     "FRESHRANK_PUBLISHER_RIPE_S": "20",

@@ -11,7 +11,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 
 from services.cli.kafka import TopicSpec, admin, create_topics
-from services.demo.processes import Program
+from services.demo.processes import BEHIND_ANSWERS, Program
 from services.demo.tools import Tools
 
 __all__ = ["Kafka", "TopicSpec", "create_topics"]
@@ -88,7 +88,7 @@ class Kafka:
         jars = ":".join(str(jar) for jar in sorted((tools.kafka / "libs").glob("*.jar")))
         settings = str(self.folder / "server.properties")
         argv = (str(tools.java), *_JAVA_OPTIONS, "-cp", jars, "kafka.Kafka", settings)
-        return Program("kafka", argv, ready=self.answers, grace_seconds=15.0)
+        return Program("kafka", argv, ready=self.answers, grace_seconds=15.0, niceness=BEHIND_ANSWERS)
 
     def answers(self) -> bool:
         """Whether the broker is registered and serves clients."""

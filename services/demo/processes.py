@@ -33,6 +33,9 @@ _KILL_SECONDS = 10.0
 _WHOLE_GROUP = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 """Signals that mean the pod and not its first process; the others are for the leader to pass on."""
 
+BEHIND_ANSWERS = 5
+"""Niceness of what works beside the gateway: a third of its weight on a busy core (docs/decisions/0009)."""
+
 
 def always_ready() -> bool:
     """The probe of a program that needs none."""
@@ -55,6 +58,8 @@ class Program:
     """From SIGTERM to SIGKILL."""
     policy: Literal["other", "batch", "idle"] = "other"
     """Who goes first when the cores are busy: what is `batch` interrupts nobody, `idle` gives way at once."""
+    niceness: int = 0
+    """From 0 to 19; each step is a tenth less of a busy core."""
     shared_memory: str = ""
     """Prefix of its /dev/shm segments; removed whenever it ends (see `Supervisor.shared_memory`)."""
 
@@ -124,6 +129,7 @@ class Supervisor:
                 cwd=str(program.cwd) if program.cwd else None,
                 log=str(self.log_path(program.name)),
                 policy=program.policy,
+                niceness=program.niceness,
                 shared_memory=program.shared_memory,
             )
             if "error" in reply:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from services.demo.processes import Program
+from services.demo.processes import BEHIND_ANSWERS, Program
 from services.demo.stack import Stack
 
 SERVICES = ("ingest", "features", "joiner", "trainer", "publisher", "gateway")
@@ -23,6 +23,8 @@ POLICIES: Mapping[str, Literal["batch", "idle"]] = {
     "publisher": "idle",
 }
 """Nobody waits for what is learned as somebody waits for an answer: docs/decisions/0009."""
+
+NICENESS = {"ingest": BEHIND_ANSWERS, "features": BEHIND_ANSWERS}
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def program(name: str, stack: Stack, plan: Plan) -> Program:
         ready=lambda: answers(f"{plan.urls[name]}/readyz"),
         ready_seconds=90,
         policy=POLICIES.get(name, "other"),
+        niceness=NICENESS.get(name, 0),
     )
 
 

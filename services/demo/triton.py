@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.demo.probes import http_ok
-from services.demo.processes import Program
+from services.demo.processes import BEHIND_ANSWERS, Program
 from services.demo.tools import Tools
 
 
@@ -74,7 +74,14 @@ class Triton:
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
         }
-        return Program("triton", tuple(argv), environment, ready=self.answers, shared_memory=self.shared_memory)
+        return Program(
+            "triton",
+            tuple(argv),
+            environment,
+            ready=self.answers,
+            niceness=BEHIND_ANSWERS,
+            shared_memory=self.shared_memory,
+        )
 
     def answers(self) -> bool:
         """Whether the server takes orders; says nothing about any model."""

@@ -121,7 +121,7 @@ class Watcher:
                     cwd=order["cwd"],
                     env=order["env"],
                     process_group=0,  # a session each would be weighed against the others first, its policy after
-                    preexec_fn=self._bind(POLICIES[order["policy"]]),
+                    preexec_fn=self._bind(POLICIES[order["policy"]], order["niceness"]),
                 )
         except (OSError, subprocess.SubprocessError) as error:
             return {"error": str(error)}
@@ -130,7 +130,7 @@ class Watcher:
         self._prefixes.add(order["shared_memory"])
         return {"pid": child.pid}
 
-    def _bind(self, policy: int) -> Callable[[], None]:
+    def _bind(self, policy: int, niceness: int) -> Callable[[], None]:
         watcher = os.getpid()
 
         def bind() -> None:
@@ -139,6 +139,7 @@ class Watcher:
                 os._exit(1)
             with contextlib.suppress(OSError):  # where it may not be chosen all are alike
                 os.sched_setscheduler(0, policy, os.sched_param(0))
+                os.nice(niceness)
 
         return bind
 

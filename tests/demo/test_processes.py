@@ -148,6 +148,14 @@ def test_programs_are_weighed_against_each_other_by_their_policies(
     assert os.getpgid(pid) == pid
 
 
+def test_programs_are_as_nice_as_they_are_asked_to_be(supervisor: Supervisor) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    plain = supervisor.start(Program("plain", SLEEP))
+    nice = supervisor.start(Program("nice", SLEEP, niceness=5))
+    assert os.getpriority(os.PRIO_PROCESS, plain) == before
+    assert os.getpriority(os.PRIO_PROCESS, nice) == min(19, before + 5)
+
+
 def test_stopping_goes_backwards(tmp_path: Path) -> None:
     order, script = tmp_path / "order", "trap 'echo {0} >> {1}; exit' TERM; touch {2}; while :; do sleep 0.02; done"
     with Supervisor(tmp_path) as supervisor:
