@@ -302,7 +302,7 @@ _TEXT = {
     "freshness": "Probe shoppers click and ask again until the answer's ages say that the click is in it, beside "
     "traffic at the stated rate; label windows by default. Releases are judged by labels of 30 s and the newest 400 "
     "impressions, and the bound on how far scores may move is ten times the default, as a shop of minutes needs.",
-    "releases": "A candidate every few seconds is exported, examined, loaded, warmed, routed, watched, drained and "
-    "unloaded, while Poisson arrivals ask for 100 candidates at half the capacity; in turn with windows in which "
-    "releases are frozen. The gate's bounds on quality are wide: this is about the way of a release.",
+    "releases": "A candidate every 12 s (by default 30) is exported, examined, loaded, warmed, routed, watched, "
+    "drained and unloaded, while Poisson arrivals ask for 100 candidates at half the capacity; in turn with windows in "
+    "which releases are frozen. The gate's bounds on quality are wide: this is about the way of a release.",
 }
