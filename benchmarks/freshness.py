@@ -1,13 +1,13 @@
 """How old the answers are: from an acknowledged click to the feature, the row and the release that hold it.
 
-    python -m benchmarks.freshness --out freshness.json [--quick] [--rate 500] [--seconds 180]
+    python -m benchmarks.freshness --out freshness.json [--quick] [--rate 500] [--seconds 420]
 
 Everything runs: Kafka, Redis, Triton, six services, and simulated shoppers who send events at the given rate. Beside
 them new probe shoppers ask, click, and ask again. An answer tells the ages of its features, rows and release; an age
 smaller than the time since the click means that the click is in it. Times count from the acknowledgement, and
-include the probe's own waiting between two questions. "delta" is the last part of the way of a row: from the moment
-the trainer had written the row delta until an answer was made with it. Label windows and the trainer's interval are the
-defaults. Releases are judged by labels of 30 s (so long does a page take to read) and the newest 400 impressions;
+include the probe's own waiting between two questions. It lasts longer than the shortest windows of features, so that
+what leaves them is written too. "delta" is the last part of the way of a row: from the moment the trainer had written
+the row delta until an answer was made with it. Label windows and the trainer's interval are the defaults. Releases are judged by labels of 30 s (so long does a page take to read) and the newest 400 impressions;
 scores may move as those of a model in its first minutes must. What the gate refuses waits for one more interval.
 """
 
@@ -189,7 +189,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="twenty seconds: does it run?")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
-    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--seconds", type=float, default=420.0)
     asked = parser.parse_args()
     seconds = 20.0 if asked.quick else asked.seconds
     tools = fetch(default_folder(os.environ), Progress(show_present=False))

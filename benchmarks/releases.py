@@ -5,9 +5,9 @@
 Everything runs, and simulated shoppers give the trainer something to learn. Beside them Poisson arrivals ask for 100
 candidates at half of the capacity that eight callers reached: previews of one known shopper, which take the whole way
 of a Rank and leave no impression behind, or the model would learn from them. Windows take turns: releases frozen
-(the trainer works on), and releases on, where a candidate every few seconds is exported, examined, loaded, warmed,
-routed, watched, drained and unloaded. Latency counts from the intended time of sending. The gate's bounds on quality
-are wide here: this is about the way of a release, and twice a minute no model of minutes is better than the one before.
+(the trainer works on), and releases on, where a candidate every 12 s (by default 30) is exported, examined, loaded,
+warmed, routed, watched, drained and unloaded. Latency counts from the intended time of sending. The gate's bounds on
+quality are wide here: this is about the way of a release, and so often no model of minutes is better than the last.
 """
 
 import argparse
