@@ -131,6 +131,15 @@ def heads_key(heads: Sequence[str]) -> bytes:
     return ",".join(heads).encode()
 
 
+def heads_of(key: bytes) -> tuple[str, ...]:
+    """Heads that a key names; none when it is empty.
+
+    >>> heads_of(b"click,purchase"), heads_of(b"")
+    (('click', 'purchase'), ())
+    """
+    return tuple(key.decode(errors="replace").split(",")) if key else ()
+
+
 def encode(batch: pa.RecordBatch) -> bytes:
     """Serialize a batch of one of the schemas above.
 

@@ -160,7 +160,8 @@ class Publisher:
             self._meters.kept(len(self._intake))
 
     def _example(self, record: Record) -> None:
-        self._intake.apply(record[0], record[4])
+        partition, _, _, key, value = record
+        self._intake.apply(partition, value, key)
 
     def _note_examples(self) -> None:
         for partition, offset in self._examples.positions.items():

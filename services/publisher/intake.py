@@ -58,8 +58,11 @@ class Intake:
         """Messages and impressions that could not be decoded."""
         self._final: deque[int] = deque(maxlen=_FINAL)
 
-    def apply(self, partition: int, value: bytes | None) -> None:
-        """Take one message in; rows that have been taken before are dropped by their source position."""
+    def apply(self, partition: int, value: bytes | None, key: bytes | None = None) -> None:
+        """Take one message in; rows that have been taken before are dropped by their source position.
+
+        `key` says what the label bits mean (`records.heads_key`); without one they are taken for the model's own.
+        """
         try:
             batch = records.decode(value or b"")
         except CorruptState:
@@ -68,10 +71,11 @@ class Intake:
         if not batch.schema.equals(records.EXAMPLES):
             self.unreadable += 1
             return
+        heads = records.heads_of(key or b"")
         ripening = self._ripening.setdefault(partition, Ripening(self._ripe_us, _OPEN))
         for row in self._fresh(partition, batch):
             try:
-                self._keep(self._take(row, ripening))
+                self._keep(self._take(row, heads, ripening))
             except (DecodeError, IndexError, TypeError):
                 self.unreadable += 1
             self._keep(ripening.ripe(row["time_us"] or 0))
@@ -99,7 +103,7 @@ class Intake:
                 self._applied[partition] = last = place
                 yield row
 
-    def _take(self, row: dict[str, Any], ripening: Ripening) -> list[Closed]:
+    def _take(self, row: dict[str, Any], heads: tuple[str, ...], ripening: Ripening) -> list[Closed]:
         if row["kind"] == records.FORGET:
             user, before_us = row["user"] or "", row["event_time_us"] or 0
             ripening.forget(user, before_us)
@@ -116,7 +120,7 @@ class Intake:
         places = tuple(index for index, _ in shown)
         if row["kind"] == records.INITIAL:
             if any(row["weights"] or ()):
-                ripening.opened(impression, places)
+                ripening.opened(impression, places, heads)
             else:  # of a program, or answered from stale features: not learned, so not judged by
                 ripening.closed(row["impression_id"])
             self._watching.served(impression)
@@ -124,7 +128,7 @@ class Intake:
         with self._lock:
             self._final.append(impression.time_us)
         first = ripening.closed(row["impression_id"])
-        return [Closed(impression, places, tuple(bits for _, bits in shown))] if first else []
+        return [Closed(impression, places, tuple(bits for _, bits in shown), heads)] if first else []
 
     def _keep(self, labelled: Iterable[Closed]) -> None:
         for closed in labelled:

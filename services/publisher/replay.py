@@ -36,11 +36,15 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Closed:
-    """One impression whose click window has ended: `labels` [items] of heads as bits, for `items` in this order."""
+    """One impression whose click window has ended: `labels` [items] of heads as bits, for `items` in this order.
+
+    `heads`: what the bits mean, from the lowest; empty = the heads of whatever model is looked at.
+    """
 
     impression: Impression
     items: tuple[int, ...]
     labels: tuple[int, ...]
+    heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Scored:
 class _Batch:
     closed: list[Closed]
     encoded: dict[str, tuple[Arrays, Layout]] = field(default_factory=dict)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return self.closed[0].heads
 
     @property
     def candidates(self) -> int:
@@ -88,7 +96,7 @@ class Replay:
         """Keep one more; impressions answered without features or a model are left out, as in training."""
         if closed.impression.degradation > DEGRADATION_STALE_FEATURES or not closed.items:
             return
-        if not self._batches or len(self._batches[-1].closed) >= BATCH:
+        if not self._batches or len(self._batches[-1].closed) >= BATCH or self._batches[-1].heads != closed.heads:
             self._batches.append(_Batch([]))
         batch = self._batches[-1]
         batch.closed.append(closed)
@@ -134,18 +142,21 @@ class Snapshot:
         return sum(len(batch.closed) for batch in self._batches)
 
     def score(self, models: Sequence[Model], spec: ModelSpec, rows: RowLookup) -> list[Scored]:
-        """Score every kept impression with each model over the same inputs."""
+        """Score every kept impression with each model over the same inputs, but those without a head of the spec's."""
         parts: list[list[NDArray[np.float32]]] = [[] for _ in models]
         labels, groups, number = [], [], 0
         room = self._cache_bytes - sum(batch.bytes for batch in self._batches)
         for batch in self._batches:
+            bits = _bits_of(spec.heads, batch.heads)
+            if bits is None:
+                continue
             shared, layout, room = _encoded(batch, spec, room)
             # Other threads may be looking up other rows for the same impressions.
             arrays = {**shared, **{name: np.zeros_like(shared[name]) for name in _OF_ROWS}}
             fill_rows(arrays, layout, rows)
             for part, model in zip(parts, models, strict=True):
                 part.append(model.run(arrays)[layout.items_at])
-            labels.append(_bits(batch.closed, len(spec.heads)))
+            labels.append(_labels(batch.closed, bits))
             groups.append(layout.items_at[0] + number)
             number += len(batch.closed)
         if not labels:
@@ -182,9 +193,22 @@ def _encoded(batch: _Batch, spec: ModelSpec, room: int) -> tuple[Arrays, Layout,
     return *batch.encoded[key], room
 
 
-def _bits(closed: Iterable[Closed], heads: int) -> NDArray[np.float32]:
+def _bits_of(wanted: Sequence[str], heads: Sequence[str]) -> NDArray[np.int64] | None:
+    """Bit of each wanted head in labels of these heads; None when one of them has none.
+
+    >>> _bits_of(("click", "purchase"), ("click", "cart", "purchase"))
+    array([0, 2])
+    >>> _bits_of(("rate",), ("click", "cart")) is None
+    True
+    """
+    if not heads:
+        return np.arange(len(wanted))
+    return np.array([heads.index(head) for head in wanted]) if set(wanted) <= set(heads) else None
+
+
+def _labels(closed: Iterable[Closed], bits: NDArray[np.int64]) -> NDArray[np.float32]:
     flat = np.array([label for c in closed for label in c.labels], np.uint8)
-    return ((flat[:, None] >> np.arange(heads)) & 1).astype(np.float32)
+    return ((flat[:, None] >> bits) & 1).astype(np.float32)
 
 
 def _nothing(heads: int) -> Scored:

@@ -21,6 +21,7 @@ _REMEMBERED = 200_000
 class _Waiting:
     impression: Impression
     items: tuple[int, ...]
+    heads: tuple[str, ...]
     labels: dict[str, int] = field(default_factory=dict)
 
 
@@ -33,10 +34,10 @@ class Ripening:
         self._taken: OrderedDict[str, None] = OrderedDict()
         self._clock_us = 0
 
-    def opened(self, impression: Impression, items: tuple[int, ...]) -> None:
-        """An impression appeared; `items` are the shown ones that it has labels for."""
+    def opened(self, impression: Impression, items: tuple[int, ...], heads: tuple[str, ...] = ()) -> None:
+        """An impression appeared; `items` are the shown ones that it has labels for, by these heads."""
         if self._ripe_us and items and impression.impression_id not in self._taken:
-            self._waiting.setdefault(impression.impression_id, _Waiting(impression, items))
+            self._waiting.setdefault(impression.impression_id, _Waiting(impression, items, heads))
 
     def flipped(self, impression_id: str, item: str, bits: int) -> None:
         """Heads of an item turned positive."""
@@ -65,7 +66,7 @@ class Ripening:
             self._waiting.popitem(last=False)
             if self._take(first.impression.impression_id):
                 labels = tuple(first.labels.get(first.impression.items[k].item_id, 0) for k in first.items)
-                yield Closed(first.impression, first.items, labels)
+                yield Closed(first.impression, first.items, labels, first.heads)
 
     def _take(self, impression_id: str) -> bool:
         if impression_id in self._taken:

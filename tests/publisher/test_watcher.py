@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from freshrank.v1.events_pb2 import DEGRADATION_LAST_RELEASE, Impression
+from numpy.typing import NDArray
 
 from services.common import records
 from services.common.encode import NoRows
 from services.common.ids import share_of
+from services.common.spec import Arrays
 from services.publisher.canary import WatchBounds
 from services.publisher.fleet import Fleet, ServedStats
 from services.publisher.intake import Intake
@@ -121,12 +123,14 @@ class Ear:
     def __init__(self) -> None:
         self.answers: list[str] = []
         self.labels: dict[str, tuple[int, ...]] = {}
+        self.heads: list[tuple[str, ...]] = []
 
     def served(self, impression: Impression) -> None:
         self.answers.append(impression.impression_id)
 
     def labelled(self, closed: object) -> None:
         self.labels[closed.impression.impression_id] = closed.labels  # type: ignore[attr-defined]
+        self.heads.append(closed.heads)  # type: ignore[attr-defined]
 
 
 def message(*rows: tuple[int, int, Impression, list[int], list[int]], first: int = 0, weight: float = 1.0) -> bytes:
@@ -257,6 +261,39 @@ def test_long_lists_are_kept_as_far_as_their_candidates_go_and_probed_by_whole_b
         few.add(listed)
     assert len(few.snapshot(100)) == BATCH
     assert len(few.snapshot(10_000)) == BATCH + 7
+
+
+class Blank:
+    """A model that says nothing."""
+
+    def run(self, arrays: Arrays) -> NDArray[np.float32]:
+        return np.zeros((*arrays["mask"].shape, len(SPEC.heads)), np.float32)
+
+
+def test_labels_mean_the_heads_that_their_message_names() -> None:
+    plain, named = Replay(1_000), Replay(1_000)
+    heads = tuple(reversed(SPEC.heads))
+    for closed in window(70, 9):
+        plain.add(closed)
+        turned = [
+            sum((bits >> k & 1) << heads.index(head) for k, head in enumerate(SPEC.heads)) for bits in closed.labels
+        ]
+        named.add(replace(closed, labels=tuple(turned), heads=heads))
+        named.add(replace(closed, heads=("rate",)))  # of a joiner with other settings: nothing to judge this model by
+    (one,), (other,) = (replay.snapshot().score([Blank()], SPEC, NoRows(4)) for replay in (plain, named))
+    assert one.labels[:, :2].any(axis=0).all()
+    np.testing.assert_array_equal(other.labels, one.labels)
+    assert other.impressions == one.impressions == 70
+
+
+def test_heads_come_with_the_key_of_the_message() -> None:
+    whole, _ = an_impression()
+    for ripe_us, first in ((60 * SECOND, records.INITIAL), (0, records.CLOSED)):
+        ear = Ear()
+        intake = Intake(Replay(10), ear, ripe_us)
+        intake.apply(0, message((first, SECOND, whole, [0, 1, 2], [0, 1, 0])), b"click,like")
+        intake.apply(0, message((records.FLIP, 62 * SECOND, whole, [0], [1]), first=1), b"click,like")
+        assert ear.heads == [("click", "like")]
 
 
 def test_sums_of_an_impression_are_over_its_own_candidates() -> None:
