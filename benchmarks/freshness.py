@@ -5,10 +5,11 @@
 Everything runs: Kafka, Redis, Triton, six services, and simulated shoppers who send events at the given rate. Beside
 them new probe shoppers ask, click, and ask again. An answer tells the ages of its features, rows and release; an age
 smaller than the time since the click means that the click is in it. Times count from the acknowledgement, and
-include the probe's own waiting between two questions. It lasts longer than the shortest windows of features, so that
-what leaves them is written too. "delta" is the last part of the way of a row: from the moment the trainer had written
-the row delta until an answer was made with it. Label windows and the trainer's interval are the defaults. Releases are judged by labels of 30 s (so long does a page take to read) and the newest 400 impressions;
-scores may move as those of a model in its first minutes must. What the gate refuses waits for one more interval.
+include the probe's own waiting between two questions. "delta" is the last part of the way of a row: from the moment
+the trainer had written the row delta until an answer was made with it. The run is longer than the shortest windows of
+features: what leaves them is written too. Label windows and the trainer's interval are the defaults. Releases are
+judged by labels of 30 s (so long does a page take to read) and the newest 400 impressions; scores may move as those of
+a model in its first minutes must. What the gate refuses waits for one more interval.
 """
 
 import argparse
