@@ -121,6 +121,22 @@ def test_scores_equal_onnxruntimes_for_any_shape(triton: Triton, unique: Callabl
             infer(client, name, dict(small_model.request(1, 1)))
 
 
+def test_a_load_gives_way_to_answers_and_answers_do_not(triton: Triton, unique: Callable[[str], str]) -> None:
+    name = unique("release")
+    publish(triton.repository, name)
+    with triton_client.InferenceServerClient(triton.grpc_address) as client:
+        client.load_model(name)
+        infer(client, name, dict(small_model.request(1, 8)))
+        (stub,) = [
+            p for p in psutil.process_iter(["cmdline"]) if f"{triton.repository / name}/" in " ".join(p.cmdline())
+        ]
+        answering, loading = stub.threads()[0], stub.cpu_times()
+        assert os.sched_getscheduler(answering.id) == os.SCHED_OTHER
+        # What its threads that are gone had used is in the sum alone.
+        assert answering.user_time + answering.system_time < 0.6 * (loading.user + loading.system)
+        client.unload_model(name)
+
+
 def test_a_wrong_shape_is_answered_and_the_next_request_is_served(triton: Triton, unique: Callable[[str], str]) -> None:
     name = unique("release")
     publish(triton.repository, name)

@@ -8,10 +8,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import redis
 from confluent_kafka import Producer
@@ -56,6 +58,7 @@ class Loop:
         self.stack, self.folder = stack, folder
         self.repo = folder / "feature_repo"
         self.port = stack.take_port()
+        self.archive_s = 1
         self.rows: list[Row] = []
         self._producer = Producer({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
         self._offsets = [0] * PARTITIONS
@@ -73,7 +76,7 @@ class Loop:
             "FRESHRANK_FEATURES_HTTP_PORT": str(self.port),
             "FRESHRANK_FEATURES_REGISTRY_S": "0.5",
             "FRESHRANK_FEATURES_SNAPSHOT_S": "1",
-            "FRESHRANK_FEATURES_ARCHIVE_S": "1",
+            "FRESHRANK_FEATURES_ARCHIVE_S": str(self.archive_s),
             "FRESHRANK_FEATURES_ARCHIVE_BLOCK": "10",
             "OMP_NUM_THREADS": "1",
         }
@@ -231,3 +234,25 @@ def test_values_equal_a_plain_computation_whatever_happens(loop: Loop) -> None:
         view.name for view in load_plan(loop.repo).views
     }
     assert len(list((archive / "interactions").glob("*/*.parquet"))) >= PARTITIONS
+
+
+def test_rows_that_wait_for_the_archive_are_in_it_after_a_stop(loop: Loop) -> None:
+    loop.stack.supervisor.stop("features")
+    loop.archive_s = 3600
+    loop.start()
+    loop.send(30, START)
+    loop.settle()
+    archive = loop.folder / "store" / "archive" / "features"
+    assert list(archive.rglob("*.parquet")) == []
+    loop.stack.supervisor.stop("features")
+    plan = load_plan(loop.repo)
+    for view in plan.views:
+        names = [feature.name for feature in view.features]
+        rows = sorted(pq.read_table(archive / view.name).to_pylist(), key=lambda row: row["_pos"])
+        last = {tuple(row[name] for name in view.join_keys): row for row in rows}
+        assert set(last) == set(keyed(exploded(loop.rows), view.join_keys))
+        stored = loop.read(plan, view, list(last), ["_pos", *names])
+        for place, (key, row) in enumerate(last.items()):
+            # A timestamp is a number of seconds in the store and a point in time in a file.
+            found = [row[name].timestamp() if isinstance(row[name], datetime) else row[name] for name in names]
+            assert (key, row["_pos"], found) == (key, stored["_pos"][place], [stored[name][place] for name in names])

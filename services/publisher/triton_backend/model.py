@@ -2,13 +2,49 @@
 
 It knows no model: names, types and shapes come from the ONNX file, so the same file serves every release. Triton
 runs it in a process of its own whose packages are onnxruntime and numpy below 2; nothing of this project is there.
+
+What a load costs is mostly the start of those packages, in the minute of calls that other models answer meanwhile. A
+thread does it that gives way to whoever answers; the thread that will answer waits for it and keeps its own policy.
 """
 
+import contextlib
 import importlib
 import os
+import threading
+from collections.abc import Callable
 from typing import Any
 
-import onnxruntime
+
+def giving_way(work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises, done by a thread of the policy SCHED_IDLE where the system has it."""
+    done: list[Any] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with contextlib.suppress(AttributeError, OSError):
+                os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
+            done.append(work())
+        except BaseException as error:  # Raised again by the caller's thread.
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="load")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+onnxruntime: Any = giving_way(lambda: importlib.import_module("onnxruntime"))
+
+
+def session_of(path: str) -> Any:
+    """A session with one thread, the caller's; whatever onnxruntime raises about the file is raised."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class TritonPythonModel:
@@ -18,11 +54,8 @@ class TritonPythonModel:
         """Open the session of the version that is being loaded; an invalid file fails the load."""
         # Only Triton's own process has this module, and importing this file must not need it.
         self._triton: Any = importlib.import_module("triton_python_backend_utils")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
         path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = giving_way(lambda: session_of(path))
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [value.name for value in self._session.get_outputs()]
 
