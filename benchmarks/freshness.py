@@ -14,6 +14,7 @@ a model in its first minutes must. What the gate refuses waits for one more inte
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -146,6 +147,8 @@ async def measure(loop: Loop, rate: float, seconds: float) -> dict[str, Any]:
     seen, probes = Seen(), set()
     warm = min(10.0, seconds / 4)
     pace = Pace(seconds=warm + seconds, events_per_second=rate)
+    gc.collect()
+    gc.freeze()  # a pause of this process would be told as one of the stages
     traffic = asyncio.create_task(Traffic(world, api, pace).run())
     deltas = Deltas(loop.plan.store / "arms" / "main" / "deltas")
     watching = asyncio.create_task(deltas.watch())

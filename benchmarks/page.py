@@ -200,6 +200,8 @@ def _rank(result: Result) -> list[Row]:
     for name, open_loop in result["open_loop_ms"].items():
         found.append(_most(f"p99 over p50 at half capacity, {name}", open_loop["p99"] / open_loop["p50"], 4))
         found.append(Row("the same p99 over the p50 of one caller", f"{open_loop['p99'] / p50:.3g}x"))
+    decisions = ", ".join(f"{count} {name}" for name, count in result.get("decisions_at_work", {}).items())
+    found.append(Row("releases meanwhile, trainer at work", decisions or "none"))
     checked = result["parity"]
     worst = f"{checked['worst']:.1e} of {checked['scores']:,} scores"
     found.append(Row("largest difference to onnxruntime", worst))

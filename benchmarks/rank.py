@@ -1,6 +1,6 @@
 """Rank of 100 candidates through everything, against the sum of measured floors; then at half capacity.
 
-    python -m benchmarks.rank --out rank.json [--quick] [--calls 400] [--seconds 20]
+    python -m benchmarks.rank --out rank.json [--quick] [--calls 400] [--seconds 60]
 
 Six services, Kafka, Redis and Triton run; simulated traffic makes a first release; then traffic ends, and one known
 shopper asks for 100 candidates over and over. In turn with the calls, in the same run:
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,7 +316,9 @@ async def measure(loop: Loop, calls: int, seconds: float) -> dict[str, Any]:
     if restarted:
         loop.stack.restart("trainer")
     await loop.follower.drained()  # what came while it stood still is learned first: at work, not behind
+    before = len(loop.audit())
     opened = {"trainer at work": await open_loop(bench, most / 2, seconds)}
+    decisions = Counter(str(line["decision"]) for line in loop.audit()[before:])
     loop.stack.kill("trainer", signal.SIGSTOP)
     opened["trainer stopped"] = await open_loop(bench, most / 2, seconds)
     loop.stack.kill("trainer", signal.SIGCONT)
@@ -331,6 +334,7 @@ async def measure(loop: Loop, calls: int, seconds: float) -> dict[str, Any]:
         "times_the_floors": round(p50["rank"] / total, 3),
         "capacity_qps": round(most, 1),
         "open_loop_ms": opened,
+        "decisions_at_work": dict(decisions),
         "trainer_restarted": restarted,
         "load": [round(value, 2) for value in os.getloadavg()],
     }
@@ -345,7 +349,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="few calls: does it run?")
     parser.add_argument("--calls", type=int, default=400, help="of each way in the closed loop")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each open loop")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each open loop: two releases")
     asked = parser.parse_args()
     if asked.quick:
         asked.calls, asked.seconds = 60, 4.0

@@ -1,6 +1,7 @@
 """A demo from start to verdict: parts, services, catalogue, traffic, story, ledger, report."""
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -226,6 +227,8 @@ async def _simulate(demo: Demo) -> Story:
     with demo.step("catalogue"):
         await demo.api.stock(world.first_items)
         await demo.follower.caught_up()
+    gc.collect()
+    gc.freeze()  # a pause of the driver would be told as the gateway's
     traffic = asyncio.create_task(Traffic(world, demo.api, options.pace).run())
     until = time.monotonic() + 0.6 * options.pace.seconds
     while time.monotonic() < until and not (demo.record.answers and demo.record.answers[-1].release):

@@ -1,8 +1,8 @@
 """Row deltas: what the trainer has changed since its last one, a file each, read in order."""
 
 import json
+import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,18 @@ class Delta:
 
 
 def waiting(folder: Path, after: DeltaName) -> list[DeltaName]:
-    """Deltas of the same epoch beyond `after`, in order; files of other epochs are somebody else's."""
-    return [name for name in listed(folder) if name.epoch == after.epoch and name.seq > after.seq]
+    """Deltas of the same epoch beyond `after`, in order; files of other epochs are somebody else's.
+
+    Names sort as their places do, so the thousands that a base does not hold yet are passed over as text.
+    """
+    last = str(after)
+    names = (DeltaName.parse(name) for name in _entries(folder) if name > last)
+    return sorted(name for name in names if name is not None and name.epoch == after.epoch)
 
 
 def listed(folder: Path) -> list[DeltaName]:
     """Every delta in the folder, in order; an unfinished file has another name."""
-    names = (DeltaName.parse(path.name) for path in _entries(folder))
+    names = map(DeltaName.parse, _entries(folder))
     return sorted(name for name in names if name is not None)
 
 
@@ -108,5 +113,5 @@ def _rows(file: Any, kind: str, meta: dict[str, str], seq: int, time_us: int) ->
     return Rows.of(ids, rows, seq, time_us)
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())
+def _entries(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []

@@ -9,7 +9,7 @@ from services.common.errors import TemporaryError
 from services.publisher.audit import Audit
 from services.publisher.book import Entry, Keeper, State, Undo, rolling_back
 from services.publisher.checks import Verdict
-from services.publisher.deltas import Delta
+from services.publisher.deltas import Delta, DeltaName, waiting
 from services.publisher.history import RowHistory
 from services.publisher.pump import Probe, PumpPolicy, RowPump
 from services.publisher.rows import RowBounds
@@ -256,3 +256,13 @@ def test_the_base_moves_forward_only_to_the_oldest_kept_release(tmp_path: Path) 
     assert sorted(int(p.name[9:21]) for p in well.folder.iterdir()) == [5, 6]
     again = Well(tmp_path, well.store)
     assert again.pump.items([f"i{seq}" for seq in range(1, 7)])[1].tolist() == [1.0] * 6
+
+
+def test_deltas_that_wait_are_those_of_the_epoch_beyond_the_last_one(tmp_path: Path) -> None:
+    for epoch, seq in ((1, 9), (2, 9), (2, 11), (2, 10), (3, 12), (2, 100)):
+        (tmp_path / str(DeltaName(epoch, seq))).touch()
+    for other in ("refused", ".00000002-000000000012.safetensors.7"):
+        (tmp_path / other).touch()
+    found = waiting(tmp_path, DeltaName(2, 9))
+    assert [(name.epoch, name.seq) for name in found] == [(2, 10), (2, 11), (2, 100)]
+    assert waiting(tmp_path / "nowhere", DeltaName(2, 9)) == []
