@@ -100,7 +100,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,
+                process_group=0,  # no signal of the terminal; the session is shared, see docs/decisions/0009
             )
         threading.Thread(target=self._mourn, name="watcher's end", daemon=True).start()
 
