@@ -3,6 +3,7 @@
 import torch
 
 from services.common.spec import ModelSpec
+from services.trainer import expression
 from services.trainer.examples import StepSize
 from services.trainer.groups import Tables
 from services.trainer.learner import Blocks, Learner, LearnerConfig
@@ -72,7 +73,9 @@ def device_of(settings: TrainerSettings) -> torch.device:
 
 
 def trigger_of(settings: TrainerSettings) -> Trigger:
-    """By time, and by volume when that is set."""
+    """What the setting says; without one by time, and by volume when that is set."""
+    if settings.trigger:
+        return expression.parse(settings.trigger)
     triggers: list[Trigger] = [TimeTrigger(settings.update_interval)]
     if settings.update_examples:
         triggers.append(VolumeTrigger(settings.update_examples))

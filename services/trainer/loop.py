@@ -65,8 +65,9 @@ class Loop:
             self._observer.learned(batch, steps, (self._clock.now_us() - started) / 1e6)
         if self._clock.now_us() - self._pushed_us >= self._config.push_interval_us:
             self.push()
-        if self._trigger.due(self._trigger_us(), self.arm.learner.learned):
-            self.release()
+        self._trigger.see(self.arm.learner.progress.take_losses())
+        if reason := self._trigger.due(self._trigger_us(), self.arm.learner.learned):
+            self.release(reason)
         return steps
 
     def push(self) -> None:
@@ -76,24 +77,27 @@ class Loop:
         if rows:
             self._observer.delta(self.arm.delta_seq, rows, oldest)
 
-    def release(self) -> None:
-        """Take new features in, save everything, export a candidate."""
+    def release(self, reason: str = "asked for") -> None:
+        """Take new features in, save everything, export a candidate that says what made it time."""
         started = self._clock.now_us()
         self._adapt()
         self.push()
         self.arm.save()
         learner = self.arm.learner
-        self._trigger.fired(self._trigger_us(), learner.learned)
         if not learner.recent:
+            self._trigger.fired(self._trigger_us(), learner.learned)
             return
         name = export.release_id(started, self.arm.name.lineage, self.arm.name.seq)
         metrics = learner.progress.metrics()
         try:
-            export.export(self.arm.paths.exports / name, self._candidate(name, started, metrics), self._hooks)
+            candidate = self._candidate(name, started, metrics, reason)
+            export.export(self.arm.paths.exports / name, candidate, self._hooks)
         except CorruptState as error:
             self._observer.failed("export", error)
             return
-        seconds = (self._clock.now_us() - started) / 1e6
+        finally:
+            seconds = (self._clock.now_us() - started) / 1e6
+            self._trigger.fired(self._trigger_us(), learner.learned, seconds)
         self._observer.released(name, metrics, learner.learned, seconds)
 
     def _trigger_us(self) -> int:
@@ -131,7 +135,7 @@ class Loop:
             # Whatever the repository holds, learning on with the features there were is better than stopping.
             self._observer.failed("features", error)
 
-    def _candidate(self, name: str, now_us: int, metrics: Mapping[str, float]) -> export.Candidate:
+    def _candidate(self, name: str, now_us: int, metrics: Mapping[str, float], reason: str) -> export.Candidate:
         arm, learner = self.arm, self.arm.learner
         manifest = {
             "release": name,
@@ -147,6 +151,7 @@ class Loop:
             "row_seq": arm.delta_seq,
             "metrics": {k: v if v == v else None for k, v in metrics.items()},
             "checkpoint": str(arm.name),
+            "trigger": reason,
             "objective": dict(self._config.objective),
         }
         strategy = learner.strategy

@@ -17,6 +17,9 @@ from services.trainer.examples import Example
 
 Floats = NDArray[np.float32]
 
+_MOST_LOSSES = 10_000
+"""Losses kept for a caller who is slow to take them."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -40,6 +43,7 @@ class Progress:
         self._waiting: dict[str, Judged] = {}
         self._most = waiting
         self._window: deque[Judged] = deque(maxlen=window)
+        self._losses: deque[float] = deque(maxlen=_MOST_LOSSES)
         self.dropped = 0
         """Impressions given up because too many were waiting."""
 
@@ -69,6 +73,13 @@ class Progress:
         clicks = clicks[shown_items(example)]
         if len(clicks) == len(judged.learner):
             self._window.append(Judged(judged.learner, judged.champion, clicks))
+            self._losses.append(scores.log_loss(clicks, judged.learner))
+
+    def take_losses(self) -> list[float]:
+        """The learner's log-loss on each impression closed since the last call, in order; what triggers look at."""
+        losses = list(self._losses)
+        self._losses.clear()
+        return losses
 
     def metrics(self) -> dict[str, float]:
         """auc, log_loss, ndcg_at_10, ctr, predicted_ctr, impressions; with `champion_` the same of the champion.

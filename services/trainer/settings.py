@@ -1,12 +1,19 @@
 """Settings of the trainer: FRESHRANK_TRAINER_<FIELD>, read once in `__main__`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
+from services.trainer import expression
+
+
+def _a_trigger(text: str) -> str:
+    if text:
+        expression.parse(text)
+    return text
 
 
 class TrainerSettings(ServiceSettings):
@@ -23,6 +30,12 @@ class TrainerSettings(ServiceSettings):
     )
     update_examples: int = Field(
         0, ge=0, description="examples after which a release is made before its time; 0 = time alone decides"
+    )
+    trigger: Annotated[str, AfterValidator(_a_trigger)] = Field(
+        "",
+        description="when releases are made instead, such as any(time(300), drift(adwin)): of time(seconds),"
+        " volume(examples), batch(), cost(seconds per 1,000 examples), performance(share worse, impressions),"
+        " drift(adwin or page_hinkley); any, all, majority",
     )
     push_interval: float = Field(
         1.0, ge=0, le=60, description="seconds between row deltas; 0 = one after every batch, for lockstep replays"

@@ -1,5 +1,11 @@
-"""When a checkpoint and a release are made: by time and by volume. Pure: the time is an argument."""
+"""When a checkpoint and a release are made. Pure: the time is an argument.
 
+A trigger looks at the clock, at how much was learned, at what the last update cost, or at the losses of impressions
+whose labels have become final. Several make one: whichever comes first, all of them, most of them.
+"""
+
+import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -7,73 +13,186 @@ from typing import Protocol
 class Trigger(Protocol):
     """Says when enough has come together."""
 
-    def due(self, now_us: int, learned: int) -> bool:
-        """True when it is time; `learned` counts examples since the beginning and only grows."""
+    def see(self, losses: Sequence[float]) -> None:
+        """Log-losses of impressions, scored before they were learned and labelled to the end, in order."""
         ...
 
-    def fired(self, now_us: int, learned: int) -> None:
-        """A release was made, whoever asked for it."""
+    def due(self, now_us: int, learned: int) -> str:
+        """What makes it time, empty when it is not; `learned` counts examples since the beginning and only grows."""
+        ...
+
+    def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
+        """A release was made, whoever asked for it, and took so long."""
         ...
 
 
-class TimeTrigger:
+class _Counting:
+    """What triggers have in common that look at no losses: the examples at the last release."""
+
+    _learned: int | None = None
+
+    def see(self, losses: Sequence[float]) -> None:
+        """See `Trigger`."""
+
+    def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
+        """See `Trigger`."""
+        self._learned = learned
+
+    def _since(self, learned: int) -> int:
+        if self._learned is None:
+            self._learned = learned
+        return learned - self._learned
+
+
+class TimeTrigger(_Counting):
     """Every so many seconds, if anything was learned since.
 
     >>> trigger = TimeTrigger(30)
     >>> trigger.due(0, 0), trigger.due(29_000_000, 5), trigger.due(30_000_000, 5)
-    (False, False, True)
+    ('', '', 'time(30)')
     """
 
     def __init__(self, seconds: float) -> None:
         self._interval_us = int(seconds * 1e6)
         self._last_us: int | None = None
-        self._learned = 0
+        self._name = f"time({seconds:g})"
 
-    def due(self, now_us: int, learned: int) -> bool:
+    def due(self, now_us: int, learned: int) -> str:
         """See `Trigger`; the first call starts the clock."""
         if self._last_us is None:
-            self._last_us, self._learned = now_us, learned
-        return learned > self._learned and now_us - self._last_us >= self._interval_us
+            self._last_us = now_us
+        new = self._since(learned) > 0
+        return self._name if new and now_us - self._last_us >= self._interval_us else ""
 
-    def fired(self, now_us: int, learned: int) -> None:
+    def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
         """See `Trigger`."""
-        self._last_us, self._learned = now_us, learned
+        super().fired(now_us, learned)
+        self._last_us = now_us
 
 
-class VolumeTrigger:
+class VolumeTrigger(_Counting):
     """After so many examples, counted from the first call.
 
     >>> trigger = VolumeTrigger(100)
     >>> trigger.due(0, 7), trigger.due(0, 106), trigger.due(0, 107)
-    (False, False, True)
+    ('', '', 'volume(100)')
     """
 
     def __init__(self, examples: int) -> None:
         self._examples = examples
-        self._learned: int | None = None
+        self._name = f"volume({examples})"
 
-    def due(self, now_us: int, learned: int) -> bool:
+    def due(self, now_us: int, learned: int) -> str:
         """See `Trigger`."""
-        if self._learned is None:
-            self._learned = learned
-        return learned - self._learned >= self._examples
+        return self._name if self._since(learned) >= self._examples else ""
 
-    def fired(self, now_us: int, learned: int) -> None:
+
+class CostTrigger(_Counting):
+    """As soon as so many seconds per 1,000 examples pay for an update as dear as the last one.
+
+    >>> trigger = CostTrigger(0.5)
+    >>> trigger.due(0, 0), trigger.due(0, 1)
+    ('', 'cost(0.5)')
+    >>> trigger.fired(0, 1, seconds=2.0)
+    >>> trigger.due(0, 4000), trigger.due(0, 4001)
+    ('', 'cost(0.5)')
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._cost = seconds, 0.0
+        self._name = f"cost({seconds:g})"
+
+    def due(self, now_us: int, learned: int) -> str:
+        """See `Trigger`; the first update is free, for nobody knows its price."""
+        new = self._since(learned)
+        return self._name if new > 0 and self._cost <= self._seconds * new / 1000 else ""
+
+    def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
         """See `Trigger`."""
-        self._learned = learned
+        super().fired(now_us, learned)
+        self._cost = seconds
 
 
-class AnyOf:
-    """Whichever comes first."""
+class PerformanceTrigger:
+    """When the mean loss of the newest impressions is worse by a share than the best one since the last release."""
+
+    def __init__(self, worse: float, window: int = 500) -> None:
+        self._worse = worse
+        self._window: deque[float] = deque(maxlen=window)
+        self._sum = 0.0
+        self._best = math.inf
+        self._name = f"performance({worse:g}, {window})"
+
+    def see(self, losses: Sequence[float]) -> None:
+        """See `Trigger`; a window that is not full is not judged."""
+        for loss in losses:
+            if len(self._window) == self._window.maxlen:
+                self._sum -= self._window[0]
+            self._window.append(loss)
+            self._sum += loss
+            if len(self._window) == self._window.maxlen:
+                self._best = min(self._best, self._mean)
+
+    def due(self, now_us: int, learned: int) -> str:
+        """See `Trigger`."""
+        full = len(self._window) == self._window.maxlen
+        return self._name if full and self._mean > self._best * (1 + self._worse) else ""
+
+    def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
+        """See `Trigger`; what the release will do is compared with impressions that come from now on."""
+        self._window.clear()
+        self._sum, self._best = 0.0, math.inf
+
+    @property
+    def _mean(self) -> float:
+        return self._sum / len(self._window)
+
+
+class _Several:
+    """Several triggers as one; every one is asked each time, so that each one's clock starts."""
 
     def __init__(self, triggers: Sequence[Trigger]) -> None:
         self._triggers = tuple(triggers)
 
-    def due(self, now_us: int, learned: int) -> bool:
-        """See `Trigger`; every trigger is asked, so that each one's clock starts."""
-        return any([trigger.due(now_us, learned) for trigger in self._triggers])
-
-    def fired(self, now_us: int, learned: int) -> None:
+    def see(self, losses: Sequence[float]) -> None:
         """See `Trigger`."""
         for trigger in self._triggers:
-            trigger.fired(now_us, learned)
+            trigger.see(losses)
+
+    def due(self, now_us: int, learned: int) -> str:
+        """See `Trigger`; the reasons of those that are due."""
+        reasons = [reason for trigger in self._triggers if (reason := trigger.due(now_us, learned))]
+        return " and ".join(reasons) if len(reasons) >= self._needed else ""
+
+    def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
+        """See `Trigger`."""
+        for trigger in self._triggers:
+            trigger.fired(now_us, learned, seconds)
+
+    @property
+    def _needed(self) -> int:
+        raise NotImplementedError
+
+
+class AnyOf(_Several):
+    """Whichever comes first."""
+
+    @property
+    def _needed(self) -> int:
+        return 1
+
+
+class AllOf(_Several):
+    """The last one decides."""
+
+    @property
+    def _needed(self) -> int:
+        return len(self._triggers)
+
+
+class MajorityOf(_Several):
+    """More than half of them."""
+
+    @property
+    def _needed(self) -> int:
+        return len(self._triggers) // 2 + 1

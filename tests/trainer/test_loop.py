@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,31 @@ def test_the_publisher_can_read_and_accepts_what_is_exported(trained: tuple[Path
     assert (found.slot, found.epoch, found.learned_up_to_us) == ("a", 1, loop.arm.learner.learned_up_to_us)
     checks = onnx_file.judge_declaration(onnx_file.inspect(folder / "model.onnx"), found.spec, onnx_file.FileBounds())
     assert verdict(checks).passed, verdict(checks).reason
+
+
+def test_a_release_says_what_made_it_time(trained: tuple[Path, Loop, Recorder]) -> None:
+    reasons = [manifest(folder)["trigger"] for folder in exports(trained[0])]
+    assert set(reasons[:-1]) == {"volume(60)"}
+    assert reasons[-1] == "asked for"
+
+
+def test_a_trigger_sees_the_loss_of_every_judged_impression_once(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Watching(VolumeTrigger):
+        def see(self, losses: Sequence[float]) -> None:
+            seen.extend(losses)
+
+    source = FileSource({0: Shop(items=20).messages(120)})
+    loop, clock = arm(tmp_path, source, trigger=Watching(60))
+    while not source.done:
+        loop.turn()
+        clock.advance_to(clock.now_us() + TURN_US)
+    figures = loop.arm.learner.progress.metrics()
+    assert len(seen) == figures["impressions"] > 50
+    assert np.isfinite(seen).all()
+    assert 0 < np.mean(seen) < 2
+    loop.arm.close()
 
 
 def test_recorded_requests_are_answered_as_the_trainer_did(trained: tuple[Path, Loop, Recorder]) -> None:

@@ -9,7 +9,6 @@ from services.common.records import CLOSED, INITIAL
 from services.trainer import scores
 from services.trainer.examples import Example
 from services.trainer.progress import Progress, RunningLoss
-from services.trainer.triggers import AnyOf, TimeTrigger, VolumeTrigger
 
 
 def example(kind: int, name: str, labels: list[int], shown: list[bool] | None = None, weight: float = 1.0) -> Example:
@@ -103,13 +102,3 @@ def test_a_flip_alone_waits_for_candidates_to_be_counted_with() -> None:
     assert running.take()[1] == 0
     running.add(one / 2, one, 0 * one)
     assert running.take() == (pytest.approx(np.log(2)), 1)
-
-
-def test_triggers_fire_by_whichever_comes_first() -> None:
-    trigger = AnyOf([TimeTrigger(10), VolumeTrigger(100)])
-    assert not trigger.due(0, 0)
-    assert not trigger.due(20_000_000, 0), "nothing was learned"
-    assert trigger.due(20_000_000, 1)
-    trigger.fired(20_000_000, 1)
-    assert not trigger.due(21_000_000, 100)
-    assert trigger.due(21_000_000, 101)
