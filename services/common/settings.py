@@ -92,7 +92,8 @@ def load_settings(
     except ValidationError as error:
         first: Any = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "settings"
-        raise InvalidInput(_variable(prefix, field, checked), "bad_setting", first["msg"]) from error
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise InvalidInput(_variable(prefix, field, checked), "bad_setting", said) from error
     except SettingsError as error:  # of a list or table that is not JSON
         field = str(error).split('"')[1] if '"' in str(error) else "settings"
         raise InvalidInput(_variable(prefix, field, checked), "bad_setting", "must be JSON") from error

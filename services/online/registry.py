@@ -20,6 +20,7 @@ from services.online.light import light
 
 with light():
     from feast import FeatureService, FeatureStore, FeatureView, StreamFeatureView
+    from feast.errors import FeastError
     from feast.repo_config import RepoConfig
 
 RANKING, RETRIEVAL = "ranking", "retrieval"
@@ -65,15 +66,25 @@ class PlanSource:
 
 
 def repo_config(feature_repo: Path, environment: Mapping[str, str] | None = None) -> RepoConfig:
-    """Feast's configuration of a repository, with our defaults for the variables in feature_store.yaml."""
+    """Feast's configuration of a repository, with our defaults for the variables in feature_store.yaml.
+
+    Raises InvalidInput naming the file when it is not there or says nothing that Feast can use.
+    """
     values = with_defaults(os.environ if environment is None else environment)
-    text = (feature_repo / "feature_store.yaml").read_text()
-    for name, value in values.items():
-        text = text.replace(f"${{{name}}}", value)
-    raw = yaml.safe_load(text)
-    raw["registry"]["cache_mode"] = "sync"  # we read at our own times; a refreshing thread each would be left behind
-    raw["registry"]["cache_ttl_seconds"] = 1
-    return RepoConfig(**raw, repo_path=feature_repo)
+    path = feature_repo / "feature_store.yaml"
+    try:
+        text = path.read_text()
+        for name, value in values.items():
+            text = text.replace(f"${{{name}}}", value)
+        raw = yaml.safe_load(text)
+        # We read at our own times; a refreshing thread each would be left behind.
+        raw["registry"] |= {"cache_mode": "sync", "cache_ttl_seconds": 1}
+        return RepoConfig(**raw, repo_path=feature_repo)
+    except OSError as error:
+        raise InvalidInput(str(path), "not_readable", str(error.strerror)) from error
+    except (FeastError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InvalidInput(str(path), "not_a_feature_store", f"Feast cannot use it: {' '.join(reason)}") from error
 
 
 def with_defaults(environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 import asyncio
 
-from services.common import logs
+from services.common import exits, logs
 from services.common.settings import load_settings
 from services.publisher.app import serve
 from services.publisher.settings import PublisherSettings
 
 if __name__ == "__main__":
-    settings = load_settings(PublisherSettings)
-    logs.configure("publisher", settings.log_level)
-    asyncio.run(serve(settings))
+    with exits.one_sentence():
+        settings = load_settings(PublisherSettings)
+        logs.configure("publisher", settings.log_level)
+        asyncio.run(serve(settings))
