@@ -11,7 +11,8 @@ shopper asks for 100 candidates over and over. In turn with the calls, in the sa
 - triton: the same inputs by the gateway's own scorer; less onnxruntime it is what Triton adds
 
 The trainer stands still (SIGSTOP) for all this. Then Poisson arrivals at half of the capacity that eight callers
-reached, latency from the intended time of sending, with the trainer at work and stopped. Scores must equal those
+reached, latency from the intended time of sending, with the trainer at work and stopped; one answer in ten is
+clicked, so that there is something to learn and releases pass the gate meanwhile. Scores must equal those
 that onnxruntime gives for the impressions on the log, with the rows of the store, within 1e-4; rows that have moved
 on since are not compared.
 """
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -57,10 +59,21 @@ from services.publisher.onnx_file import OnnxModel
 from tests.pipeline.loop import Loop
 
 CANDIDATES = 100
-SETTINGS = {"FRESHRANK_TRAINER_UPDATE_INTERVAL": "30"}
+WIDE_GATE = {
+    "FRESHRANK_PUBLISHER_RIPE_S": "20",
+    "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "60",
+    "FRESHRANK_PUBLISHER_REPLAY_IMPRESSIONS": "500",
+    "FRESHRANK_PUBLISHER_AUC_LOSS": "0.9",
+    "FRESHRANK_PUBLISHER_LOG_LOSS_RISE": "0.9",
+    "FRESHRANK_PUBLISHER_STABILITY": "100",
+}
+"""Bounds that what is learned in minutes from few shoppers passes: here it is about the way of a release."""
+SETTINGS = {**WIDE_GATE, "FRESHRANK_TRAINER_UPDATE_INTERVAL": "30"}
 """The trainer's own default: stories hurry it, and a trainer that exports all the time would be measured instead."""
 TOLERANCE = 1e-4
 CALLERS = 8
+CLICKED = 0.1
+"""Share of the answers of the open loops that a click follows."""
 ECHO = "/bench.Echo/Call"
 Way = Callable[[], Awaitable[Any]]
 
@@ -258,8 +271,32 @@ async def closed_loop(ways: dict[str, Way], calls: int, rounds: int = 5) -> dict
 
 async def open_loop(bench: Bench, rate: float, seconds: float) -> dict[str, Any]:
     """Poisson arrivals: milliseconds from the intended time of sending; failed calls are counted and fail the run."""
-    taken = await arrivals.poisson(bench.rank, rate, seconds)
+    chosen, clicks = random.Random(11), set()
+
+    async def call() -> None:
+        response = await bench.rank()
+        if chosen.random() < CLICKED:
+            item = response.results[int(10 * chosen.random() ** 2)].item_id
+            clicks.add(asyncio.create_task(api.track([click(bench.request.shopper, item, response.attribution_token)])))
+
+    async with bench.loop.calling() as api:
+        taken = await arrivals.poisson(call, rate, seconds)
+        await asyncio.gather(*clicks)
     return percentiles(taken.ms) | {"asked_per_second": round(rate, 2), "failed": sum(taken.failed.values())}
+
+
+def click(shopper: ranking_pb2.Shopper, item: str, token: str) -> events_pb2.Event:
+    """A click on an answer, now."""
+    return events_pb2.Event(
+        event_id=uuid.uuid4().hex,
+        kind=events_pb2.EVENT_KIND_CLICK,
+        user_id=shopper.user_id,
+        session_id=shopper.session_id,
+        item_id=item,
+        event_time_us=time.time_ns() // 1000,
+        attribution_token=token,
+        source="bench",
+    )
 
 
 def floors(bench: Bench, echo: Any, arrays: Arrays, slot: RowSlot, request: bytes) -> dict[str, Way]:

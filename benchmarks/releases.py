@@ -27,22 +27,14 @@ from freshrank.v1 import models_pb2, models_pb2_grpc
 
 from benchmarks import arrivals
 from benchmarks.machine import percentiles, write_json
-from benchmarks.rank import CALLERS, Bench, prepare
+from benchmarks.rank import CALLERS, WIDE_GATE, Bench, prepare
 from services.demo.cache import Progress, default_folder
 from services.demo.tools import fetch
 from services.demo.traffic import Pace, Traffic
 from tests.pipeline.loop import Loop
 
 EVERY_S = 12
-SETTINGS = {
-    "FRESHRANK_TRAINER_UPDATE_INTERVAL": str(EVERY_S),
-    "FRESHRANK_PUBLISHER_RIPE_S": "20",
-    "FRESHRANK_PUBLISHER_LEAST_IMPRESSIONS": "60",
-    "FRESHRANK_PUBLISHER_REPLAY_IMPRESSIONS": "500",
-    "FRESHRANK_PUBLISHER_AUC_LOSS": "0.9",
-    "FRESHRANK_PUBLISHER_LOG_LOSS_RISE": "0.9",
-    "FRESHRANK_PUBLISHER_STABILITY": "100",
-}
+SETTINGS = {**WIDE_GATE, "FRESHRANK_TRAINER_UPDATE_INTERVAL": str(EVERY_S)}
 QUIET_S, BUSY_S = 8.0, 36.0
 BACKGROUND = Pace(events_per_second=40, sessions_per_second=3)
 PATIENCE = 1.1

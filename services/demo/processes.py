@@ -33,8 +33,9 @@ _KILL_SECONDS = 10.0
 _WHOLE_GROUP = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 """Signals that mean the pod and not its first process; the others are for the leader to pass on."""
 
-BEHIND_ANSWERS = 5
-"""Niceness of what works beside the gateway: a third of its weight on a busy core (docs/decisions/0009)."""
+FOR_ANSWERS, BEHIND_ANSWERS = 5, 10
+"""Niceness of what the gateway asks and of what works beside it: a third and a tenth of the weight of the gateway on a
+busy core (docs/decisions/0009)."""
 
 
 def always_ready() -> bool:

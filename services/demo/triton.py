@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.demo.probes import http_ok
-from services.demo.processes import BEHIND_ANSWERS, Program
+from services.demo.processes import FOR_ANSWERS, Program
 from services.demo.tools import Tools
 
 
@@ -79,7 +79,7 @@ class Triton:
             tuple(argv),
             environment,
             ready=self.answers,
-            niceness=BEHIND_ANSWERS,
+            niceness=FOR_ANSWERS,
             shared_memory=self.shared_memory,
         )
 
