@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -30,6 +31,9 @@ from services.online.registry import PlanSource
 log = logging.getLogger(__name__)
 
 _TOPICS = (INTERACTIONS, ITEM_INTERACTIONS)
+_ARCHIVE_CHUNK, _ARCHIVE_REST = 100, 3.0
+"""Messages that are archived in one go, and the rest after them in times of what they took: nobody waits for it."""
+
 _ARCHIVE_EVERY_S = 2.0
 
 
@@ -129,7 +133,10 @@ class Features:
         """Archive whole blocks below a fold's position; the rest of what was read waits for the next block."""
         try:
             for messages in self._log.between(INTERACTIONS.name, partition, archive.next_offset, position):
-                archive.put(messages)
+                for k in range(0, len(messages), _ARCHIVE_CHUNK):
+                    began = time.monotonic()
+                    archive.put(messages[k : k + _ARCHIVE_CHUNK])
+                    time.sleep(_ARCHIVE_REST * (time.monotonic() - began))
         except Exception as error:
             log.warning("the log archive falls behind", extra={"partition": partition, "error": str(error)})
 
