@@ -12,7 +12,7 @@ shopper asks for 100 candidates over and over. In turn with the calls, in the sa
 
 The trainer stands still (SIGSTOP) for all this. Then Poisson arrivals at half of the capacity that eight callers
 reached, latency from the intended time of sending, with the trainer at work and stopped; one answer in ten is
-clicked, so that there is something to learn and releases pass the gate meanwhile. Scores must equal those
+clicked, so that there is something to learn. Scores must equal those
 that onnxruntime gives for the impressions on the log, with the rows of the store, within 1e-4; rows that have moved
 on since are not compared.
 """
@@ -386,7 +386,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="few calls: does it run?")
     parser.add_argument("--calls", type=int, default=400, help="of each way in the closed loop")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each open loop: two releases")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each open loop: two candidates")
     asked = parser.parse_args()
     if asked.quick:
         asked.calls, asked.seconds = 60, 4.0
