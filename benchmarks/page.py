@@ -300,8 +300,8 @@ _TEXT = {
     "rank": "100 candidates through gateway, Redis and Triton with a release that the loop made itself. The floors are "
     "measured in turn in the same run: a gRPC echo of the same sizes between two processes, the read of the shopper's "
     "keys, onnxruntime in this process, and what Triton adds to it. Open loop: Poisson arrivals at half the measured "
-    "capacity, latency from the intended time of sending; one answer in ten is clicked, a candidate comes each 30 s,"
-    "and the gate's bounds on quality are wide.",
+    "capacity, latency from the intended time of sending; one answer in ten is clicked, a candidate comes every "
+    "30 s, and the gate's bounds on quality are wide.",
     "freshness": "Probe shoppers click and ask again until the answer's ages say that the click is in it, beside "
     "traffic at the stated rate; label windows by default. Releases are judged by labels of 30 s and the newest 400 "
     "impressions, and the bound on how far scores may move is ten times the default, as a shop of minutes needs.",
