@@ -4,7 +4,7 @@ from services.cli.app import build
 
 
 def main() -> None:
-    """Run it; exit codes are those of `services.cli.failures`."""
+    """Run it; exit codes are those of `services.common.exits`."""
     build()()
 
 

@@ -1,21 +1,12 @@
-"""What a command that fails says and ends with: one sentence on standard error, and a number that scripts can use.
-
-====  ==========================================================================
-0     done
-1     not as wanted: asked for and refused, not ready, not held
-2     bad input: the sentence names the option, file or field
-3     a part does not answer; the same command can succeed later
-====  ==========================================================================
-"""
+"""What a command that fails says and ends with: one sentence on standard error, and a number that scripts can use."""
 
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from services.common.errors import FreshrankError, InvalidInput, NotFound, TemporaryError
-
-DONE, NOT_AS_WANTED, BAD_INPUT, NO_ANSWER = 0, 1, 2, 3
+from services.common.errors import FreshrankError
+from services.common.exits import BAD_INPUT, exit_code
 
 EXTRAS = {
     "grpc": "client",
@@ -25,17 +16,6 @@ EXTRAS = {
     "redis": "features",
 }
 """Packages that only some commands need -> the extra that brings them."""
-
-
-def exit_code(error: FreshrankError) -> int:
-    """Number of a failure, by what to do about it.
-
-    >>> exit_code(TemporaryError("away")), exit_code(NotFound("release")), exit_code(FreshrankError("refused"))
-    (3, 2, 1)
-    """
-    if isinstance(error, InvalidInput | NotFound):
-        return BAD_INPUT
-    return NO_ANSWER if isinstance(error, TemporaryError) else NOT_AS_WANTED
 
 
 class Commands(TyperGroup):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import output
-from services.cli.failures import NOT_AS_WANTED
 from services.cli.options import ADMIN, GATEWAY, Actor, Json, Reason, connected, who
 from services.cli.output import Table
 from services.common.errors import InvalidInput
+from services.common.exits import NOT_AS_WANTED
 
 if TYPE_CHECKING:
     from freshrank.v1.models_pb2 import Freeze

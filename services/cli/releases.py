@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import output
-from services.cli.failures import NOT_AS_WANTED, Commands
+from services.cli.failures import Commands
 from services.cli.options import ADMIN, Actor, Json, Reason, connected, who
 from services.cli.output import Table
+from services.common.exits import NOT_AS_WANTED
 
 if TYPE_CHECKING:
     from freshrank.v1.models_pb2 import Release

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import output
-from services.cli.failures import NOT_AS_WANTED
 from services.cli.options import PROBES, Json, connected
 from services.common.errors import InvalidInput
+from services.common.exits import NOT_AS_WANTED
 
 if TYPE_CHECKING:
     from services.cli.settings import CliSettings

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from services.cli import output
-from services.cli.failures import NO_ANSWER, NOT_AS_WANTED
 from services.cli.options import ADMIN, PROBES, Json, connected
 from services.cli.output import Table
+from services.common.exits import NO_ANSWER, NOT_AS_WANTED
 
 if TYPE_CHECKING:
     from services.cli.figures import Freshness

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 _TOPICS = (INTERACTIONS, ITEM_INTERACTIONS)
 _ARCHIVE_CHUNK, _ARCHIVE_REST = 100, 3.0
-"""Messages that are archived in one go, and the rest after them in times of what they took: nobody waits for it."""
+"""Messages that are archived in one go, and the rest after them in times of what they took: nobody waits for it. An
+archive that is two blocks behind takes no rest."""
 
 _ARCHIVE_EVERY_S = 2.0
 
@@ -131,12 +132,14 @@ class Features:
 
     def _catch_up(self, archive: LogArchive, partition: int, position: int) -> None:
         """Archive whole blocks below a fold's position; the rest of what was read waits for the next block."""
+        behind = position - archive.next_offset >= 2 * self._settings.archive_block
+        rest = 0.0 if behind else _ARCHIVE_REST
         try:
             for messages in self._log.between(INTERACTIONS.name, partition, archive.next_offset, position):
                 for k in range(0, len(messages), _ARCHIVE_CHUNK):
                     began = time.monotonic()
                     archive.put(messages[k : k + _ARCHIVE_CHUNK])
-                    time.sleep(_ARCHIVE_REST * (time.monotonic() - began))
+                    time.sleep(rest * (time.monotonic() - began))
         except Exception as error:
             log.warning("the log archive falls behind", extra={"partition": partition, "error": str(error)})
 

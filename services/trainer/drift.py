@@ -48,7 +48,7 @@ DETECTORS: Mapping[str, Callable[[], Detector]] = {"adwin": _RisingAdwin, "page_
 
 
 class DriftTrigger:
-    """When a detector says that losses have risen for good; it starts anew behind each release."""
+    """When a detector says that losses have risen for good; it starts anew behind the release that follows."""
 
     def __init__(self, detector: str) -> None:
         """`detector` is one of DETECTORS."""

@@ -4,18 +4,15 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 
 from services.trainer.drift import DETECTORS, DriftTrigger
-from services.trainer.triggers import (
-    AllOf,
-    AnyOf,
-    CostTrigger,
-    MajorityOf,
-    PerformanceTrigger,
-    TimeTrigger,
-    Trigger,
-    VolumeTrigger,
-)
+from services.trainer.triggers import AtLeast, CostTrigger, PerformanceTrigger, TimeTrigger, Trigger, VolumeTrigger
 
-_SEVERAL: Mapping[str, Callable[[Sequence[Trigger]], Trigger]] = {"any": AnyOf, "all": AllOf, "majority": MajorityOf}
+_SEVERAL: Mapping[str, Callable[[int], int]] = {
+    "any": lambda n: 1,
+    "all": lambda n: n,
+    "majority": lambda n: n // 2 + 1,
+}
+"""How many of so many triggers are needed."""
+
 _WORDS = "any, all, majority, time, volume, batch, cost, performance, drift"
 
 
@@ -35,7 +32,7 @@ def _trigger(node: ast.expr) -> Trigger:
     if name in _SEVERAL:
         if not arguments:
             raise ValueError(f"{name}() needs a trigger at least")
-        return _SEVERAL[name]([_trigger(argument) for argument in arguments])
+        return AtLeast(_SEVERAL[name](len(arguments)), [_trigger(argument) for argument in arguments])
     if name not in _PLAIN:
         raise ValueError(f"{name} is none of {_WORDS}")
     make, fewest, most = _PLAIN[name]

@@ -14,7 +14,7 @@ from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
 from services.trainer.strategies.optimisers import DenseConfig
 from services.trainer.strategies.weights import WeightConfig
 from services.trainer.tables import RowConfig
-from services.trainer.triggers import AnyOf, TimeTrigger, Trigger, VolumeTrigger
+from services.trainer.triggers import AtLeast, TimeTrigger, Trigger, VolumeTrigger
 
 
 def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None) -> Learner:
@@ -79,4 +79,4 @@ def trigger_of(settings: TrainerSettings) -> Trigger:
     triggers: list[Trigger] = [TimeTrigger(settings.update_interval)]
     if settings.update_examples:
         triggers.append(VolumeTrigger(settings.update_examples))
-    return AnyOf(triggers)
+    return AtLeast(1, triggers)

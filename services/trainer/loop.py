@@ -83,10 +83,13 @@ class Loop:
         self._adapt()
         self.push()
         self.arm.save()
+        if self.arm.learner.recent:
+            self._export(started, reason)
+        seconds = (self._clock.now_us() - started) / 1e6
+        self._trigger.fired(self._trigger_us(), self.arm.learner.learned, seconds)
+
+    def _export(self, started: int, reason: str) -> None:
         learner = self.arm.learner
-        if not learner.recent:
-            self._trigger.fired(self._trigger_us(), learner.learned)
-            return
         name = export.release_id(started, self.arm.name.lineage, self.arm.name.seq)
         metrics = learner.progress.metrics()
         try:
@@ -95,10 +98,7 @@ class Loop:
         except CorruptState as error:
             self._observer.failed("export", error)
             return
-        finally:
-            seconds = (self._clock.now_us() - started) / 1e6
-            self._trigger.fired(self._trigger_us(), learner.learned, seconds)
-        self._observer.released(name, metrics, learner.learned, seconds)
+        self._observer.released(name, metrics, learner.learned, (self._clock.now_us() - started) / 1e6)
 
     def _trigger_us(self) -> int:
         return self.arm.learner.log_us if self._config.log_clock else self._clock.now_us()

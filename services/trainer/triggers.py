@@ -148,11 +148,11 @@ class PerformanceTrigger:
         return self._sum / len(self._window)
 
 
-class _Several:
-    """Several triggers as one; every one is asked each time, so that each one's clock starts."""
+class AtLeast:
+    """So many of several triggers; every one is asked each time, so that each one's clock starts."""
 
-    def __init__(self, triggers: Sequence[Trigger]) -> None:
-        self._triggers = tuple(triggers)
+    def __init__(self, needed: int, triggers: Sequence[Trigger]) -> None:
+        self._needed, self._triggers = needed, tuple(triggers)
 
     def see(self, losses: Sequence[float]) -> None:
         """See `Trigger`."""
@@ -168,31 +168,3 @@ class _Several:
         """See `Trigger`."""
         for trigger in self._triggers:
             trigger.fired(now_us, learned, seconds)
-
-    @property
-    def _needed(self) -> int:
-        raise NotImplementedError
-
-
-class AnyOf(_Several):
-    """Whichever comes first."""
-
-    @property
-    def _needed(self) -> int:
-        return 1
-
-
-class AllOf(_Several):
-    """The last one decides."""
-
-    @property
-    def _needed(self) -> int:
-        return len(self._triggers)
-
-
-class MajorityOf(_Several):
-    """More than half of them."""
-
-    @property
-    def _needed(self) -> int:
-        return len(self._triggers) // 2 + 1

@@ -1,23 +1,12 @@
 """When releases are made: each trigger alone, several as one, and the line of text that describes them."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 from services.trainer.drift import DETECTORS, DriftTrigger
 from services.trainer.expression import parse
 from services.trainer.settings import TrainerSettings
-from services.trainer.triggers import (
-    AllOf,
-    AnyOf,
-    CostTrigger,
-    MajorityOf,
-    PerformanceTrigger,
-    TimeTrigger,
-    Trigger,
-    VolumeTrigger,
-)
+from services.trainer.triggers import AtLeast, CostTrigger, PerformanceTrigger, TimeTrigger, Trigger, VolumeTrigger
 
 SECOND = 1_000_000
 
@@ -37,7 +26,7 @@ def values_until(trigger: Trigger, stream: list[float]) -> int | None:
 
 
 def test_any_of_several_is_whichever_comes_first() -> None:
-    trigger = AnyOf([TimeTrigger(10), VolumeTrigger(100)])
+    trigger = AtLeast(1, [TimeTrigger(10), VolumeTrigger(100)])
     assert not trigger.due(0, 0)
     assert not trigger.due(20 * SECOND, 0), "nothing was learned"
     assert trigger.due(20 * SECOND, 1) == "time(10)"
@@ -47,15 +36,15 @@ def test_any_of_several_is_whichever_comes_first() -> None:
     assert trigger.due(40 * SECOND, 101) == "time(10) and volume(100)"
 
 
-@pytest.mark.parametrize(("several", "needed"), [(AnyOf, 1), (MajorityOf, 2), (AllOf, 3)])
-def test_several_are_due_when_enough_of_them_are(several: Callable[[list[Trigger]], Trigger], needed: int) -> None:
-    trigger = several([VolumeTrigger(10), VolumeTrigger(20), VolumeTrigger(30)])
+@pytest.mark.parametrize(("several", "needed"), [("any", 1), ("majority", 2), ("all", 3)])
+def test_several_are_due_when_enough_of_them_are(several: str, needed: int) -> None:
+    trigger = parse(f"{several}(volume(10), volume(20), volume(30))")
     trigger.due(0, 0)
     assert [bool(trigger.due(0, learned)) for learned in (5, 10, 20, 30)] == [k >= needed for k in range(4)]
 
 
 def test_a_majority_of_two_is_both() -> None:
-    trigger = MajorityOf([VolumeTrigger(10), VolumeTrigger(20)])
+    trigger = parse("majority(volume(10), volume(20))")
     trigger.due(0, 0)
     assert not trigger.due(0, 10)
     assert trigger.due(0, 20)
