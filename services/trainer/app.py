@@ -21,6 +21,7 @@ from services.common.spec import ModelSpec
 from services.common.topics import EXAMPLES
 from services.common.tracing import tracing_for
 from services.online.registry import PlanSource
+from services.trainer.archive import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.factory import learner_of, trigger_of
 from services.trainer.hooks import Hooks, NoHooks
@@ -106,7 +107,10 @@ def build(
     """Restore the arm and wire the loop."""
     points = hooks or NoHooks()
     paths = ArmPaths(settings.store, settings.arm)
-    arm = Arm(paths, source, lambda spec, b: learner_of(settings, spec, b), wanted, points, settings.checkpoints)
+    archive = Archive(paths.examples, settings.archive_days * DAY_S, clock) if settings.archive else None
+    arm = Arm(
+        paths, source, lambda spec, b: learner_of(settings, spec, b), wanted, points, settings.checkpoints, archive
+    )
     config = LoopConfig(
         push_interval_us=int(settings.push_interval * 1e6),
         poll_s=settings.poll_ms / 1000,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from services.common.errors import CorruptState, InvalidInput
 from services.common.spec import ModelSpec
 from services.trainer import journal
+from services.trainer.archive import Archive
 from services.trainer.checkpoint import Checkpoints, Name, Saved
 from services.trainer.control import Control
 from services.trainer.deltas import DeltaFiles, DeltaInfo
@@ -58,6 +59,11 @@ class ArmPaths:
         return self.root / "exports"
 
     @property
+    def examples(self) -> Path:
+        """What was learned, in Parquet."""
+        return self.root / "examples"
+
+    @property
     def releases(self) -> tuple[Path, Path]:
         """Where a release may lie: gated, or as exported."""
         return self.store / "releases", self.exports
@@ -77,6 +83,7 @@ class Arm:
         wanted: Callable[[], ModelSpec],
         hooks: Hooks,
         keep: int = 3,
+        archive: Archive | None = None,
     ) -> None:
         """Goes on from the newest whole checkpoint and its journal, or begins with the `wanted` features.
 
@@ -84,6 +91,7 @@ class Arm:
         when the row dimension is not that of the checkpoint.
         """
         self.paths, self._source, self._make, self._hooks = paths, source, make, hooks
+        self._archive = archive
         self._checkpoints = Checkpoints(paths.root / "checkpoints", hooks, keep)
         self._deltas = DeltaFiles(paths.root / "deltas", hooks)
         remove_staging(paths.exports)
@@ -108,7 +116,7 @@ class Arm:
         """Write down what the batch is, then score and learn it."""
         self._write(batch.ranges)
         self._hooks.at("batch.journaled")
-        steps = self.learner.apply(batch)
+        steps = self._apply(batch)
         self._hooks.at("batch.learned")
         return steps
 
@@ -138,6 +146,8 @@ class Arm:
         """Write a checkpoint; from here on the journal is its own. The rows are in deltas before."""
         name = Name(self.name.lineage, self.name.seq + 1)
         extra = {"epoch": self.epoch, "delta_seq": self.delta_seq}
+        if self._archive is not None:
+            self._archive.flush()
         needs = self._checkpoints.save(name, self.learner, self._chain, extra)
         self._chain = [*needs, name]
         self._open(name)
@@ -193,9 +203,14 @@ class Arm:
             if record.spec is not None:
                 learner.adapt(ModelSpec.from_json(record.spec))
             if record.ranges:
-                learner.apply(self._source.read(record.ranges))
+                self._apply(self._source.read(record.ranges))
         self._source.seek(learner.positions)
         self._open(self._checkpoints.names()[-1])
+
+    def _apply(self, batch: Batch) -> list[Learned]:
+        if self._archive is not None:
+            self._archive.add(batch)
+        return self.learner.apply(batch)
 
     def _write(self, ranges: Ranges, delta_seq: int | None = None, spec: dict[str, Any] | None = None) -> None:
         assert self._journal is not None

@@ -32,6 +32,15 @@ class Batch:
     messages: Mapping[int, Sequence[bytes]]
     traces: tuple[bytes, ...] = ()
     """Headers `traceparent` of the messages that have one."""
+    offsets: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """Of the messages; a partition without any has one message per offset of its range."""
+
+    def numbered(self, partition: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, message) of a partition, in order."""
+        messages = self.messages.get(partition, ())
+        start = self.ranges[partition][0]
+        offsets = self.offsets.get(partition) or range(start, start + len(messages))
+        return zip(offsets, messages, strict=True)
 
 
 @dataclass(frozen=True)

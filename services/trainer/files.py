@@ -31,7 +31,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], hooks: Hooks, what: s
     staging.mkdir()
     fill(staging)
     for file in staging.iterdir():
-        _sync(file)
+        sync_file(file)
     sync_folder(staging)
     hooks.at(f"{what}.staged")
     if path.exists():
@@ -55,7 +55,7 @@ def digest(path: Path) -> str:
 
 def sync_folder(path: Path) -> None:
     """Make renames in a folder durable."""
-    _sync(path)
+    sync_file(path)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -65,7 +65,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Make what is written to a file, or into a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

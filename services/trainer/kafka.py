@@ -83,7 +83,8 @@ class KafkaSource:
                 self._passed(partition, offset)
                 if ranges[partition][0] <= offset < ranges[partition][1]:
                     messages.append(message)
-        return Batch(dict(ranges), self._values(messages))
+        values, offsets = self._values(messages)
+        return Batch(dict(ranges), values, offsets=offsets)
 
     def lag(self) -> int:
         """Messages that the broker has and we have not taken, as of the last fetch."""
@@ -108,7 +109,8 @@ class KafkaSource:
             firsts.setdefault(message.partition(), message.offset())
             self._passed(message.partition(), message.offset())
         traces = tuple(filter(None, (trace_of(message.headers()) for message in found)))
-        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, self._values(found), traces)
+        values, offsets = self._values(found)
+        return Batch({p: (first, self._next[p]) for p, first in firsts.items()}, values, traces, offsets)
 
     def _passed(self, partition: int, offset: int) -> None:
         if 0 <= self._next[partition] < offset:
@@ -123,13 +125,15 @@ class KafkaSource:
                 raise TemporaryError(f"{self._topic}: {message.error()}")
         return list(messages)
 
-    def _values(self, messages: Sequence[Message]) -> dict[int, list[bytes]]:
-        out: dict[int, list[bytes]] = {}
+    def _values(self, messages: Sequence[Message]) -> tuple[dict[int, list[bytes]], dict[int, list[int]]]:
+        values: dict[int, list[bytes]] = {}
+        offsets: dict[int, list[int]] = {}
         for message in messages:
             if self._of_others(message.key()):
                 continue
-            out.setdefault(message.partition(), []).append(message.value() or b"")
-        return out
+            values.setdefault(message.partition(), []).append(message.value() or b"")
+            offsets.setdefault(message.partition(), []).append(message.offset())
+        return values, offsets
 
     def _of_others(self, key: bytes | None) -> bool:
         if not key or self._key is None or key == self._key:

@@ -94,6 +94,10 @@ class TrainerSettings(ServiceSettings):
     retrieval_dim: int = Field(32, ge=1, le=512, description="values of a retrieval vector")
     window: int = Field(5_000, ge=1, description="judged impressions that the metrics of a release are over")
     checkpoints: int = Field(3, ge=1, le=100, description="newest checkpoints kept beside those of loadable releases")
+    archive: bool = Field(
+        True, description="keep what is learned as Parquet under the arm, for full retrains and `freshrank evaluate`"
+    )
+    archive_days: float = Field(30.0, gt=0, description="days after which such a file is taken away")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="of the dense part; auto takes a GPU if there is one"
     )

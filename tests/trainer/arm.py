@@ -12,6 +12,7 @@ import torch
 
 from services.common.clock import ManualClock
 from services.common.spec import ModelSpec
+from services.trainer.archive import Archive
 from services.trainer.arm import Arm, ArmPaths, Source
 from services.trainer.factory import learner_of
 from services.trainer.hooks import Hooks, NoHooks
@@ -83,11 +84,19 @@ def arm(
     wanted: Callable[[], ModelSpec] = lambda: SPEC,
     chosen: TrainerSettings | None = None,
     push_interval_us: int = 1_000_000,
+    archive: Archive | None = None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
     clock = ManualClock(START_US)
     plain, points = chosen or settings(), hooks or NoHooks()
-    state = Arm(ArmPaths(store, "main"), source, lambda spec, blocks: learner_of(plain, spec, blocks), wanted, points)
+    state = Arm(
+        ArmPaths(store, "main"),
+        source,
+        lambda spec, blocks: learner_of(plain, spec, blocks),
+        wanted,
+        points,
+        archive=archive,
+    )
     watcher = observer or Nobody()
     loop = Loop(
         state, source, LoopConfig(push_interval_us), wanted, trigger or VolumeTrigger(40), clock, watcher, points

@@ -1,0 +1,183 @@
+"""The examples that were learned, in Parquet: what full retrains and `freshrank evaluate` read.
+
+Files of a partition are named by the offsets they hold, `<from>-<to>.parquet`, and are written before the checkpoint
+that has passed them. So the archive is never behind the checkpoints, and after a crash the same range is written
+again under the same first offset. A message is kept as it came: whoever reads it decodes what the trainer decoded.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from services.common.clock import Clock, WallClock
+from services.common.errors import CorruptState
+from services.trainer.examples import Batch, Ranges
+from services.trainer.files import remove_staging, sync_file, sync_folder
+
+ROLL_BYTES = 64 * 1024 * 1024
+"""Bytes of one partition's messages from which a file is written before its time."""
+
+DAY_S = 24 * 3600.0
+
+_NAME = re.compile(r"(\d{16})-(\d{16})\.parquet")
+_SCHEMA = pa.schema([("offset", pa.int64()), ("value", pa.binary())])
+
+
+@dataclass
+class _Open:
+    """What waits to be written of one partition."""
+
+    start: int
+    end: int
+    offsets: list[int] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
+    bytes: int = 0
+
+
+class Archive:
+    """Keeps batches; `flush` writes them."""
+
+    def __init__(self, folder: Path, keep_s: float = math.inf, clock: Clock | None = None) -> None:
+        """`keep_s`: seconds after which a file is taken away."""
+        self._folder, self._keep_s, self._clock = folder, keep_s, clock or WallClock()
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in _partitions(folder).values():
+            remove_staging(part)
+        self._done = {p: max(end for _, end in _files(f)) for p, f in _partitions(folder).items() if _files(f)}
+        self._open: dict[int, _Open] = {}
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch; what is in a file already (learned again after a rollback) is passed over."""
+        for partition, (start, end) in batch.ranges.items():
+            start = max(start, self._done.get(partition, 0))
+            if start >= end:
+                continue
+            held = self._open.setdefault(partition, _Open(start, start))
+            for offset, value in batch.numbered(partition):
+                if offset >= held.end:
+                    held.offsets.append(offset)
+                    held.values.append(value)
+                    held.bytes += len(value)
+            held.end = max(held.end, end)
+            if held.bytes >= ROLL_BYTES:
+                self._write(partition)
+
+    def flush(self) -> None:
+        """Write what waits, and take away what is too old."""
+        for partition in list(self._open):
+            self._write(partition)
+        before = self._clock.now_us() / 1e6 - self._keep_s
+        for part in _partitions(self._folder).values():
+            for path in part.glob("*.parquet"):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+
+    def _write(self, partition: int) -> None:
+        held = self._open.pop(partition)
+        self._done[partition] = held.end
+        folder = self._folder / str(partition)
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{held.start:016d}-{held.end:016d}.parquet"
+        staging = folder / f".staging-{path.name}"
+        pq.write_table(pa.table({"offset": held.offsets, "value": held.values}, _SCHEMA), staging, compression="zstd")
+        sync_file(staging)
+        staging.rename(path)
+        sync_folder(folder)
+
+
+class ArchiveSource:
+    """Reads an archive as the trainer reads the topic: the same `Source`, in files."""
+
+    def __init__(self, folder: Path, messages: int = 20) -> None:
+        """`messages` of all partitions make a batch. Raises CorruptState when the folder holds no archive."""
+        self._folders = _partitions(folder)
+        if not any(_files(part) for part in self._folders.values()):
+            raise CorruptState(f"{folder} holds no examples: <partition>/<from>-<to>.parquet")
+        self._most = messages
+        self._next: dict[int, int] = {}
+        self._loaded: dict[int, tuple[int, list[tuple[int, bytes]]]] = {}
+        self.seek({})
+
+    @property
+    def partitions(self) -> Sequence[int]:
+        """Partitions that there are."""
+        return sorted(self._folders)
+
+    @property
+    def done(self) -> bool:
+        """True when everything was given."""
+        return all(self._next[p] >= self._end(p) for p in self.partitions)
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """See `Source`."""
+        self._next = {p: positions.get(p, 0) for p in self.partitions}
+        self._loaded = {}
+
+    def poll(self, timeout_s: float = 0) -> Batch | None:
+        """See `Source`; the partitions take turns by how far each one is, so that their times stay together."""
+        behind = [p for p in self.partitions if self._next[p] < self._end(p)]
+        if not behind:
+            return None
+        partition = min(behind, key=lambda p: self._next[p] / self._end(p))
+        start = self._next[partition]
+        taken = self._from(partition, start)[: self._most]
+        end = taken[-1][0] + 1 if taken else self._end(partition)
+        self._next[partition] = end
+        return _batch({partition: (start, end)}, {partition: taken})
+
+    def read(self, ranges: Ranges) -> Batch:
+        """See `Source`."""
+        return _batch(ranges, {p: self._all(p, start, end) for p, (start, end) in ranges.items()})
+
+    def _all(self, partition: int, start: int, end: int) -> list[tuple[int, bytes]]:
+        out: list[tuple[int, bytes]] = []
+        at = start
+        while at < end and (found := self._from(partition, at)):
+            out += [(o, v) for o, v in found if o < end]
+            at = found[-1][0] + 1
+        return out
+
+    def _from(self, partition: int, offset: int) -> list[tuple[int, bytes]]:
+        """Messages of the file that holds the first one from `offset` on; empty at the end."""
+        for start, end in _files(self._folders[partition]):
+            if end <= offset:
+                continue
+            if self._loaded.get(partition, (-1, []))[0] != start:
+                self._loaded[partition] = (start, _read(self._folders[partition], start, end))
+            left = [entry for entry in self._loaded[partition][1] if entry[0] >= offset]
+            if left:
+                return left
+        return []
+
+    def _end(self, partition: int) -> int:
+        return max((end for _, end in _files(self._folders[partition])), default=0)
+
+
+def _batch(ranges: Ranges, found: Mapping[int, Sequence[tuple[int, bytes]]]) -> Batch:
+    values = {p: [value for _, value in entries] for p, entries in found.items()}
+    return Batch(dict(ranges), values, offsets={p: [offset for offset, _ in entries] for p, entries in found.items()})
+
+
+def _read(folder: Path, start: int, end: int) -> list[tuple[int, bytes]]:
+    path = folder / f"{start:016d}-{end:016d}.parquet"
+    try:
+        table = pq.read_table(path)
+        return list(zip(table["offset"].to_pylist(), table["value"].to_pylist(), strict=True))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise CorruptState(f"{path.name}: {error}") from error
+
+
+def _partitions(folder: Path) -> dict[int, Path]:
+    found = folder.iterdir() if folder.is_dir() else iter(())
+    return {int(path.name): path for path in found if path.is_dir() and path.name.isdigit()}
+
+
+def _files(folder: Path) -> list[tuple[int, int]]:
+    """[from, to) of a partition's files, in order."""
+    names = (_NAME.fullmatch(path.name) for path in folder.glob("*.parquet"))
+    return sorted((int(name[1]), int(name[2])) for name in names if name is not None)
