@@ -4,6 +4,7 @@ Whatever a step needs to be repeated after a crash is on disk before the step be
 the same weights bit for bit.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from services.common.errors import CorruptState, InvalidInput
 from services.common.spec import ModelSpec
-from services.trainer import journal
+from services.trainer import champion, journal
 from services.trainer.archive import Archive
 from services.trainer.checkpoint import Checkpoints, Name, Saved
 from services.trainer.control import Control
@@ -23,6 +24,8 @@ from services.trainer.hooks import Hooks
 from services.trainer.journal import Journal, Record
 from services.trainer.learner import Blocks, Learner
 from services.trainer.strategies.base import Learned
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -129,6 +132,20 @@ class Arm:
         self.learner.adapt(spec)
         return True
 
+    def released(self) -> None:
+        """Give the strategy its moment before a release; on record first, for it may change what is learned."""
+        self._write({}, mark=journal.RELEASED)
+        self.learner.released()
+
+    def take_champion(self, release: str) -> None:
+        """Compare with, and be taught by, another release. Raises CorruptState when it cannot be read."""
+        current = self.learner.champion
+        if release and (current is None or current.release != release):
+            found = champion.load(release, self.paths.releases)
+            if found is not None:
+                self._write({}, mark=journal.CHAMPION + release)
+                self.learner.champion = found
+
     def push(self) -> int:
         """Write the rows changed since the last delta; returns how many, 0 writes nothing."""
         tables, learner = self.learner.tables, self.learner
@@ -187,6 +204,7 @@ class Arm:
             raise CorruptState(
                 f"checkpoint {saved.name} is of another model, which needs another arm: {reason}"
             ) from error
+        self._find_champion(learner, meta.get("champion", ""))
         self.epoch = meta["epoch"]
         self.delta_seq = max(meta["delta_seq"], self._deltas.newest(self.epoch))
         self._chain = []  # the next checkpoint holds every row: it need not trust what came before the restart
@@ -202,20 +220,36 @@ class Arm:
             learner.entries = record.number
             if record.spec is not None:
                 learner.adapt(ModelSpec.from_json(record.spec))
+            self._repeat(record.mark)
             if record.ranges:
                 self._apply(self._source.read(record.ranges))
         self._source.seek(learner.positions)
         self._open(self._checkpoints.names()[-1])
+
+    def _repeat(self, mark: str) -> None:
+        if mark == journal.RELEASED:
+            self.learner.released()
+        elif mark.startswith(journal.CHAMPION):
+            self._find_champion(self.learner, mark.removeprefix(journal.CHAMPION))
+
+    def _find_champion(self, learner: Learner, release: str) -> None:
+        """The champion of then; without it (retired since) learning goes on as if there had been none."""
+        try:
+            learner.champion = champion.load(release, self.paths.releases) if release else None
+        except CorruptState as error:
+            log.warning("champion passed over", extra={"release": release, "error": str(error)})
 
     def _apply(self, batch: Batch) -> list[Learned]:
         if self._archive is not None:
             self._archive.add(batch)
         return self.learner.apply(batch)
 
-    def _write(self, ranges: Ranges, delta_seq: int | None = None, spec: dict[str, Any] | None = None) -> None:
+    def _write(
+        self, ranges: Ranges, delta_seq: int | None = None, spec: dict[str, Any] | None = None, mark: str = ""
+    ) -> None:
         assert self._journal is not None
         self.learner.entries += 1
-        self._journal.write(Record(self.learner.entries, ranges, delta_seq or self.delta_seq, spec))
+        self._journal.write(Record(self.learner.entries, ranges, delta_seq or self.delta_seq, spec, mark))
 
     def _open(self, name: Name) -> None:
         if self._journal is not None:

@@ -29,13 +29,13 @@ class Champion:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CorruptState(f"release {folder.name}: {error}") from error
 
-    def clicks(self, group: Group, spec: ModelSpec, tables: Tables) -> Floats:
-        """Click scores [B, N] of a group that is encoded by `spec`; a release with other features encodes it anew."""
+    def scores(self, group: Group, spec: ModelSpec, tables: Tables) -> Floats:
+        """Probabilities [B, N, heads] of a group that is encoded by `spec`; one with other features encodes it anew."""
         arrays = group.arrays
         if input_shapes(spec) != input_shapes(self.spec) or _ids(spec) != _ids(self.spec):
             arrays = encode([example.impression for example in group.examples], self.spec, tables)
         out: Floats = self._session.run([OUTPUT], {name: arrays[name] for name in input_shapes(self.spec)})[0]
-        return out[:, :, 0]
+        return out
 
 
 def load(name: str, folders: Sequence[Path]) -> Champion | None:

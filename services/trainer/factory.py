@@ -10,6 +10,7 @@ from services.trainer.learner import Blocks, Learner, LearnerConfig
 from services.trainer.model import Ranker, Sizes
 from services.trainer.retrieval import TwoTower
 from services.trainer.settings import TrainerSettings
+from services.trainer.strategies import expression as strategies
 from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
 from services.trainer.strategies.optimisers import DenseConfig
 from services.trainer.strategies.weights import WeightConfig
@@ -59,10 +60,15 @@ def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: B
             clip=settings.clip_norm,
         ),
         heads=tuple(settings.loss_weights.get(head, 0.0) for head in spec.heads),
+        loss=strategies.loss(settings.loss),
+        labels=settings.labels,
+        accumulate=settings.accumulate,
+        hold_out=settings.hold_out,
         row_dropout=settings.row_dropout,
         seed=settings.seed,
     )
-    return OnlineStrategy(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim)
+    parts = strategies.parts(settings.strategy)
+    return OnlineStrategy(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim, parts)
 
 
 def device_of(settings: TrainerSettings) -> torch.device:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from services.common.encode import Layout, encode_values, layout_of
 from services.common.ids import keys_of
-from services.common.records import FLIP, INITIAL
+from services.common.records import CLOSED, FLIP, INITIAL
 from services.common.spec import Arrays, ModelSpec
 from services.trainer.examples import Example, Step
 from services.trainer.keyindex import Keys, Slots
@@ -41,7 +41,7 @@ class Group:
     """Impressions encoded together, B of them, N candidates at most."""
 
     kind: int
-    """INITIAL or FLIP."""
+    """INITIAL or FLIP; CLOSED when it is learned again, or late, with its final labels."""
     examples: list[Example]
     layout: Layout
     arrays: Arrays
@@ -61,7 +61,7 @@ class Group:
 
 
 def group_of(examples: Sequence[Example], spec: ModelSpec, tables: Tables, weights: WeightConfig) -> Group:
-    """Encode examples of one kind (INITIAL or FLIP): whole impressions, weights where the example says so."""
+    """Encode examples of one kind: whole impressions, weights where the example says so."""
     impressions = [example.impression for example in examples]
     layout = layout_of(impressions, spec)
     arrays = encode_values(impressions, spec, layout)
@@ -111,9 +111,9 @@ def _fill_weights(group: Group, config: WeightConfig) -> None:
         if not example.items:
             continue
         shown = [example.impression.items[k] for k in example.items]
-        if example.kind == INITIAL:
+        if example.kind in (INITIAL, CLOSED):
             group.negatives[number, example.items] = item_weights(shown, example.weights, config, flips=False)
-        elif example.kind == FLIP:
+        if example.kind in (FLIP, CLOSED):
             heads = np.arange(group.positives.shape[2])
             flipped = (example.labels[:, None] >> heads) & 1
             flip_weights = item_weights(shown, example.weights, config, flips=True)

@@ -19,13 +19,18 @@ NAME = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Record:
-    """One line: a batch's ranges, or a new list of features taken before it (`spec`); and the newest delta then."""
+    """One line: a batch's ranges, or what happened before it: new features (`spec`), a release, a champion."""
 
     number: int
     """Of the batch, counted from 1."""
     ranges: Ranges
     delta_seq: int
     spec: dict[str, Any] | None = None
+    mark: str = ""
+    """What else happened before the next batch: RELEASED, or CHAMPION and the name of a release."""
+
+
+RELEASED, CHAMPION = "released", "champion "
 
 
 class Journal:
@@ -40,7 +45,14 @@ class Journal:
     def write(self, record: Record) -> None:
         """Append a line; it is with the operating system when this returns."""
         body = json.dumps(
-            {"n": record.number, "r": record.ranges, "d": record.delta_seq, "s": record.spec}, separators=(",", ":")
+            {
+                "n": record.number,
+                "r": record.ranges,
+                "d": record.delta_seq,
+                "s": record.spec,
+                **({"m": record.mark} if record.mark else {}),
+            },
+            separators=(",", ":"),
         ).encode()
         self._file.write(b"%08x %s\n" % (zlib.crc32(body), body))
 
@@ -56,7 +68,7 @@ def read(folders: Iterable[Path]) -> list[Record]:
         for line in _whole_lines(folder / NAME):
             data = json.loads(line[9:])
             ranges = {int(p): (a, b) for p, (a, b) in data["r"].items()}
-            records[data["n"]] = Record(data["n"], ranges, data["d"], data["s"])
+            records[data["n"]] = Record(data["n"], ranges, data["d"], data["s"], data.get("m", ""))
     return [records[number] for number in sorted(records)]
 
 

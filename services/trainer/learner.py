@@ -6,7 +6,7 @@ the number of the step (the only source of chance) and the list of features.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from services.common.records import INITIAL
 from services.common.spec import ModelSpec
 from services.trainer.champion import Champion
 from services.trainer.examples import Batch, Example, Reader, Step, StepSize
-from services.trainer.groups import Group, Tables, groups_of
+from services.trainer.groups import Floats, Group, Tables, group_of, groups_of
 from services.trainer.progress import Progress, RunningLoss
-from services.trainer.strategies.base import Learned, Strategy
+from services.trainer.strategies.base import Learned, Strategy, Update
 from services.trainer.strategies.weights import WeightConfig
 from services.trainer.tables import RowConfig, RowTable
 
@@ -68,6 +68,8 @@ class Learner:
         self.steps = 0
         self.learned = 0
         """Examples learned from since the beginning."""
+        self.released_at = 0
+        """`learned` when the last release was made."""
         self.learned_up_to_us = 0
         """Event time of the newest action or impression learned."""
         self.log_us = 0
@@ -99,6 +101,15 @@ class Learner:
         out: NDArray[np.float32] = torch.sigmoid(logits[:, :, 0]).cpu().numpy()
         return out
 
+    def encode(self, examples: Sequence[Example]) -> Group:
+        """Examples of one kind as a group, on the rows as they are."""
+        return group_of(examples, self.spec, self.tables, self.config.weights)
+
+    def released(self) -> None:
+        """A release is about to be made: its strategy's moment, and what the trigger counts from."""
+        self.strategy.released(self.encode, self.steps)
+        self.released_at = self.learned
+
     @property
     def blocks(self) -> Blocks:
         """Feature ids block by block, as the ranker holds them."""
@@ -111,6 +122,7 @@ class Learner:
             "positions": {str(p): offset for p, offset in self.positions.items()},
             "seen": {str(p): list(place) for p, place in self.reader.seen.items()},
             "spec": self.spec.to_json(),
+            "champion": "" if self.champion is None else self.champion.release,
             "blocks": self.blocks,
             "tables": {name: {"used": t.next, "counted": t.sketch.added} for name, t in self._named_tables()},
             **{name: getattr(self, name) for name in _COUNTERS},
@@ -125,7 +137,7 @@ class Learner:
         self.positions = {int(p): offset for p, offset in meta["positions"].items()}
         self.reader.seen = {int(p): (place[0], place[1]) for p, place in meta["seen"].items()}
         for name in _COUNTERS:
-            setattr(self, name, meta[name])
+            setattr(self, name, meta.get(name, 0))
         for name, table in self._named_tables():
             for packed in rows:
                 table.unpack({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(f"{name}.")})
@@ -141,14 +153,13 @@ class Learner:
 
     def _step(self, step: Step) -> Learned:
         groups = groups_of(step, self.spec, self.tables, self.config.weights)
-        self._judge(groups)
-        for example in step.closed:
-            self.progress.closed(example)
+        teachers = self._judge(groups)
+        finished = [finally_labelled(example) for example in step.closed if self.progress.closed(example)]
         self.log_us = max(self.log_us, step.log_time_us)
         for example in step.forgets:
             self._forget(example)
         self.steps += 1
-        learned = self.strategy.learn(groups, self.steps)
+        learned = self.strategy.learn(Update(groups, self.steps, self.encode, teachers, finished))
         self.recent.extend(step.initial)
         arrivals = [example.received_us for example in step.flips]
         self._oldest_us = min([*arrivals, *([self._oldest_us] if self._oldest_us else [])], default=0)
@@ -159,16 +170,22 @@ class Learner:
 
     def _forget(self, example: Example) -> None:
         self.tables.user.remove([example.user])
+        self.strategy.forget(example.user, example.event_time_us)
         kept = [e for e in self.recent if e.user != example.user or e.event_time_us >= example.event_time_us]
         self.recent = deque(kept, maxlen=GOLDEN)
 
-    def _judge(self, groups: Sequence[Group]) -> None:
+    def _judge(self, groups: Sequence[Group]) -> list[Floats | None]:
+        """Score what appeared; returns the champion's probabilities of each group."""
+        out: list[Floats | None] = []
         for group in groups:
-            theirs = None if self.champion is None else self.champion.clicks(group, self.spec, self.tables)
+            theirs = None if self.champion is None else self.champion.scores(group, self.spec, self.tables)
             if theirs is not None:
-                self.running.add(theirs, group.negatives, group.positives[:, :, 0])
+                self.running.add(theirs[:, :, 0], group.negatives, group.positives[:, :, 0])
             if group.kind == INITIAL:
-                self.progress.scored(group.examples, self.scores(group), theirs)
+                clicks = None if theirs is None else theirs[:, :, 0]
+                self.progress.scored(group.examples, self.scores(group), clicks)
+            out.append(theirs)
+        return out
 
     def _expire(self) -> None:
         if self.log_us - self._expired_us >= _EXPIRY_STEP_US:
@@ -180,4 +197,13 @@ class Learner:
         return [("item", self.tables.item), ("user", self.tables.user)]
 
 
-_COUNTERS = ("entries", "steps", "learned", "learned_up_to_us", "log_us", "_expired_us")
+def finally_labelled(example: Example) -> Example:
+    """A CLOSED example that can be learned from: every item shown weighs 1.
+
+    What was left out when it appeared, by sampling, is there again: its final list is whole.
+    """
+    items = example.impression.items
+    return replace(example, weights=np.array([items[k].shown for k in example.items], np.float32))
+
+
+_COUNTERS = ("entries", "steps", "learned", "released_at", "learned_up_to_us", "log_us", "_expired_us")

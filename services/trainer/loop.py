@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from services.common.clock import Clock
 from services.common.errors import CorruptState, FreshrankError
 from services.common.spec import ModelSpec
-from services.trainer import champion, control, export
+from services.trainer import control, export
 from services.trainer.arm import Arm, Source
 from services.trainer.control import Control
 from services.trainer.hooks import Hooks
@@ -48,6 +48,8 @@ class Loop:
         self._trigger, self._clock, self._observer, self._hooks = trigger, clock, observer, hooks
         self._control = Control()
         self._looked_us = self._pushed_us = 0
+        # From the last release, not from the restart: one that restarts often releases all the same.
+        trigger.fired(self._trigger_us(), arm.learner.released_at)
 
     @property
     def frozen(self) -> bool:
@@ -81,6 +83,7 @@ class Loop:
         """Take new features in, save everything, export a candidate that says what made it time."""
         started = self._clock.now_us()
         self._adapt()
+        self.arm.released()
         self.push()
         self.arm.save()
         if self.arm.learner.recent:
@@ -113,6 +116,7 @@ class Loop:
             wanted = control.read(self.arm.paths.root / "control.json")
             if wanted.epoch > self.arm.epoch:
                 self.arm.begin(wanted)
+                self._trigger.fired(self._trigger_us(), self.arm.learner.released_at)
         except CorruptState as error:
             self._observer.failed("control", error)
             return
@@ -120,11 +124,8 @@ class Loop:
         self._take_champion(wanted.champion)
 
     def _take_champion(self, release: str) -> None:
-        current = self.arm.learner.champion
-        if not release or (current is not None and current.release == release):
-            return
         try:
-            self.arm.learner.champion = champion.load(release, self.arm.paths.releases) or current
+            self.arm.take_champion(release)
         except CorruptState as error:
             self._observer.failed("champion", error)
 

@@ -63,17 +63,18 @@ class Progress:
             del self._waiting[next(iter(self._waiting))]
             self.dropped += 1
 
-    def closed(self, example: Example) -> None:
-        """Take the final labels; an impression that was never scored is passed over."""
+    def closed(self, example: Example) -> bool:
+        """Take the final labels; an impression that was never scored is passed over, and False is said."""
         judged = self._waiting.pop(example.impression_id, None)
         if judged is None:
-            return
+            return False
         clicks = np.zeros(len(example.impression.items), np.bool_)
         clicks[example.items] = example.labels & 1
         clicks = clicks[shown_items(example)]
         if len(clicks) == len(judged.learner):
             self._window.append(Judged(judged.learner, judged.champion, clicks))
             self._losses.append(scores.log_loss(clicks, judged.learner))
+        return True
 
     def take_losses(self) -> list[float]:
         """The learner's log-loss on each impression closed since the last call, in order; what triggers look at."""

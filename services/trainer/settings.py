@@ -8,11 +8,22 @@ from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
 from services.trainer import expression
+from services.trainer.strategies import expression as strategies
 
 
 def _a_trigger(text: str) -> str:
     if text:
         expression.parse(text)
+    return text
+
+
+def _parts(text: str) -> str:
+    strategies.parts(text)
+    return text
+
+
+def _a_loss(text: str) -> str:
+    strategies.loss(text)
     return text
 
 
@@ -53,9 +64,24 @@ class TrainerSettings(ServiceSettings):
         description="candidates per update at least; of short lists they alone count; larger is faster, smaller learns"
         " more of each example",
     )
-    optimiser: Literal["adagrad", "adam"] = Field(
+    optimiser: Literal["sgd", "adagrad", "adam", "ftrl"] = Field(
         "adam", description="of the dense part; its running average is what is released"
     )
+    strategy: Annotated[str, AfterValidator(_parts)] = Field(
+        "",
+        description="what an update does beside its plain step, in one line such as replay(2000, 0.5), ewc(100);"
+        " docs/techniques.md lists all",
+    )
+    loss: Annotated[str, AfterValidator(_a_loss)] = Field(
+        "", description="what a wrong score costs, such as focal(2), smoothed(0.1); empty = cross-entropy"
+    )
+    labels: Literal["flips", "waiting", "fake_negatives"] = Field(
+        "flips", description="how late labels are learned: taken back by flips, waited for, or weighed"
+    )
+    hold_out: float = Field(
+        0.0, ge=0, le=0.5, description="share of impressions that choose before they are learned, at each release"
+    )
+    accumulate: int = Field(1, ge=1, le=10_000, description="steps whose gradients are summed before anything moves")
     learning_rate: float = Field(0.003, gt=0, le=10, description="of the dense part")
     row_learning_rate: float = Field(0.2, gt=0, le=10, description="of the rows")
     schedule: Literal["constant", "inverse_sqrt"] = Field(

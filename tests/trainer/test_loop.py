@@ -328,7 +328,8 @@ def test_settings_outside_their_range_are_refused() -> None:
     for name, value in {
         "share": 0.001, "row_dim": 0, "batch_impressions": 0, "batch_items": 0,
         "update_interval": 0, "row_dropout": 1.0, "admission": 0,
-        "learning_rate": 0, "device": "tpu", "optimiser": "sgd", "arm": "../x", "threads": 0, "loss_weights": {},
+        "learning_rate": 0, "device": "tpu", "optimiser": "newton",
+            "strategy": "ewc(-1)", "loss": "hinge()", "arm": "../x", "threads": 0, "loss_weights": {},
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=name):
             settings(**{name: value})

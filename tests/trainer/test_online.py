@@ -10,6 +10,7 @@ from services.trainer.factory import learner_of
 from services.trainer.groups import groups_of
 from services.trainer.learner import Learner
 from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser, rate_at
+from services.trainer.strategies.rows import TouchedRows
 from services.trainer.strategies.weights import WeightConfig, item_weights
 from tests.trainer.arm import digest, settings
 from tests.trainer.world import SPEC, Shop, message
@@ -41,7 +42,7 @@ def gradients(made: Learner, step: Step) -> torch.Tensor:
     ranker.zero_grad(set_to_none=False)
     total = torch.zeros(())
     for group in groups_of(step, SPEC, made.tables, WeightConfig()):
-        total = total + made.strategy._loss(ranker.logits(group.tensors(torch.device("cpu"))), group)
+        total = total + made.strategy.loss(ranker.logits(group.tensors(torch.device("cpu"))), group)
     total.backward()
     return torch.cat([p.grad.reshape(-1) for p in ranker.parameters() if p.grad is not None]).clone()
 
@@ -144,8 +145,8 @@ def test_hidden_rows_are_as_many_as_set() -> None:
     step = step_of(Shop().messages(60))
     groups = groups_of(step, SPEC, made.tables, WeightConfig())
     strategy = made.strategy
-    items = strategy._rows(made.tables.item, [group.item_slots for group in groups])
-    users = strategy._rows(made.tables.user, [group.user_slots for group in groups])
+    items = TouchedRows.of(made.tables.item, [group.item_slots for group in groups], torch.device("cpu"))
+    users = TouchedRows.of(made.tables.user, [group.user_slots for group in groups], torch.device("cpu"))
     chance = np.random.default_rng(0)
     inputs = strategy._inputs(groups[0], items.values, items.places[0], users.values, users.places[0], chance)
     assert 0.4 < float(inputs["row_mask"].mean()) / float(groups[0].arrays["row_mask"].mean()) < 0.6

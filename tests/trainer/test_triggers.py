@@ -105,22 +105,22 @@ def test_a_line_of_text_describes_a_trigger() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("time(30", "is no trigger"),
-        ("1 + 1", "is no call of any"),
+        ("time(30", "cannot be read"),
+        ("1 + 1", "is no call, such as"),
         ("soon()", "soon is none of any"),
         ("__import__('os')", "__import__ is none of any"),
         ("any.all(time(3))", "is no call"),
         ("any()", "needs a trigger at least"),
-        ("any(30)", "30 is no call of any"),
+        ("any(30)", "30 is no call, such as"),
         ("time()", "time takes 1 to 1 values, not 0"),
         ("time(seconds=30)", "is no call"),
-        ("time(0)", "from 0.1 to 86400, not 0"),
+        ("time(0)", "from 0.1 to 86400 as seconds, not 0"),
         ("time(True)", "not True"),
         ("time('30')", "not '30'"),
         ("volume(1e400)", "volume needs a number"),
         ("drift(kswin)", "one of adwin, page_hinkley, not kswin"),
-        ("performance(0.1, 5)", "from 10 to 1e+06, not 5"),
-        ("(" * 500, "is no trigger"),
+        ("performance(0.1, 5)", "from 10 to 1e+06 as impressions, not 5"),
+        ("(" * 500, "cannot be read"),
     ],
 )
 def test_other_text_is_refused_with_a_sentence(text: str, said: str) -> None:

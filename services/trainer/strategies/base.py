@@ -1,15 +1,34 @@
 """The seam between what is learned (`learner`), and how."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from services.common.spec import ModelSpec
-from services.trainer.groups import Group, Tables
+from services.trainer.examples import Example
+from services.trainer.groups import Floats, Group, Tables
 from services.trainer.model import Ranker
 from services.trainer.retrieval import TwoTower
+
+Encode = Callable[[Sequence[Example]], Group]
+"""Examples of one kind to a group, on the rows as they are."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a step brings."""
+
+    groups: Sequence[Group]
+    """What appeared, then what flipped."""
+    number: int
+    """Of the step: the only source of chance."""
+    encode: Encode
+    teachers: Sequence[Floats | None] = ()
+    """The champion's probabilities [B, N, heads] of each group; none while there is no champion."""
+    finished: Sequence[Example] = ()
+    """Impressions whose labels have become final, as examples of kind CLOSED that weigh 1 an item shown."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +45,16 @@ class Learned:
 class Strategy(Protocol):
     """Makes updates. Everything it remembers is in `state`, so that a restart goes on bit for bit."""
 
-    def learn(self, groups: Sequence[Group], number: int) -> Learned:
-        """One update from a step; `number` counts steps and is the only source of chance."""
+    def learn(self, update: Update) -> Learned:
+        """One update from a step."""
+        ...
+
+    def released(self, encode: Encode, number: int) -> None:
+        """A release is about to be made from what there is: the time to look back or to learn at length."""
+        ...
+
+    def forget(self, user: str, before_us: int) -> None:
+        """Drop what is remembered of a shopper from before that time."""
         ...
 
     def adapt(self, spec: ModelSpec) -> None:
@@ -59,5 +86,5 @@ class Strategy(Protocol):
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take `state` in."""
+        """Take `state` in; what another strategy left there is passed over."""
         ...

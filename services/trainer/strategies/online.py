@@ -3,6 +3,7 @@
 A candidate that appears is learned with label 0; when its action arrives, the *flip* adds loss(1) - loss(0) of
 that head with the same weight (design: joiner). Losses are summed, not averaged over the step: a flip alone in its
 step must weigh what the same candidate weighed among a thousand others, or the two would not add up.
+What else happens in an update are `parts`, each asked at fixed points.
 """
 
 import copy
@@ -15,17 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from services.common.records import INITIAL
+from services.common.records import CLOSED, INITIAL
 from services.common.spec import ModelSpec
 from services.trainer import retrieval
-from services.trainer.groups import Group, Tables
-from services.trainer.keyindex import Slots
+from services.trainer.groups import Floats, Group, Tables
 from services.trainer.model import Ranker, carry
 from services.trainer.retrieval import Pool, TwoTower
-from services.trainer.strategies.base import Learned
+from services.trainer.strategies import parts as pieces
+from services.trainer.strategies.base import Encode, Learned, Update
+from services.trainer.strategies.held import HeldOut
+from services.trainer.strategies.losses import CrossEntropy, GroupLoss, Labels, PointLoss
 from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser
-from services.trainer.strategies.weights import WeightConfig
-from services.trainer.tables import RowTable
+from services.trainer.strategies.parts import Moment, Part, Seen
+from services.trainer.strategies.rows import RowSteps, TouchedRows
 
 
 @dataclass(frozen=True)
@@ -33,70 +36,78 @@ class OnlineConfig:
     """How the online strategy learns."""
 
     dense: DenseConfig = field(default_factory=DenseConfig)
-    weights: WeightConfig = field(default_factory=WeightConfig)
     heads: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Weight of each head's loss."""
+    loss: PointLoss = field(default_factory=CrossEntropy)
+    labels: Labels = "flips"
     row_dropout: float = 0.05
     """Share of rows hidden in learning: trains the path of items and shoppers that have none."""
     seed: int = 1
     full_step: int = 8
     """Impressions from which a step has its full rate; fewer have the square root of their share of it."""
-
-
-@dataclass
-class _Rows:
-    """The rows of one table that a step touches, once each."""
-
-    slots: Slots
-    values: Tensor
-    places: list[NDArray[np.int64]]
+    accumulate: int = 1
+    """Steps whose gradients are summed before anything moves."""
+    hold_out: float = 0.0
+    """Share of impressions, by hash, that is learned only after the release that it helped to decide on."""
 
 
 class OnlineStrategy:
-    """Row-wise Adagrad on touched rows, Adam or Adagrad on the dense part, whose running average is what is served."""
+    """Row-wise Adagrad on touched rows, one optimiser on the dense part, whose running average is what is served."""
 
     def __init__(
-        self, ranker: Ranker, towers: TwoTower, tables: Tables, config: OnlineConfig, content_dim: int
+        self,
+        ranker: Ranker,
+        towers: TwoTower,
+        tables: Tables,
+        config: OnlineConfig,
+        content_dim: int,
+        parts: Sequence[Part] = (),
     ) -> None:
         self.ranker, self.towers, self.tables, self.config = ranker, towers, tables, config
+        self.parts = tuple(parts)
         self._dense = DenseOptimiser(ranker, config.dense)
         self.served = self._averaged()
         self._dense_towers = DenseOptimiser(towers, config.dense)
         self._pool = Pool.empty(content_dim)
         self._device = next(ranker.parameters()).device
-        self._heads = torch.tensor(config.heads, device=self._device)
+        self.loss = GroupLoss(config.loss, torch.tensor(config.heads, device=self._device), config.labels)
+        self._rows = (RowSteps(tables.item), RowSteps(tables.user))
+        self._waiting = {"steps": 0, "impressions": 0}
+        self._held = HeldOut(config.hold_out)
+        self._new = CLOSED if config.labels == "waiting" else INITIAL
+        """The kind of example in which an impression is learned for the first time."""
+        for part in self.parts:
+            part.begin(self._dense)
 
-    def learn(self, groups: Sequence[Group], number: int) -> Learned:
+    def learn(self, update: Update) -> Learned:
         """One update of dense weights, rows and retrieval matrices from a step's groups."""
+        groups, teachers = self._wanted(update)
+        for part in self.parts:
+            groups += part.more(update)
         if not any(group.negatives.any() or group.positives.any() for group in groups):
             return Learned(0.0, 0.0)
-        chance = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
-        items = self._rows(self.tables.item, [group.item_slots for group in groups])
-        users = self._rows(self.tables.user, [group.user_slots for group in groups])
-        self._dense.zero()
-        total = torch.zeros((), device=self._device)
-        for k, group in enumerate(groups):
-            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
-            if group.kind == INITIAL and self.ranker.due(number):
-                self.ranker.observe(inputs)
-            total = total + self._loss(self.ranker.logits(inputs), group)
-        weight = float(sum(group.negatives.sum() for group in groups))
-        loss = float(total.detach())
-        total.backward()  # type: ignore[no-untyped-call]
-        if not self._dense.finite() or not np.isfinite(loss):
-            return Learned(loss, weight, skipped=True)
-        appeared = sum(len(group.negatives) for group in groups if group.kind == INITIAL)
-        share = self._dense.step(min(1.0, max(1, appeared) / self.config.full_step) ** 0.5, appeared)
-        for table, rows in ((self.tables.item, items), (self.tables.user, users)):
-            gradient = rows.values.grad
-            if gradient is not None:
-                known = rows.slots >= 0
-                table.learn(rows.slots[known], gradient.cpu().numpy()[known], share)
-        self._learn_towers(groups)
-        return Learned(loss, weight)
+        teachers += [None] * (len(groups) - len(teachers))
+        learned = self._step(groups, teachers, update.number)
+        self._learn_towers(update.groups)
+        return learned
+
+    def released(self, encode: Encode, number: int) -> None:
+        """See `Strategy`."""
+        held = [encode(examples) for examples in self._held.take(chunk=64)]
+        moment = Moment(self._dense, held, self._loss_under)
+        for part in self.parts:
+            part.released(moment)
+        for group in held:
+            self._step([group], [None], number)
+
+    def forget(self, user: str, before_us: int) -> None:
+        """See `Strategy`."""
+        self._held.forget(user, before_us)
+        for part in self.parts:
+            part.forget(user, before_us)
 
     def adapt(self, spec: ModelSpec) -> None:
-        """Carry weights and the optimiser's memory over to another list of features."""
+        """Carry weights, the optimiser's memory and what parts remember over to another list of features."""
         old, new = self.ranker, self.ranker.adapted(spec)
         fresh = DenseOptimiser(new, self.config.dense)
         memory: dict[str, Tensor] = {}
@@ -106,43 +117,144 @@ class OnlineStrategy:
             theirs = {n.removeprefix(f"{kind}."): v for n, v in after.items() if n.startswith(f"{kind}.")}
             memory |= {f"{kind}.{name}": value for name, value in carry(ours, theirs, old, new).items()}
         fresh.load(memory, self._dense.counts)
+        for part in self.parts:
+            for kind, vector in part.vectors.items():
+                zero = fresh.named(torch.zeros_like(fresh.flat))
+                part.vectors[kind] = fresh.joined(carry(self._dense.named(vector), zero, old, new))
         self.ranker, self._dense = new, fresh
         self.served = self._averaged()
+        for part in self.parts:
+            part.adapt(spec)
 
     def state(self) -> dict[str, Tensor]:
         """See `Strategy.state`."""
-        parts = {
+        groups = {
             "ranker": self.ranker.state_dict(),
             "towers": self.towers.state_dict(),
             "ranker_memory": self._dense.state(),
             "towers_memory": self._dense_towers.state(),
             "pool": {"content": self._pool.content, "keys": self._pool.keys, "count": self._pool.count},
             "counts": {"ranker": torch.tensor(self._dense.counts), "towers": torch.tensor(self._dense_towers.counts)},
+            **{f"part-{part.name}": pieces.packed(part, self._dense) for part in self.parts},
         }
-        return {f"{part}:{n}": value.detach().cpu() for part, named in parts.items() for n, value in named.items()}
+        if self.config.accumulate > 1:
+            groups["accumulated"] = self._accumulated()
+        if self.config.hold_out:
+            groups["held"] = self._held.state()
+        return {f"{group}:{n}": value.detach().cpu() for group, named in groups.items() for n, value in named.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """See `Strategy.load`."""
 
-        def part(name: str) -> dict[str, Tensor]:
+        def group(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}:"): v for k, v in state.items() if k.startswith(f"{name}:")}
 
         with torch.no_grad():
-            self.ranker.load_state_dict(part("ranker"))
-            self.towers.load_state_dict(part("towers"))
-        self._dense.load(part("ranker_memory"), part("counts")["ranker"].tolist())
-        self._dense_towers.load(part("towers_memory"), part("counts")["towers"].tolist())
-        self._pool = Pool(**{name: value.clone() for name, value in part("pool").items()})
+            self.ranker.load_state_dict(group("ranker"))
+            self.towers.load_state_dict(group("towers"))
+        self._dense.load(group("ranker_memory"), group("counts")["ranker"].tolist())
+        self._dense_towers.load(group("towers_memory"), group("counts")["towers"].tolist())
+        self._pool = Pool(**{name: value.clone() for name, value in group("pool").items()})
+        for part in self.parts:
+            if found := group(f"part-{part.name}"):
+                pieces.unpack(part, self._dense, found)
+            else:
+                part.begin(self._dense)
+        if found := group("held"):
+            self._held.load(found)
+        if self.config.accumulate > 1 and (found := group("accumulated")):
+            self._take_accumulated(found)
+
+    def _wanted(self, update: Update) -> tuple[list[Group], list[Floats | None]]:
+        """The groups of a step that are learned now, and their teachers."""
+        finished = self._held.keep(update.finished)
+        if self.config.labels == "waiting":
+            return [update.encode(finished)] if finished else [], []
+        for group in update.groups:
+            self._held.leave_out(group)
+        return list(update.groups), list(update.teachers)
+
+    def _step(self, groups: Sequence[Group], teachers: Sequence[Floats | None], number: int) -> Learned:
+        chance = np.random.Generator(np.random.Philox(key=[self.config.seed, number]))
+        items = TouchedRows.of(self.tables.item, [group.item_slots for group in groups], self._device)
+        users = TouchedRows.of(self.tables.user, [group.user_slots for group in groups], self._device)
+        if not self._waiting["steps"]:
+            self._dense.zero()
+        total = torch.zeros((), device=self._device)
+        for k, group in enumerate(groups):
+            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
+            if group.kind == self._new and self.ranker.due(number):
+                self.ranker.observe(inputs)
+            total = total + self._loss_of(group, inputs, teachers[k], chance)
+        weight = float(sum(group.negatives.sum() for group in groups))
+        loss = float(total.detach())
+        total.backward()  # type: ignore[no-untyped-call]
+        if not self._dense.finite() or not np.isfinite(loss):
+            self._forget_gradients()
+            return Learned(loss, weight, skipped=True)
+        for steps, rows in zip(self._rows, (items, users), strict=True):
+            steps.add(rows)
+        self._waiting["steps"] += 1
+        self._waiting["impressions"] += sum(len(group.negatives) for group in groups if group.kind == self._new)
+        if self._waiting["steps"] >= self.config.accumulate:
+            self._move()
+        return Learned(loss, weight)
+
+    def _loss_of(
+        self, group: Group, inputs: dict[str, Tensor], teacher: Floats | None, chance: np.random.Generator
+    ) -> Tensor:
+        logits = self.ranker.logits(inputs)
+        own = self.loss(logits, group)
+        seen = Seen(group, inputs, logits, own, teacher, self.ranker, self.loss, chance)
+        total = own
+        for part in self.parts:
+            term = part.term(seen)
+            if term is not None:
+                total = total + term
+        return total
+
+    def _move(self) -> None:
+        """Take the gradients that have come together."""
+        impressions = self._waiting["impressions"]
+        for part in self.parts:
+            part.gradient(self._dense, impressions)
+        share = self._dense.step(min(1.0, max(1, impressions) / self.config.full_step) ** 0.5, impressions)
+        for steps in self._rows:
+            steps.take(share)
+        for part in self.parts:
+            part.stepped(self._dense)
+        self._waiting = {"steps": 0, "impressions": 0}
+
+    def _forget_gradients(self) -> None:
+        """Nothing of what was summed can be told apart from what is not finite."""
+        for steps in self._rows:
+            steps.clear()
+        self._waiting = {"steps": 0, "impressions": 0}
+
+    def _accumulated(self) -> dict[str, Tensor]:
+        out = {"gradient": self._dense.gradient, "waiting": torch.tensor(list(self._waiting.values()))}
+        for name, steps in zip(("item", "user"), self._rows, strict=True):
+            out |= {f"{name}.{n}": torch.from_numpy(value) for n, value in steps.state().items()}
+        return out
+
+    def _take_accumulated(self, found: Mapping[str, Tensor]) -> None:
+        self._dense.gradient.copy_(found["gradient"])
+        self._waiting = dict(zip(("steps", "impressions"), found["waiting"].tolist(), strict=True))
+        for name, steps in zip(("item", "user"), self._rows, strict=True):
+            steps.load({n: found[f"{name}.{n}"].numpy() for n in ("slots", "gradients")})
+
+    def _loss_under(self, weights: Tensor, groups: Sequence[Group]) -> float:
+        before = self._dense.flat.clone()
+        self._dense.flat.copy_(weights)
+        with torch.no_grad():
+            losses = [float(self.loss(self.ranker.logits(group.tensors(self._device)), group)) for group in groups]
+        self._dense.flat.copy_(before)
+        return sum(losses) / max(1.0, float(sum(group.negatives.sum() for group in groups)))
 
     def _averaged(self) -> Ranker:
         twin = copy.deepcopy(self.ranker)
         self._dense.averaged(twin)
         return twin
-
-    def _rows(self, table: RowTable, slots: Sequence[Slots]) -> _Rows:
-        unique, back = np.unique(np.concatenate(slots), return_inverse=True)
-        values = torch.from_numpy(table.gather(unique)[0]).to(self._device).requires_grad_()
-        return _Rows(unique, values, np.split(back, np.cumsum([len(s) for s in slots])[:-1]))
 
     def _inputs(
         self,
@@ -168,12 +280,6 @@ class OnlineStrategy:
             kept = chance.random(group.arrays[name].shape, dtype=np.float32) >= self.config.row_dropout
             x[name] = x[name] * torch.from_numpy(kept).to(self._device)
         return x
-
-    def _loss(self, logits: Tensor, group: Group) -> Tensor:
-        """sum of weight × loss(0) over what appeared + weight × (loss(1) - loss(0)) = -weight × logit over flips."""
-        negatives = torch.from_numpy(group.negatives).to(self._device).unsqueeze(-1)
-        positives = torch.from_numpy(group.positives).to(self._device)
-        return ((F.softplus(logits) * negatives - logits * positives) * self._heads).sum()
 
     def _learn_towers(self, groups: Sequence[Group]) -> None:
         clicks = next((group for group in groups if group.positives[:, :, 0].any()), None)

@@ -1,0 +1,70 @@
+"""Strategies and losses as one line of text: `replay(2000, 0.5), ewc(100)` and `focal(2), smoothed(0.1)`."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from services.trainer import calls
+from services.trainer.calls import Number, Way, Word
+from services.trainer.strategies.adapters import AdaptiveRank, ChosenLayers, LowRank
+from services.trainer.strategies.adaptive import DriftStep, Hypergradient
+from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights, Fusion
+from services.trainer.strategies.distillation import Distillation
+from services.trainer.strategies.losses import (
+    CrossEntropy,
+    Focal,
+    PointLoss,
+    Reweighted,
+    Smoothed,
+    Truncated,
+    Weighted,
+)
+from services.trainer.strategies.parts import Part
+from services.trainer.strategies.regularisers import AdversarialRows, CoClicks, PseudoLabels
+from services.trainer.strategies.replay import Replay
+
+PARTS: Mapping[str, Way] = {
+    "replay": Way(Replay, (Number("kept", 1, 1e6, 2000), Number("share", 0.01, 0.95, 0.5))),
+    "distillation": Way(Distillation, (Number("share", 0, 1, 0.3), Number("temperature", 0.1, 20, 2))),
+    "ewc": Way(ElasticWeights, (Number("strength", 0, 1e9, 100), Number("fade", 0, 1, 0.9))),
+    "fusion": Way(Fusion, (Number("share", 0, 1, 0.7),)),
+    "fusion_chosen": Way(ChosenFusion),
+    "layers": Way(ChosenLayers, (Word("which", ("top", "biases"), "top"),)),
+    "lora": Way(LowRank, (Number("rank", 1, 256, 4), Number("alpha", 0.01, 1e4, 8), Number("rate", 1e-6, 1, 0.003))),
+    "adalora": Way(
+        AdaptiveRank, (Number("rank", 1, 256, 8), Number("budget", 0.01, 1, 0.5), Number("rate", 1e-6, 1, 0.003))
+    ),
+    "hypergradient": Way(Hypergradient, (Number("pace", 0, 1, 0.02), Number("most", 1, 1e3, 10))),
+    "drift_step": Way(DriftStep, (Number("times", 1, 100, 4), Number("impressions", 1, 1e7, 500))),
+    "adversarial": Way(AdversarialRows, (Number("radius", 0, 10, 0.1), Number("share", 0, 10, 0.5))),
+    "co_clicks": Way(CoClicks, (Number("strength", 0, 10, 0.01),)),
+    "pseudo_labels": Way(PseudoLabels, (Number("most", 0, 0.5, 0.02), Number("share", 0, 1, 0.5))),
+}
+
+LOSSES: Mapping[str, Way] = {
+    "cross_entropy": Way(lambda: lambda base: base),
+    "focal": Way(lambda gamma: partial(Focal, gamma), (Number("gamma", 0, 10, 2),)),
+    "smoothed": Way(lambda share: partial(Smoothed, share), (Number("share", 0, 1, 0.1),)),
+    "weighted": Way(lambda weight: partial(Weighted, weight), (Number("weight", 0.01, 100, 2),)),
+    "reweighted": Way(lambda beta: partial(Reweighted, beta), (Number("beta", 0, 10, 0.2),)),
+    "truncated": Way(lambda least: partial(Truncated, least), (Number("least", 0, 1, 0.01),)),
+}
+
+
+def parts(text: str) -> list[Part]:
+    """The parts that a line names, in order. Raises ValueError, with a sentence, for what is none."""
+    if not text.strip():
+        return []
+    made: list[Part] = [calls.made(node, PARTS) for node in calls.nodes(text, "replay(2000, 0.5), ewc(100)")]
+    names = [part.name for part in made]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{text!r} names a part twice")
+    return made
+
+
+def loss(text: str) -> PointLoss:
+    """The loss that a line names; each call changes the one before it. Raises ValueError, with a sentence."""
+    out: PointLoss = CrossEntropy()
+    if text.strip():
+        for node in calls.nodes(text, "focal(2), smoothed(0.1)"):
+            out = calls.made(node, LOSSES)(out)
+    return out

@@ -1,0 +1,76 @@
+"""Rows of a step: gathered once each, and their gradients until they are taken."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from services.trainer.groups import Floats
+from services.trainer.keyindex import Slots
+from services.trainer.tables import RowTable
+
+
+@dataclass
+class TouchedRows:
+    """The rows of one table that a step touches, once each."""
+
+    slots: Slots
+    values: Tensor
+    """[rows, D], with a gradient."""
+    places: list[NDArray[np.int64]]
+    """Of each group: where its rows are among these."""
+
+    @staticmethod
+    def of(table: RowTable, slots: Sequence[Slots], device: torch.device) -> "TouchedRows":
+        """Gather the rows of several groups; slot -1 is a row of zeros."""
+        unique, back = np.unique(np.concatenate(slots), return_inverse=True)
+        values = torch.from_numpy(table.gather(unique)[0]).to(device).requires_grad_()
+        return TouchedRows(unique, values, np.split(back, np.cumsum([len(s) for s in slots])[:-1]))
+
+
+class RowSteps:
+    """Gradients of one table's rows, summed per row when they are taken."""
+
+    def __init__(self, table: RowTable) -> None:
+        self._table = table
+        self._slots: list[Slots] = []
+        self._gradients: list[Floats] = []
+
+    def add(self, rows: TouchedRows) -> None:
+        """Take the gradients of a backward pass."""
+        if rows.values.grad is not None:
+            known = rows.slots >= 0
+            self._slots.append(rows.slots[known])
+            self._gradients.append(rows.values.grad.cpu().numpy()[known])
+
+    def take(self, share: float) -> None:
+        """One step on the rows that have gradients, with a share of their rate."""
+        if len(self._slots) == 1:
+            self._table.learn(self._slots[0], self._gradients[0], share)
+        elif self._slots:
+            unique, back = np.unique(np.concatenate(self._slots), return_inverse=True)
+            sums = np.zeros((len(unique), self._gradients[0].shape[1]), np.float32)
+            np.add.at(sums, back, np.concatenate(self._gradients))
+            live = self._table.live[unique]  # one may have left while its gradient waited
+            self._table.learn(unique[live], sums[live], share)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was not taken."""
+        self._slots, self._gradients = [], []
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What was not taken yet."""
+        dim = self._table.config.dim
+        return {
+            "slots": np.concatenate([*self._slots, np.zeros(0, np.int64)]),
+            "gradients": np.concatenate([*self._gradients, np.zeros((0, dim), np.float32)]),
+        }
+
+    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """The way back."""
+        self._slots, self._gradients = [state["slots"]], [state["gradients"]]
