@@ -26,7 +26,7 @@ from services.trainer.examples import Example
 from services.trainer.files import digest, write_folder
 from services.trainer.groups import Tables
 from services.trainer.hooks import Hooks
-from services.trainer.model import Ranker
+from services.trainer.models.base import RankingModel
 from services.trainer.retrieval import TwoTower
 
 OPSET, MOST_IR = 17, 9
@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 class Candidate:
     """What is exported."""
 
-    ranker: Ranker
+    ranker: RankingModel
     towers: TwoTower
     tables: Tables
     spec: ModelSpec
@@ -91,7 +91,7 @@ def checkpoint_of(manifest: Path) -> str:
         return ""
 
 
-def onnx_bytes(ranker: Ranker, spec: ModelSpec) -> bytes:
+def onnx_bytes(ranker: RankingModel, spec: ModelSpec) -> bytes:
     """The ranker as an ONNX model with free axes B and N."""
     shapes = input_shapes(spec)
     axes = {n: {k: s for k, s in enumerate(shape) if isinstance(s, str)} for n, (shape, _) in shapes.items()}

@@ -111,6 +111,7 @@ class Learner:
             "positions": {str(p): offset for p, offset in self.positions.items()},
             "seen": {str(p): list(place) for p, place in self.reader.seen.items()},
             "spec": self.spec.to_json(),
+            "model": self.strategy.ranker.model,
             "blocks": self.blocks,
             "tables": {name: {"used": t.next, "counted": t.sketch.added} for name, t in self._named_tables()},
             **{name: getattr(self, name) for name in _COUNTERS},

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from services.common.spec import ModelSpec
 from services.trainer.groups import Group, Tables
-from services.trainer.model import Ranker
+from services.trainer.models.base import RankingModel
 from services.trainer.retrieval import TwoTower
 
 
@@ -35,12 +35,12 @@ class Strategy(Protocol):
         ...
 
     @property
-    def served(self) -> Ranker:
+    def served(self) -> RankingModel:
         """What a release holds and scores are taken by: the ranker, or an average of it."""
         ...
 
     @property
-    def ranker(self) -> Ranker:
+    def ranker(self) -> RankingModel:
         """The model as it is now."""
         ...
 

@@ -20,7 +20,7 @@ from services.common.spec import ModelSpec
 from services.trainer import retrieval
 from services.trainer.groups import Group, Tables
 from services.trainer.keyindex import Slots
-from services.trainer.model import Ranker, carry
+from services.trainer.models.base import RankingModel, carry
 from services.trainer.retrieval import Pool, TwoTower
 from services.trainer.strategies.base import Learned
 from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser
@@ -56,7 +56,7 @@ class OnlineStrategy:
     """Row-wise Adagrad on touched rows, Adam or Adagrad on the dense part, whose running average is what is served."""
 
     def __init__(
-        self, ranker: Ranker, towers: TwoTower, tables: Tables, config: OnlineConfig, content_dim: int
+        self, ranker: RankingModel, towers: TwoTower, tables: Tables, config: OnlineConfig, content_dim: int
     ) -> None:
         self.ranker, self.towers, self.tables, self.config = ranker, towers, tables, config
         self._dense = DenseOptimiser(ranker, config.dense)
@@ -134,7 +134,7 @@ class OnlineStrategy:
         self._dense_towers.load(part("towers_memory"), part("counts")["towers"].tolist())
         self._pool = Pool(**{name: value.clone() for name, value in part("pool").items()})
 
-    def _averaged(self) -> Ranker:
+    def _averaged(self) -> RankingModel:
         twin = copy.deepcopy(self.ranker)
         self._dense.averaged(twin)
         return twin
