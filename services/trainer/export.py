@@ -111,7 +111,21 @@ def onnx_bytes(ranker: RankingModel, spec: ModelSpec) -> bytes:
             output_names=[OUTPUT],
             dynamic_axes={**axes, OUTPUT: {0: "B", 1: "N"}},
         )
-    return target.getvalue()
+    return _with_unused(target.getvalue(), spec)
+
+
+def _with_unused(data: bytes, spec: ModelSpec) -> bytes:
+    """The model with the inputs that it does not read, which the exporter leaves out: who asks sends all of them."""
+    graph = onnx.load_from_string(data)
+    named = {value.name: value for value in graph.graph.input}
+    if len(named) == len(input_shapes(spec)):
+        return data
+    del graph.graph.input[:]
+    for name, (shape, dtype) in input_shapes(spec).items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        graph.graph.input.append(named.get(name) or onnx.helper.make_tensor_value_info(name, kind, shape))
+    whole: bytes = graph.SerializeToString()
+    return whole
 
 
 def check(model: bytes, inputs: Arrays, expected: NDArray[np.float32]) -> None:

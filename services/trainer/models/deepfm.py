@@ -37,7 +37,6 @@ class DeepFM(EmbeddingModel):
         self.factors = nn.Parameter(torch.full((dim, self.heads), 1 / math.sqrt(dim)))
         self.deep = nn.Linear(hidden, sizes.hidden[1])
         self.out = nn.Linear(sizes.hidden[1], self.heads)
-        self.initialise_numeric(dim)
         self.initialise_embeddings()
         self.initialise_out(self.out)
         with torch.no_grad():

@@ -38,7 +38,7 @@ class MatrixFactorisation(EmbeddingModel):
         self.factors = nn.Parameter(torch.ones(dim, self.heads))
         self.initialise_embeddings()
         self.initialise_out(self.item_bias)
-        self.initialise_out(self.user_bias)
+        nn.init.normal_(self.user_bias.weight, std=0.05)
 
     @staticmethod
     def numeric_sums(spec: ModelSpec, sizes: Sizes) -> int:
