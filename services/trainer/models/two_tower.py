@@ -53,7 +53,7 @@ class TwoTowers(EmbeddingModel):
         history = mean(self.history(x), x["history_mask"])
         known = torch.cat([x["user_row"] * x["user_row_mask"], history, self.contexts(x)], dim=-1)
         hidden = torch.relu(self.user_numeric(x["user"]) + self.from_user(known))
-        vectors: Tensor = self.user_out(hidden).reshape(-1, self.heads, self.width)
+        vectors: Tensor = self.user_out(hidden).unflatten(-1, (self.heads, self.width))
         return vectors
 
     def item_vectors(self, x: Inputs) -> Tensor:
