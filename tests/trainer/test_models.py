@@ -1,6 +1,7 @@
 """Every ranking model: what its scores depend on, that it can be exported, that it learns, and that it goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -225,6 +226,19 @@ def test_checkpoints_of_another_model_are_refused_with_a_sentence(tmp_path: Path
     first.arm.close()
     with pytest.raises(InvalidInput, match="checkpoint 1-1 is of the model deepfm; logistic needs another arm"):
         arm(tmp_path, FileSource({0: []}), chosen=settings(model="logistic"))
+
+
+def test_a_rollback_to_a_checkpoint_of_another_model_is_said_and_learning_goes_on(tmp_path: Path) -> None:
+    other, _ = arm(tmp_path / "other", FileSource({0: []}), chosen=settings(model="deepfm"))
+    other.arm.close()
+    recorder, source = Recorder(), FileSource({0: Shop().messages(6)})
+    loop, clock = arm(tmp_path / "own", source, observer=recorder)
+    shutil.copytree(tmp_path / "other/arms/main/checkpoints/1-1", tmp_path / "own/arms/main/checkpoints/0-1")
+    wanted = {"lineage": 2, "epoch": 2, "slot": "b", "from_checkpoint": "0-1"}
+    (tmp_path / "own/arms/main/control.json").write_text(json.dumps(wanted))
+    run(loop, clock, source)
+    assert "model: checkpoint 0-1 is of the model deepfm; din needs another arm" in str(recorder.failures[0])
+    assert (loop.arm.epoch, loop.arm.learner.positions) == (1, {0: 6})
 
 
 def test_checkpoints_from_before_the_choice_are_of_din(tmp_path: Path) -> None:
