@@ -40,7 +40,8 @@ from services.trainer.factory import learner_of
 from services.trainer.groups import Group, groups_of
 from services.trainer.hooks import NoHooks
 from services.trainer.learner import Learner
-from services.trainer.model import Ranker, Sizes
+from services.trainer.models.base import Sizes
+from services.trainer.models.din import DeepInterestNetwork
 from services.trainer.settings import TrainerSettings
 from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser
 from services.trainer.strategies.weights import WeightConfig
@@ -127,7 +128,7 @@ def _placed(shape: tuple[int, ...], at: Any, slots: Any) -> Tensor:
     return torch.from_numpy(index)
 
 
-def loss_of(ranker: Ranker, step: Prepared, rows: Callable[[Tensor], Tensor] | None) -> Tensor:
+def loss_of(ranker: DeepInterestNetwork, step: Prepared, rows: Callable[[Tensor], Tensor] | None) -> Tensor:
     """Summed loss of a step; `rows` gives the rows of indexes, None leaves the encoded ones."""
     total = torch.zeros((), dtype=next(ranker.parameters()).dtype)
     for group, x, items, history in zip(step.groups, step.inputs, step.items, step.history, strict=True):
@@ -142,7 +143,7 @@ def loss_of(ranker: Ranker, step: Prepared, rows: Callable[[Tensor], Tensor] | N
 
 def floor_path(made: Learner, steps: Sequence[Prepared]) -> Callable[[], None]:
     """No embeddings."""
-    ranker = Ranker(SPEC, Sizes())
+    ranker = DeepInterestNetwork(SPEC, Sizes())
     optimiser = DenseOptimiser(ranker, DenseConfig(clip=0, decay=0, warmup=0))
 
     def run() -> None:
@@ -156,7 +157,7 @@ def floor_path(made: Learner, steps: Sequence[Prepared]) -> Callable[[], None]:
 
 def stock_path(rows: int, steps: Sequence[Prepared], sparse: bool) -> Callable[[], None]:
     """torch.nn.Embedding with Adam, or with SparseAdam."""
-    ranker = Ranker(SPEC, Sizes())
+    ranker = DeepInterestNetwork(SPEC, Sizes())
     table = torch.nn.Embedding(rows, DIM, sparse=sparse)
     if sparse:
         optimisers: list[Any] = [torch.optim.Adam(ranker.parameters()), torch.optim.SparseAdam(table.parameters())]
@@ -204,7 +205,7 @@ def correct(steps: int = 100) -> dict[str, Any]:
     fill(made, 2_000)
     ready = prepared(steps_of(steps, seed=1), made)
     table = made.tables.item
-    reference = Ranker(SPEC, Sizes())
+    reference = DeepInterestNetwork(SPEC, Sizes())
     reference.load_state_dict(made.strategy.ranker.state_dict())
     reference.double()
     rows = torch.from_numpy(table.rows[: table.next].astype(np.float64)).requires_grad_()

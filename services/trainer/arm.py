@@ -23,6 +23,7 @@ from services.trainer.files import remove_staging
 from services.trainer.hooks import Hooks
 from services.trainer.journal import Journal, Record
 from services.trainer.learner import Blocks, Learner
+from services.trainer.models.registry import UNNAMED
 from services.trainer.strategies.base import Learned
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Arm:
         """Goes on from the newest whole checkpoint and its journal, or begins with the `wanted` features.
 
         `make` builds an empty learner. Raises CorruptState when there are checkpoints but none is whole, InvalidInput
-        when the row dimension is not that of the checkpoint.
+        when the model or the row dimension is not that of the checkpoint.
         """
         self.paths, self._source, self._make, self._hooks = paths, source, make, hooks
         self._archive = archive
@@ -173,8 +174,8 @@ class Arm:
     def begin(self, wanted: Control) -> None:
         """Another lineage and epoch, from the checkpoint that the publisher names; without a name from where we are.
 
-        Raises CorruptState when that checkpoint cannot be had; nothing has changed then. The publisher fills the new
-        slot itself; deltas of the new epoch begin with 1.
+        Raises CorruptState when that checkpoint cannot be had, InvalidInput when it is of another model; nothing has
+        changed then. The publisher fills the new slot itself; deltas of the new epoch begin with 1.
         """
         name = Name.parse(wanted.from_checkpoint)
         if name is not None:
@@ -197,6 +198,7 @@ class Arm:
     def _restored(self, saved: Saved) -> Learner:
         meta = saved.meta
         learner = self._make(ModelSpec.from_json(meta["spec"]), meta["blocks"])
+        _same_model(learner.strategy.ranker.model, meta.get("model", UNNAMED), saved.name)
         try:
             learner.restore(meta, saved.files, saved.rows)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -275,6 +277,12 @@ def _same_shape(wanted: ModelSpec, found: ModelSpec) -> None:
     if wanted.heads != found.heads:
         detail = f"the checkpoints have the heads {', '.join(found.heads)}; others need another arm"
         raise InvalidInput("loss_weights", "changed", detail)
+
+
+def _same_model(wanted: str, found: str, name: Name) -> None:
+    if wanted != found:
+        detail = f"checkpoint {name} is of the model {found}; {wanted} needs another arm"
+        raise InvalidInput("model", "changed", detail)
 
 
 def _checkpoints_of(folders: Sequence[Path]) -> Iterable[str]:

@@ -26,7 +26,7 @@ from services.trainer.examples import Example
 from services.trainer.files import digest, write_folder
 from services.trainer.groups import Tables
 from services.trainer.hooks import Hooks
-from services.trainer.model import Ranker
+from services.trainer.models.base import RankingModel
 from services.trainer.retrieval import TwoTower
 
 OPSET, MOST_IR = 17, 9
@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 class Candidate:
     """What is exported."""
 
-    ranker: Ranker
+    ranker: RankingModel
     towers: TwoTower
     tables: Tables
     spec: ModelSpec
@@ -91,7 +91,7 @@ def checkpoint_of(manifest: Path) -> str:
         return ""
 
 
-def onnx_bytes(ranker: Ranker, spec: ModelSpec) -> bytes:
+def onnx_bytes(ranker: RankingModel, spec: ModelSpec) -> bytes:
     """The ranker as an ONNX model with free axes B and N."""
     shapes = input_shapes(spec)
     axes = {n: {k: s for k, s in enumerate(shape) if isinstance(s, str)} for n, (shape, _) in shapes.items()}
@@ -111,7 +111,21 @@ def onnx_bytes(ranker: Ranker, spec: ModelSpec) -> bytes:
             output_names=[OUTPUT],
             dynamic_axes={**axes, OUTPUT: {0: "B", 1: "N"}},
         )
-    return target.getvalue()
+    return _with_unused(target.getvalue(), spec)
+
+
+def _with_unused(data: bytes, spec: ModelSpec) -> bytes:
+    """The model with the inputs that it does not read, which the exporter leaves out: who asks sends all of them."""
+    graph = onnx.load_from_string(data)
+    named = {value.name: value for value in graph.graph.input}
+    if len(named) == len(input_shapes(spec)):
+        return data
+    del graph.graph.input[:]
+    for name, (shape, dtype) in input_shapes(spec).items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        graph.graph.input.append(named.get(name) or onnx.helper.make_tensor_value_info(name, kind, shape))
+    whole: bytes = graph.SerializeToString()
+    return whole
 
 
 def check(model: bytes, inputs: Arrays, expected: NDArray[np.float32]) -> None:

@@ -7,7 +7,8 @@ from services.trainer import expression
 from services.trainer.examples import StepSize
 from services.trainer.groups import Tables
 from services.trainer.learner import Blocks, Learner, LearnerConfig
-from services.trainer.model import Ranker, Sizes
+from services.trainer.models.base import Sizes
+from services.trainer.models.registry import MODELS
 from services.trainer.retrieval import TwoTower
 from services.trainer.settings import TrainerSettings
 from services.trainer.strategies import expression as strategies
@@ -48,7 +49,7 @@ def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: B
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         blocks = blocks or {}
-        ranker = Ranker(spec, Sizes(), blocks.get("user"), blocks.get("item"))
+        ranker = MODELS[settings.model](spec, Sizes(), blocks.get("user"), blocks.get("item"))
         towers = TwoTower(spec, settings.retrieval_dim)
     config = OnlineConfig(
         dense=DenseConfig(

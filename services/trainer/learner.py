@@ -123,6 +123,7 @@ class Learner:
             "seen": {str(p): list(place) for p, place in self.reader.seen.items()},
             "spec": self.spec.to_json(),
             "champion": "" if self.champion is None else self.champion.release,
+            "model": self.strategy.ranker.model,
             "blocks": self.blocks,
             "tables": {name: {"used": t.next, "counted": t.sketch.added} for name, t in self._named_tables()},
             **{name: getattr(self, name) for name in _COUNTERS},

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from services.common.clock import Clock
-from services.common.errors import CorruptState, FreshrankError
+from services.common.errors import CorruptState, FreshrankError, InvalidInput
 from services.common.spec import ModelSpec
 from services.trainer import control, export
 from services.trainer.arm import Arm, Source
@@ -117,7 +117,7 @@ class Loop:
             if wanted.epoch > self.arm.epoch:
                 self.arm.begin(wanted)
                 self._trigger.fired(self._trigger_us(), self.arm.learner.released_at)
-        except CorruptState as error:
+        except (CorruptState, InvalidInput) as error:
             self._observer.failed("control", error)
             return
         self._control = wanted
@@ -152,6 +152,7 @@ class Loop:
             "row_seq": arm.delta_seq,
             "metrics": {k: v if v == v else None for k, v in metrics.items()},
             "checkpoint": str(arm.name),
+            "model": learner.strategy.served.model,
             "trigger": reason,
             "objective": dict(self._config.objective),
         }

@@ -64,6 +64,13 @@ class TrainerSettings(ServiceSettings):
         description="candidates per update at least; of short lists they alone count; larger is faster, smaller learns"
         " more of each example",
     )
+    model: Literal[
+        "logistic", "factorisation", "embedding_sum", "two_tower", "deepfm", "dlrm", "din", "transformer"
+    ] = Field(
+        "din",
+        description="what ranks: logistic, factorisation, embedding_sum, two_tower, deepfm, dlrm, din or transformer;"
+        " another one needs another arm",
+    )
     optimiser: Literal["sgd", "adagrad", "adam", "ftrl"] = Field(
         "adam", description="of the dense part; its running average is what is released"
     )

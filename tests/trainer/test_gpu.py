@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from services.trainer.factory import device_of
+from services.trainer.models.registry import MODELS
 from services.trainer.triggers import VolumeTrigger
 from tests.trainer.arm import Recorder, arm, run, settings
+from tests.trainer.test_model import inputs, tensors
+from tests.trainer.test_models import learned
 from tests.trainer.world import FileSource, Shop
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -37,6 +40,14 @@ def test_its_checkpoints_go_on_on_the_cpu(tmp_path: Path) -> None:
     assert loop.arm.learner.positions == {0: 300}
     assert all(np.isfinite(value.numpy()).all() for value in loop.arm.learner.strategy.state().values())
     loop.arm.close()
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_model_scores_as_on_the_cpu(name: str) -> None:
+    model, x = learned(name), tensors(inputs())
+    here = model.logits(x).detach()
+    there = model.cuda().logits({part: value.cuda() for part, value in x.items()}).detach()
+    torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=1e-4)
 
 
 def test_auto_takes_it() -> None:

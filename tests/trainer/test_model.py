@@ -12,16 +12,17 @@ from services.common.spec import OUTPUT, Arrays, FeatureRef, ModelSpec, zeros
 from services.trainer.champion import session
 from services.trainer.export import onnx_bytes
 from services.trainer.inputs import Block
-from services.trainer.model import Ranker, Sizes
+from services.trainer.models.base import RankingModel, Sizes
+from services.trainer.models.din import DeepInterestNetwork
 from tests.trainer.world import SPEC
 
 NEW_USER, NEW_ITEM = FeatureRef(77, "new", "user_stats"), FeatureRef(99, "new", "item_stats")
 
 
-def ranker(spec: ModelSpec = SPEC) -> Ranker:
+def ranker(spec: ModelSpec = SPEC) -> DeepInterestNetwork:
     """With weights as after some learning: nothing is zero."""
     torch.manual_seed(1)
-    made = Ranker(spec, Sizes(hidden=(16, 8)))
+    made = DeepInterestNetwork(spec, Sizes(hidden=(16, 8)))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -50,7 +51,7 @@ def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def scores(model: Ranker, arrays: Arrays) -> np.ndarray:  # type: ignore[type-arg]
+def scores(model: RankingModel, arrays: Arrays) -> np.ndarray:  # type: ignore[type-arg]
     with torch.no_grad():
         return model(*(torch.from_numpy(arrays[name]) for name in model.names)).numpy()
 
@@ -157,4 +158,4 @@ def test_statistics_are_renewed_as_the_values_double_and_not_in_between() -> Non
 
 def test_a_model_without_features_is_refused() -> None:
     with pytest.raises(InvalidInput, match="feature"):
-        Ranker(replace(SPEC, user_features=()), Sizes())
+        DeepInterestNetwork(replace(SPEC, user_features=()), Sizes())

@@ -9,7 +9,7 @@ from torch import Tensor
 from services.common.spec import ModelSpec
 from services.trainer.examples import Example
 from services.trainer.groups import Floats, Group, Tables
-from services.trainer.model import Ranker
+from services.trainer.models.base import RankingModel
 from services.trainer.retrieval import TwoTower
 
 Encode = Callable[[Sequence[Example]], Group]
@@ -62,12 +62,12 @@ class Strategy(Protocol):
         ...
 
     @property
-    def served(self) -> Ranker:
+    def served(self) -> RankingModel:
         """What a release holds and scores are taken by: the ranker, or an average of it."""
         ...
 
     @property
-    def ranker(self) -> Ranker:
+    def ranker(self) -> RankingModel:
         """The model as it is now."""
         ...
 

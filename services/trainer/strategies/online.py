@@ -20,7 +20,7 @@ from services.common.records import CLOSED, INITIAL
 from services.common.spec import ModelSpec
 from services.trainer import retrieval
 from services.trainer.groups import Floats, Group, Tables
-from services.trainer.model import Ranker, carry
+from services.trainer.models.base import RankingModel, carry
 from services.trainer.retrieval import Pool, TwoTower
 from services.trainer.strategies import parts as pieces
 from services.trainer.strategies.base import Encode, Learned, Update
@@ -56,7 +56,7 @@ class OnlineStrategy:
 
     def __init__(
         self,
-        ranker: Ranker,
+        ranker: RankingModel,
         towers: TwoTower,
         tables: Tables,
         config: OnlineConfig,
@@ -251,7 +251,7 @@ class OnlineStrategy:
         self._dense.flat.copy_(before)
         return sum(losses) / max(1.0, float(sum(group.negatives.sum() for group in groups)))
 
-    def _averaged(self) -> Ranker:
+    def _averaged(self) -> RankingModel:
         twin = copy.deepcopy(self.ranker)
         self._dense.averaged(twin)
         return twin

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from services.common.spec import ModelSpec
 from services.trainer.groups import Floats, Group
-from services.trainer.model import Ranker
+from services.trainer.models.base import RankingModel
 from services.trainer.strategies.base import Update
 from services.trainer.strategies.losses import GroupLoss
 from services.trainer.strategies.optimisers import DenseOptimiser
@@ -33,7 +33,7 @@ class Seen:
     """The group's own, summed."""
     teacher: Floats | None
     """The champion's probabilities [B, N, heads]."""
-    ranker: Ranker
+    ranker: RankingModel
     objective: GroupLoss
     chance: np.random.Generator
 

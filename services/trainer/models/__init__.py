@@ -1,0 +1,1 @@
+"""Ranking models, one a module: *what* is learned, behind one small base (`models.base`)."""
