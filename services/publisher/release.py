@@ -45,6 +45,8 @@ class Releases:
         self._audit, self._outside, self._policy = audit, outside, policy
         self._draining: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._untaken: dict[str, str] = {}
+        """Why Triton did not take the compressed file of a candidate that is still being decided on."""
         self._retry_us = 0
         self._published: Route | None = None
 
@@ -184,14 +186,30 @@ class Releases:
         if not verdict.passed:
             self._refuse(release, verdict.reason, now_us, verdict, manifest)
             return
-        self._store.stage(manifest)
-        self._load(release)
+        self._put_up(manifest, now_us)
         self._accept(Entry.of(manifest, row_seq, State.HELD, "waits for a person", now_us), verdict, now_us)
 
     def _rows_on_their_way(self, release: str, row_seq: int, now_us: int) -> bool:
         since = self._seen.setdefault(release, now_us)
         behind = self.book.pushed_seq < row_seq and not self.book.stopped
         return behind and now_us - since < self._policy.rows_wait_s * 1e6
+
+    def _put_up(self, manifest: Manifest, now_us: int) -> None:
+        """Stage and load: the compressed file where one has passed and Triton takes it, else the one exported."""
+        release, tried = manifest.release, self._outside.compress(manifest)
+        refused = self._untaken.get(release, "") or (tried.verdict.reason if tried else "")
+        if tried is not None and tried.release is not None and not refused:
+            try:
+                self._store.stage(tried.release.manifest, tried.release.files)
+                self._load(release)
+            except PermanentError as error:
+                self._undo(release)
+                refused = self._untaken[release] = str(error) or type(error).__name__
+        if tried is None or refused:
+            self._store.stage(manifest)
+            self._load(release)
+        if tried is not None:
+            self._audit.add(now_us, "not_compressed" if refused else "compressed", release, **tried.record(refused))
 
     def _load(self, release: str) -> None:
         self._store.stage_model(release)
@@ -203,8 +221,7 @@ class Releases:
             self._route(entry, "passed the gate", "", now_us, verdict)
         else:
             self._hold(entry, verdict, now_us)
-        self._store.drop_candidate(entry.release)
-        self._seen.pop(entry.release, None)
+        self._settle(entry.release)
 
     def _hold(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
         figures = before_and_after(entry.metrics)
@@ -234,9 +251,13 @@ class Releases:
         self._audit.add(now_us, "refused", release, reason=reason, checks=checks, **figures)
         entry = Entry.of(manifest, 0, State.REFUSED, reason, now_us) if manifest else _unread(release, reason, now_us)
         self._keeper.change(lambda book: book.with_entry(entry))
+        self._settle(release)
+        self._outside.decided("refused", 0.0)
+
+    def _settle(self, release: str) -> None:
         self._store.drop_candidate(release)
         self._seen.pop(release, None)
-        self._outside.decided("refused", 0.0)
+        self._untaken.pop(release, None)
 
     def _undo(self, release: str) -> None:
         try:
@@ -244,6 +265,7 @@ class Releases:
         except FreshrankError as error:
             logger.warning("not unloaded", extra={"release": release, "error": str(error)})
         self._store.drop(release)
+        self._shelf.forget(release)
 
     def _leave(self, before: set[str], now_us: int) -> None:
         for release in before - self.wanted():
