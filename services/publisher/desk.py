@@ -50,7 +50,6 @@ class Desk:
         self._history, self._intake = history, intake
         self._publish, self._meters, self._seconds, self._bounds = publish, meters, seconds, bounds
         self._probed, self._compression = probed, compression
-        self._attempt: tuple[bytes, Attempt] | None = None
         self._disk = Disk()
         self.rows: RowLookup | None = None
         """The rows that are in the store."""
@@ -78,17 +77,15 @@ class Desk:
         return found
 
     def compress(self, manifest: Manifest) -> Attempt | None:
-        """Try the plan on a candidate; one that comes again, because Triton was away, is not compressed again."""
+        """Try the plan on a candidate and judge what came out."""
         if self._compression is None or not self._compression.steps:
             return None
-        if self._attempt is None or self._attempt[0] != manifest.raw:
-            assert self.rows is not None
-            folder, replay = self._store.exports / manifest.release, self._intake.snapshot()
-            began = self._seconds()
-            found = attempt(folder, manifest, self._compression, replay, self.rows, FileBounds())
-            self._meters.compressed(found.verdict, self._seconds() - began)
-            self._attempt = (manifest.raw, found)
-        return self._attempt[1]
+        assert self.rows is not None
+        folder, replay = self._store.exports / manifest.release, self._intake.snapshot()
+        began = self._seconds()
+        found = attempt(folder, manifest, self._compression, replay, self.rows, FileBounds())
+        self._meters.compressed(found.verdict, self._seconds() - began)
+        return found
 
     def row_seq(self, manifest: Manifest) -> int:
         """The last row delta that the candidate's weights have seen, by the positions of both."""

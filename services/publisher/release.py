@@ -15,6 +15,7 @@ from services.publisher import manifest as manifests
 from services.publisher.audit import Audit, before_and_after
 from services.publisher.book import Book, Entry, Keeper, State, Switches, Undo, held, promoted, rolling_back
 from services.publisher.checks import Verdict
+from services.publisher.compression.attempt import Attempt
 from services.publisher.fleet import Fleet
 from services.publisher.manifest import Manifest
 from services.publisher.outside import Outside, ReleasePolicy
@@ -45,8 +46,8 @@ class Releases:
         self._audit, self._outside, self._policy = audit, outside, policy
         self._draining: dict[str, int] = {}
         self._seen: dict[str, int] = {}
-        self._untaken: dict[str, str] = {}
-        """Why Triton did not take the compressed file of a candidate that is still being decided on."""
+        self._tried: dict[str, Attempt | None] = {}
+        """What came of compressing candidates that are still being decided on."""
         self._retry_us = 0
         self._published: Route | None = None
 
@@ -196,20 +197,22 @@ class Releases:
 
     def _put_up(self, manifest: Manifest, now_us: int) -> None:
         """Stage and load: the compressed file where one has passed and Triton takes it, else the one exported."""
-        release, tried = manifest.release, self._outside.compress(manifest)
-        refused = self._untaken.get(release, "") or (tried.verdict.reason if tried else "")
-        if tried is not None and tried.release is not None and not refused:
+        release = manifest.release
+        if release not in self._tried:  # a candidate that comes again, because Triton was away, is not compressed again
+            self._tried[release] = self._outside.compress(manifest)
+        tried = self._tried[release]
+        if tried is not None and tried.release is not None:
             try:
                 self._store.stage(tried.release.manifest, tried.release.files)
                 self._load(release)
             except PermanentError as error:
                 self._undo(release)
-                refused = self._untaken[release] = str(error) or type(error).__name__
-        if tried is None or refused:
+                tried = self._tried[release] = tried.untaken(str(error))
+        if tried is None or tried.release is None:
             self._store.stage(manifest)
             self._load(release)
         if tried is not None:
-            self._audit.add(now_us, "not_compressed" if refused else "compressed", release, **tried.record(refused))
+            self._audit.add(now_us, "compressed" if tried.release else "not_compressed", release, **tried.record())
 
     def _load(self, release: str) -> None:
         self._store.stage_model(release)
@@ -257,7 +260,7 @@ class Releases:
     def _settle(self, release: str) -> None:
         self._store.drop_candidate(release)
         self._seen.pop(release, None)
-        self._untaken.pop(release, None)
+        self._tried.pop(release, None)
 
     def _undo(self, release: str) -> None:
         try:

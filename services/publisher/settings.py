@@ -121,7 +121,7 @@ class PublisherSettings(ServiceSettings):
         0.002, ge=0, lt=1, description="relative rise of log-loss that compression may bring on them"
     )
     compression_error: float = Field(
-        0.02, gt=0, lt=1, description="largest difference of a golden score from the original's"
+        0.05, gt=0, lt=1, description="largest difference of a golden score from the original's"
     )
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
 

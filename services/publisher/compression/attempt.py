@@ -55,11 +55,16 @@ class Attempt:
     compressed: Figures | None = None
     release: Compressed | None = None
 
-    def record(self, refused: str = "") -> dict[str, Any]:
+    def untaken(self, reason: str) -> "Attempt":
+        """The same when Triton did not take what had passed."""
+        checks = (*self.verdict.checks, holds("compression_loaded", False, reason))
+        return replace(self, verdict=verdict(checks), release=None)
+
+    def record(self) -> dict[str, Any]:
         """For the audit: why it is not served, if it is not, and the figures of both files."""
         return {
             "plan": self.plan,
-            "reason": refused,
+            "reason": self.verdict.reason,
             "original": self.original.to_json(),
             "compressed": self.compressed.to_json() if self.compressed else None,
             "checks": self.verdict.to_json(),

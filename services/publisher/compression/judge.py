@@ -28,7 +28,7 @@ class CompressionBounds:
     """Area under the curve that it may lose on the replayed impressions."""
     log_loss: float = 0.002
     """Relative rise of log-loss on them."""
-    error: float = 0.02
+    error: float = 0.05
     """Largest difference of a score of a golden request."""
     impressions: int = 300
     """Replayed impressions behind the figures."""

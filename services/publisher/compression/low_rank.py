@@ -1,7 +1,5 @@
 """Low-rank factors: a large matrix as the product of two thin ones (Eckart and Young, 1936; Denton et al., 2014)."""
 
-import math
-
 import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
@@ -38,8 +36,8 @@ def factors(matrix: Floats, energy: float) -> tuple[Floats, Floats]:
     ((2, 1), True)
     """
     u, sizes, v = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
-    share = np.cumsum(sizes**2) / max(float(np.sum(sizes**2)), math.ulp(0))
-    rank = min(len(sizes), 1 + int(np.searchsorted(share, energy)))
+    held = np.cumsum(sizes**2)
+    rank = min(len(sizes), 1 + int(np.searchsorted(held, energy * held[-1])))
     root = np.sqrt(sizes[:rank])
     return (u[:, :rank] * root).astype(np.float32), (root[:, None] * v[:rank]).astype(np.float32)
 
@@ -54,7 +52,8 @@ def _split(graph: Graph, thin: dict[str, tuple[str, str]]) -> None:
             nodes.append(helper.make_node("MatMul", [node.input[0], left], [between], name=between))
             node.input[0], node.input[1] = between, right
             for found in node.attribute:
-                found.i = 0 if found.name == "transB" else found.i
+                if found.name == "transB":
+                    found.i = 0
         nodes.append(node)
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.model.graph.node[:]

@@ -76,7 +76,7 @@ class _Trace:
         self._last = last_axes(graph.model)
 
     def back(self, name: str, place: int, width: int) -> Cut | None:
-        """`place`: where unit 0 is on the last axis of `name`, `width` long; None = what makes them serves others too."""
+        """`place`: where unit 0 is on the last axis of `name`, `width` long; None = its makers serve others too."""
         graph = self._graph
         node = graph.maker.get(name)
         if node is None or graph.only_reader(name) is None or self._last.get(name) != width:
