@@ -112,7 +112,7 @@ class PublisherSettings(ServiceSettings):
         " worth any loss"
     )  # fmt: skip
     compression_latency: float = Field(
-        1.1, gt=0, description="time of a golden batch over the original's, at most; what lies above 1 is noise"
+        1.2, gt=0, description="time of a golden batch over the original's, at most; above 1 for a busy machine's noise"
     )
     compression_auc: float = Field(
         0.001, ge=0, lt=1, description="area under the curve that compression may lose on the replayed impressions"

@@ -154,9 +154,8 @@ def test_where_triton_answers_otherwise_than_the_compressed_file_did_the_origina
         found = compress(manifest)
         assert found is not None
         assert found.release is not None
-        golden = (shop.store.exports / manifest.release / GOLDEN).read_bytes()
-        model = (export(tmp_path / "other", Net(base=(0.0, 0.0, 0.0)), {}) / MODEL).read_bytes()
-        files = {MODEL: model, GOLDEN: golden}
+        other = export(tmp_path / "other", Net(base=(0.0, 0.0, 0.0)), {})
+        files = {**found.release.files, GOLDEN: (other / GOLDEN).read_bytes()}
         hashes = {name: digest(data) for name, data in files.items()}
         there = manifests.compressed(manifest, hashes, 1e-4, {})
         return replace(found, release=replace(found.release, manifest=there, files=files))

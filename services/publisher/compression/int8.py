@@ -5,6 +5,7 @@ in 16 bits, which overflow with the eighth (`reduce_range` in onnxruntime's word
 not be the one that serves.
 """
 
+import importlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import onnx
 from onnx import ModelProto
-from onnxruntime import quantization
 
 from services.common.spec import Arrays
 from services.publisher.compression.graph import Graph
@@ -27,6 +27,7 @@ def dynamic(model: ModelProto) -> ModelProto:
     ready, nodes = _prepared(model)
     if not nodes:
         return Graph(model).done()
+    quantization = _quantiser()
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         quantization.quantize_dynamic(
@@ -41,6 +42,7 @@ def static(model: ModelProto, inputs: Arrays) -> ModelProto:
     ready, nodes = _prepared(model)
     if not nodes:
         return Graph(model).done()
+    quantization = _quantiser()
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         quantization.quantize_static(
@@ -60,6 +62,11 @@ class _Requests:
     def get_next(self) -> Arrays | None:
         """The next ones; None at the end."""
         return next(self._left, None)
+
+
+def _quantiser() -> Any:
+    # It adds a folder to sys.path and megabytes to the process: only where somebody asks for it.
+    return importlib.import_module("onnxruntime.quantization")
 
 
 def _prepared(model: ModelProto) -> tuple[ModelProto, list[str]]:
