@@ -91,7 +91,7 @@ def compressed(found: Manifest, files: Mapping[str, str], tolerance: float, note
     data = json.loads(found.raw)
     data["files"] |= files
     data |= {"golden_tolerance": tolerance, "compression": note}
-    return parse(json.dumps(data, indent=1, allow_nan=False).encode())
+    return parse(json.dumps(data, indent=1).encode())
 
 
 def _text(value: Any) -> str:
