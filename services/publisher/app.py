@@ -69,7 +69,7 @@ class Publisher:
         self._intake = Intake(replay, self, int(settings.ripe_s * 1e6))
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
-            settings.gate_bounds(), settings.probe_candidates,
+            settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
         )  # fmt: skip
         self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
         self._pump = RowPump(

@@ -9,6 +9,7 @@ from services.common.encode import RowLookup
 from services.publisher import control
 from services.publisher.book import Book, Keeper
 from services.publisher.checks import Verdict
+from services.publisher.compression.attempt import Attempt, Compression, attempt
 from services.publisher.examine import Situation, examine
 from services.publisher.files import Disk
 from services.publisher.gate import GateBounds
@@ -42,12 +43,13 @@ class Desk:
         seconds: Callable[[], float],
         bounds: GateBounds,
         probed: int,
+        compression: Compression | None = None,
     ) -> None:
         """`seconds`: a clock for durations; `probed`: candidates of a row probe, 0 = none."""
         self._keeper, self._store, self._shelf = keeper, store, shelf
         self._history, self._intake = history, intake
         self._publish, self._meters, self._seconds, self._bounds = publish, meters, seconds, bounds
-        self._probed = probed
+        self._probed, self._compression = probed, compression
         self._disk = Disk()
         self.rows: RowLookup | None = None
         """The rows that are in the store."""
@@ -72,6 +74,17 @@ class Desk:
         folder = self._store.exports / manifest.release
         found = examine(manifest, row_seq, folder, now, self._bounds, FileBounds())
         self._meters.examined(found, self._seconds() - began)
+        return found
+
+    def compress(self, manifest: Manifest) -> Attempt | None:
+        """Try the plan on a candidate and judge what came out."""
+        if self._compression is None or not self._compression.steps:
+            return None
+        assert self.rows is not None
+        folder, replay = self._store.exports / manifest.release, self._intake.snapshot()
+        began = self._seconds()
+        found = attempt(folder, manifest, self._compression, replay, self.rows, FileBounds())
+        self._meters.compressed(found.verdict, self._seconds() - began)
         return found
 
     def row_seq(self, manifest: Manifest) -> int:

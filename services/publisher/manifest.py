@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,14 @@ def parse(raw: bytes) -> Manifest:
         raise CorruptState(f"manifest: {type(error).__name__}: {error}") from error
     _check(found)
     return found
+
+
+def compressed(found: Manifest, files: Mapping[str, str], tolerance: float, note: Mapping[str, Any]) -> Manifest:
+    """The manifest of the same release with other files: their hashes, the golden tolerance, and what was done."""
+    data = json.loads(found.raw)
+    data["files"] |= files
+    data |= {"golden_tolerance": tolerance, "compression": note}
+    return parse(json.dumps(data, indent=1).encode())
 
 
 def _text(value: Any) -> str:

@@ -19,6 +19,8 @@ class Meters:
         self._decisions = metrics.counter("releases_total", "Decisions on releases", ("decision",))
         self._seconds = metrics.histogram("release_seconds", "From export to routed, held or refused", ("decision",))
         self._judging = metrics.histogram("gate_seconds", "Time that the release gate takes")
+        self._compressed = metrics.counter("compressions_total", "Candidates compressed and judged", ("verdict",))
+        self._compressing = metrics.histogram("compression_seconds", "Time that compressing and its gate take")
         self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
         self._healed = metrics.counter("healed_total", "Models loaded anew after a failed golden request")
         self._state = metrics.gauge("state", "1 while it holds: rows_stopped, rows_lost, leader, undo", ("state",))
@@ -40,6 +42,12 @@ class Meters:
         """A candidate was judged."""
         self._judging.observe(seconds)
         self._failed("release", verdict)
+
+    def compressed(self, verdict: Verdict, seconds: float) -> None:
+        """A candidate was compressed and judged."""
+        self._compressed.labels("passed" if verdict.passed else "refused").inc()
+        self._compressing.observe(seconds)
+        self._failed("compression", verdict)
 
     def decided(self, decision: str, seconds: float) -> None:
         """A release was decided on, so long after its export."""

@@ -5,7 +5,7 @@ Production Triton's onnxruntime refuses IR above 9, so the version rules here ar
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,11 @@ class Inspection:
     outputs: dict[str, tuple[str, tuple[int | None, ...]]]
 
 
-def inspect(path: Path) -> Inspection:
-    """Read the declarations. Raises CorruptState when the file is no valid ONNX graph."""
+def inspect(source: Path | bytes) -> Inspection:
+    """Read the declarations. Raises CorruptState when the file, or its bytes, are no valid ONNX graph."""
     try:
-        model = onnx.load(os.fspath(path), load_external_data=False)
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        model = onnx.load_model_from_string(data)
         external = _external(model)
         if not external:  # else the checker would go and look for the other file
             onnx.checker.check_model(model)
@@ -68,7 +69,7 @@ def inspect(path: Path) -> Inspection:
         domains=domains | frozenset(node.domain for node in model.graph.node),
         external_data=external,
         functions=len(model.functions),
-        size=path.stat().st_size,
+        size=len(data),
         inputs={value.name: _declared(value) for value in model.graph.input},
         outputs={value.name: _declared(value) for value in model.graph.output},
     )
@@ -100,23 +101,29 @@ def judge_declaration(found: Inspection, spec: ModelSpec, bounds: FileBounds) ->
 class OnnxModel:
     """A session on one thread: the judge must not take the cores from those who serve."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, model: Path | bytes) -> None:
+        """Raises CorruptState when the file, or its bytes, cannot be loaded."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            source = model if isinstance(model, bytes) else os.fspath(model)
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base of their own
             raise CorruptState(f"model.onnx does not load: {error}") from error
         self._wanted = {value.name for value in self._session.get_inputs()}
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> Scores:
         """Scores [B, N, heads]. Raises CorruptState when the graph fails on these inputs."""
+        return np.asarray(self.tensors([OUTPUT], arrays)[OUTPUT])
+
+    def tensors(self, names: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Outputs by name. Raises CorruptState when the graph fails on these inputs."""
         try:
-            (scores,) = self._session.run([OUTPUT], {k: v for k, v in arrays.items() if k in self._wanted})
+            values = self._session.run(list(names), {k: v for k, v in arrays.items() if k in self._wanted})
         except Exception as error:
             raise CorruptState(f"model.onnx does not run: {error}") from error
-        return np.asarray(scores)
+        return dict(zip(names, values, strict=True))
 
 
 def fastest_ms(models: Mapping[str, OnnxModel], arrays: Arrays, runs: int = 12) -> dict[str, float]:

@@ -7,6 +7,7 @@ from freshrank.v1.models_pb2 import Route
 
 from services.publisher.book import Book
 from services.publisher.checks import Verdict
+from services.publisher.compression.attempt import Attempt
 from services.publisher.manifest import Manifest
 
 
@@ -30,6 +31,10 @@ class Outside(Protocol):
 
     def judge(self, manifest: Manifest, row_seq: int) -> Verdict:
         """Put an exported candidate through the gate."""
+        ...
+
+    def compress(self, manifest: Manifest) -> Attempt | None:
+        """Try to make a candidate that has passed smaller; None when nobody asks for it."""
         ...
 
     def row_seq(self, manifest: Manifest) -> int:

@@ -15,6 +15,7 @@ from services.publisher import manifest as manifests
 from services.publisher.audit import Audit, before_and_after
 from services.publisher.book import Book, Entry, Keeper, State, Switches, Undo, held, promoted, rolling_back
 from services.publisher.checks import Verdict
+from services.publisher.compression.attempt import Attempt
 from services.publisher.fleet import Fleet
 from services.publisher.manifest import Manifest
 from services.publisher.outside import Outside, ReleasePolicy
@@ -45,6 +46,8 @@ class Releases:
         self._audit, self._outside, self._policy = audit, outside, policy
         self._draining: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._tried: dict[str, Attempt | None] = {}
+        """What came of compressing candidates that are still being decided on."""
         self._retry_us = 0
         self._published: Route | None = None
 
@@ -184,14 +187,32 @@ class Releases:
         if not verdict.passed:
             self._refuse(release, verdict.reason, now_us, verdict, manifest)
             return
-        self._store.stage(manifest)
-        self._load(release)
+        self._put_up(manifest, now_us)
         self._accept(Entry.of(manifest, row_seq, State.HELD, "waits for a person", now_us), verdict, now_us)
 
     def _rows_on_their_way(self, release: str, row_seq: int, now_us: int) -> bool:
         since = self._seen.setdefault(release, now_us)
         behind = self.book.pushed_seq < row_seq and not self.book.stopped
         return behind and now_us - since < self._policy.rows_wait_s * 1e6
+
+    def _put_up(self, manifest: Manifest, now_us: int) -> None:
+        """Stage and load: the compressed file where one has passed and Triton takes it, else the one exported."""
+        release = manifest.release
+        if release not in self._tried:  # a candidate that comes again, because Triton was away, is not compressed again
+            self._tried[release] = self._outside.compress(manifest)
+        tried = self._tried[release]
+        if tried is not None and tried.release is not None:
+            try:
+                self._store.stage(tried.release.manifest, tried.release.files)
+                self._load(release)
+            except PermanentError as error:
+                self._undo(release)
+                tried = self._tried[release] = tried.untaken(str(error))
+        if tried is None or tried.release is None:
+            self._store.stage(manifest)
+            self._load(release)
+        if tried is not None:
+            self._audit.add(now_us, "compressed" if tried.release else "not_compressed", release, **tried.record())
 
     def _load(self, release: str) -> None:
         self._store.stage_model(release)
@@ -203,8 +224,7 @@ class Releases:
             self._route(entry, "passed the gate", "", now_us, verdict)
         else:
             self._hold(entry, verdict, now_us)
-        self._store.drop_candidate(entry.release)
-        self._seen.pop(entry.release, None)
+        self._settle(entry.release)
 
     def _hold(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
         figures = before_and_after(entry.metrics)
@@ -234,9 +254,13 @@ class Releases:
         self._audit.add(now_us, "refused", release, reason=reason, checks=checks, **figures)
         entry = Entry.of(manifest, 0, State.REFUSED, reason, now_us) if manifest else _unread(release, reason, now_us)
         self._keeper.change(lambda book: book.with_entry(entry))
+        self._settle(release)
+        self._outside.decided("refused", 0.0)
+
+    def _settle(self, release: str) -> None:
         self._store.drop_candidate(release)
         self._seen.pop(release, None)
-        self._outside.decided("refused", 0.0)
+        self._tried.pop(release, None)
 
     def _undo(self, release: str) -> None:
         try:
@@ -244,6 +268,7 @@ class Releases:
         except FreshrankError as error:
             logger.warning("not unloaded", extra={"release": release, "error": str(error)})
         self._store.drop(release)
+        self._shelf.forget(release)
 
     def _leave(self, before: set[str], now_us: int) -> None:
         for release in before - self.wanted():

@@ -1,15 +1,23 @@
 """Settings of the publisher: FRESHRANK_PUBLISHER_<FIELD>, read once in `__main__`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
 from services.publisher.canary import WatchBounds
+from services.publisher.compression.attempt import Compression
+from services.publisher.compression.judge import CompressionBounds
+from services.publisher.compression.plan import parse
 from services.publisher.gate import GateBounds
 from services.publisher.outside import ReleasePolicy
 from services.publisher.rows import RowBounds
+
+
+def _a_plan(text: str) -> str:
+    parse(text)
+    return text
 
 
 class PublisherSettings(ServiceSettings):
@@ -93,6 +101,28 @@ class PublisherSettings(ServiceSettings):
     )
     latency_ms: float = Field(25.0, gt=0, description="ms of a golden batch in onnxruntime that are always allowed")
     rows_age_s: float = Field(120.0, gt=0, description="s that the pushed rows may lag behind a release's weights")
+    compression: Annotated[str, AfterValidator(_a_plan)] = Field(
+        "",
+        description="how a release that has passed is made smaller before it is served, such as drop_units(0.25),"
+        " int8_static: of prune(share), drop_units(share), low_rank(energy), and last fp16, int8_dynamic or"
+        " int8_static; empty = not at all",
+    )
+    compression_size: float = Field(
+        0.9, gt=0, description="bytes of a compressed model over the original's, at most; one that saves nothing is not"
+        " worth any loss"
+    )  # fmt: skip
+    compression_latency: float = Field(
+        1.2, gt=0, description="time of a golden batch over the original's, at most; above 1 for a busy machine's noise"
+    )
+    compression_auc: float = Field(
+        0.001, ge=0, lt=1, description="area under the curve that compression may lose on the replayed impressions"
+    )
+    compression_log_loss: float = Field(
+        0.002, ge=0, lt=1, description="relative rise of log-loss that compression may bring on them"
+    )
+    compression_error: float = Field(
+        0.05, gt=0, lt=1, description="largest difference of a golden score from the original's"
+    )
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
 
     def row_bounds(self) -> RowBounds:
@@ -113,6 +143,14 @@ class PublisherSettings(ServiceSettings):
             rows_age_s=self.rows_age_s,
             stability=self.stability,
         )
+
+    def compression_asked(self) -> Compression:
+        """How a release is made smaller, and what that may cost."""
+        bounds = CompressionBounds(
+            self.compression_size, self.compression_latency, self.compression_auc, self.compression_log_loss,
+            self.compression_error, self.least_impressions,
+        )  # fmt: skip
+        return Compression(parse(self.compression), bounds)
 
     def watch_bounds(self) -> WatchBounds:
         """When a champion is taken back."""

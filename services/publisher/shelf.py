@@ -46,3 +46,8 @@ class Shelf:
             while len(self._open) > _OPEN:
                 self._open.popitem(last=False)
             return self._open[release]
+
+    def forget(self, release: str) -> None:
+        """Read it anew the next time: its folder is gone, or will hold other files."""
+        with self._lock:
+            self._open.pop(release, None)

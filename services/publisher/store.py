@@ -5,6 +5,7 @@ start. So whatever is found under `releases/` or `triton/` is whole, and never c
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from services.common.errors import Conflict, CorruptState
@@ -54,9 +55,10 @@ class ReleaseStore:
             if sha256(path) != digest:
                 raise CorruptState(f"{manifest.release}: {name} is not the file that its manifest names")
 
-    def stage(self, manifest: Manifest) -> Path:
+    def stage(self, manifest: Manifest, instead: Mapping[str, bytes] | None = None) -> Path:
         """Copy a candidate to its immutable place; doing it again changes nothing.
 
+        `instead`: files that are not the candidate's own, by name; the manifest's hashes are of what is staged.
         Raises CorruptState when the copy does not match the manifest, Conflict when another release has the name.
         """
         target = self.folder(manifest.release)
@@ -66,7 +68,10 @@ class ReleaseStore:
             return target
         staged = self._fresh(manifest.release)
         for name in sorted(manifest.files):
-            self._disk.copy(self.exports / manifest.release / name, staged / name)
+            if instead is not None and name in instead:
+                self._disk.write(staged / name, instead[name])
+            else:
+                self._disk.copy(self.exports / manifest.release / name, staged / name)
         self.verify(staged, manifest)
         self._disk.write(staged / MANIFEST, manifest.raw)
         self._disk.sync_folder(staged)

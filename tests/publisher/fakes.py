@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from services.common.errors import NotFound, PermanentError, TemporaryError
 from services.publisher.book import Book, Lane
 from services.publisher.checks import Verdict, holds, verdict
+from services.publisher.compression.attempt import Attempt
 from services.publisher.files import Disk
 from services.publisher.fleet import ServedStats
 from services.publisher.manifest import Manifest
@@ -79,9 +80,13 @@ class World:
         self.told: list[Book] = []
         self.decisions: list[str] = []
         self.broker_down = False
+        self.attempt: Callable[[Manifest], Attempt | None] = lambda manifest: None
 
     def judge(self, manifest: Manifest, row_seq: int) -> Verdict:
         return self.verdict(manifest)
+
+    def compress(self, manifest: Manifest) -> Attempt | None:
+        return self.attempt(manifest)
 
     def row_seq(self, manifest: Manifest) -> int:
         return manifest.seq

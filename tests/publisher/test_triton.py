@@ -1,5 +1,6 @@
 """Releases on a real Triton: loaded under traffic without a failed call, and healed when a model's process dies."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,18 +10,26 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.common.encode import NoRows
 from services.common.errors import NotFound, PermanentError
 from services.demo.stack import Stack
 from services.demo.tools import Tools
+from services.publisher import shelf
 from services.publisher.audit import Audit
 from services.publisher.book import Keeper
+from services.publisher.compression.attempt import Attempt, Compression, attempt
+from services.publisher.compression.judge import CompressionBounds
+from services.publisher.compression.plan import parse
 from services.publisher.fleet import Fleet
+from services.publisher.manifest import Manifest
+from services.publisher.onnx_file import FileBounds
 from services.publisher.outside import ReleasePolicy
 from services.publisher.release import Releases
+from services.publisher.replay import Replay
 from services.publisher.shelf import Shelf
 from services.publisher.store import ReleaseStore
 from services.publisher.triton import TritonServer
-from tests.publisher.exports import Net, export, golden_inputs, noisy, predict
+from tests.publisher.exports import SPEC, Net, export, golden_inputs, noisy, predict, window
 from tests.publisher.fakes import World
 
 pytestmark = pytest.mark.pipeline
@@ -123,6 +132,27 @@ def test_a_dead_model_process_is_noticed_by_the_golden_request_and_loaded_anew(l
     assert time.monotonic() - began < 10
     assert abs(client.infer(champion, inputs) - predict(Net(), inputs)).max() < 1e-5
     assert live.releases.heal() == []
+
+
+@pytest.mark.parametrize("plan", ["drop_units(0.25), int8_dynamic", "int8_static", "low_rank(0.9), fp16"])
+def test_a_compressed_release_answers_as_its_own_golden_scores_say(live: Live, plan: str) -> None:
+    seen = Replay(400)
+    for closed in window(400, 2):
+        seen.add(closed)
+    lax = CompressionBounds(size=2, latency=1e9, auc=1, log_loss=99, error=1)
+
+    def compress(manifest: Manifest) -> Attempt:
+        folder, asked = live.store.exports / manifest.release, Compression(parse(plan), lax)
+        return attempt(folder, manifest, asked, seen.snapshot(), NoRows(SPEC.row_dim), FileBounds())
+
+    live.world.attempt = compress
+    champion = live.promote(1, Net(work=32))
+    staged = shelf.opened(live.store.folder(champion))
+    assert json.loads(staged.manifest.raw)["compression"]["plan"] == plan
+    client = TritonServer(live.address)
+    assert staged.golden.gap(client.infer(champion, staged.golden.inputs)) <= staged.manifest.golden_tolerance
+    assert live.releases.heal() == []
+    client.close()
 
 
 def test_a_server_that_comes_back_empty_gets_its_models(live: Live) -> None:

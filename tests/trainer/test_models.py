@@ -187,7 +187,8 @@ def test_the_first_scores_are_near_the_prior(name: str) -> None:
 def test_a_release_names_its_model_and_passes_the_checks_of_the_publisher(name: str, tmp_path: Path) -> None:
     recorder, source = Recorder(), FileSource({0: Shop().messages(8)})
     loop, clock = arm(tmp_path, source, observer=recorder, chosen=settings(model=name))
-    run(loop, clock, source)
+    while not source.done:
+        loop.turn()
     loop.release()
     loop.arm.close()
     assert not recorder.failures
