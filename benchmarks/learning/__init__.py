@@ -1,0 +1,1 @@
+"""Benchmarks of what is learned: quality and speed of incremental models against published ones."""

@@ -1,0 +1,1 @@
+"""Models that learn one interaction at a time, beside the neural ranker."""
