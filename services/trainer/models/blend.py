@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
 from services.trainer.keyindex import Keys
-from services.trainer.models.effects import Effects, EffectsConfig, kernels
+from services.trainer.models.effects import PARTS, Effects, EffectsConfig, expected, kernels
 from services.trainer.models.factorisation import FactorConfig, Factorisation, Floats, Times, wanted
 from services.trainer.models.keyed_rows import Arrays, prefixed, within
 from services.trainer.models.row_optimisers import SGD
@@ -30,7 +30,7 @@ class BlendConfig:
 
     effects: EffectsConfig = field(default_factory=EffectsConfig)
     factors: FactorConfig = field(
-        default_factory=lambda: FactorConfig(optimiser=SGD(0.02, 0.19), bias_share=1.65, replay=1)
+        default_factory=lambda: FactorConfig(optimiser=SGD(0.02, 0.19), bias_share=1.65, replay=10)
     )
     variance: float = 0.013
     """Of each weight of the last model before anything is known."""
@@ -60,8 +60,7 @@ class Blend:
     def predict(self, users: Keys, items: Keys) -> Floats:
         """Ratings [n] of pairs; unknown ids count as those of whom nothing is known."""
         effects, factors = self.effects.predict_parts(users, items), self.factors.predict_parts(users, items)
-        x = self._inputs(users, items, effects, factors)
-        return effects[:, -1] + effects[:, 0] + x @ self._weights
+        return expected(effects) + _inputs(effects, factors) @ self._weights
 
     def learn(self, users: Keys, items: Keys, ratings: Floats, times_us: Times) -> Floats:
         """Learn ratings [n] in their order; returns what each was predicted to be just before it was learned.
@@ -71,11 +70,9 @@ class Blend:
         """
         effects = self.effects.learn_parts(users, items, ratings, times_us)
         factors = self.factors.learn_parts(users, items, ratings, times_us)
-        x, out = self._inputs(users, items, effects, factors), np.empty(len(users))
-        base = effects[:, -1] + effects[:, 0]
-        kernels().learn_blend(
-            base, x, np.ascontiguousarray(ratings, np.float64), self._weights, self._cov, self.config.noise, out
-        )
+        values, out = np.ascontiguousarray(ratings, np.float64), np.empty(len(users))
+        last = self._weights, self._cov, self.config.noise
+        kernels().learn_blend(expected(effects), _inputs(effects, factors), values, *last, out)
         return out
 
     def state(self) -> Arrays:
@@ -87,7 +84,7 @@ class Blend:
         """Go on from what `state` gave, bit for bit.
 
         Raises:
-            CorruptState: when an array is missing or has another shape than this configuration wants.
+            CorruptState: when an array is missing or does not fit this configuration; use another model then.
         """
         weights = wanted(state, "weights", self._weights.shape, np.float64)
         cov = wanted(state, "cov", self._cov.shape, np.float64)
@@ -95,7 +92,7 @@ class Blend:
         self.factors.load(within("factors", state))
         self._weights, self._cov = weights, cov
 
-    def _inputs(self, users: Keys, items: Keys, effects: Floats, factors: Floats) -> Floats:
-        of_user, of_item = self.effects.features(users, items)
-        constant = np.ones((len(users), 1))
-        return np.hstack([constant, effects[:, :4], factors[:, 1:], of_item, of_user])
+
+def _inputs(effects: Floats, factors: Floats) -> Floats:
+    """What the last model sees, [n, OWN + features]."""
+    return np.hstack([np.ones((len(effects), 1)), effects[:, : PARTS - 1], factors[:, 1:], effects[:, PARTS:]])

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
-from services.trainer.keyindex import Keys
+from services.trainer.keyindex import Keys, Slots
 from services.trainer.models.factorisation import Floats, Times, check, wanted
 from services.trainer.models.keyed_rows import Arrays, KeyedRows, prefixed, within
 
 LEADING = 3
 """Inputs of a user's block before the item's features: level, popularity, the item's own level."""
+
+PARTS = 5
+"""Columns of the parts before the features."""
 
 SEEN = 3
 
@@ -90,7 +93,7 @@ class Effects:
 
     def predict(self, users: Keys, items: Keys) -> Floats:
         """Ratings [n] of pairs; unknown ids count as those of whom nothing is known."""
-        return self._expected(self.predict_parts(users, items))
+        return expected(self.predict_parts(users, items))
 
     def learn(self, users: Keys, items: Keys, ratings: Floats, times_us: Times) -> Floats:
         """Learn ratings [n] in their order; returns what each was predicted to be just before it was learned.
@@ -98,35 +101,25 @@ class Effects:
         Raises:
             InvalidInput: when lengths differ or a rating is not finite; nothing is learned then.
         """
-        return self._expected(self.learn_parts(users, items, ratings, times_us))
+        return expected(self._learn(users, items, ratings, times_us)[0])
 
     def predict_parts(self, users: Keys, items: Keys) -> Floats:
-        """Sum of effects, log count of user and of item, relative popularity, mean of all ratings: [n, 5]."""
+        """What the prediction is made of, [n, 5 + item_features + user_features].
+
+        Sum of effects, log count of user and of item, relative popularity of the item, mean of all ratings, features.
+        """
         check(users, items)
         k, names = kernels(), ("mean", "features", "seen")
-        halves = []
-        for table, keys in ((self.users, users), (self.items, items)):
-            found = table.gather(keys, names)
-            halves.append(k.Half(found["mean"], np.zeros((0, 0, 0)), found["features"], found["seen"]))
-        out, each = np.empty((len(users), k.CONTEXT + 1)), np.arange(len(users))
+        user, item = self.users.gather(users, names), self.items.gather(items, names)
+        out, each, none = np.empty((len(users), PARTS)), np.arange(len(users)), np.zeros((0, 0, 0))
+        halves = [k.Half(half["mean"], none, half["features"], half["seen"]) for half in (user, item)]
         k.predict_effects(each, each, *halves, self._totals, out)
-        out[:, k.CONTEXT] = self._totals[1]
-        return out
+        return np.hstack([out, item["features"], user["features"]])
 
     def learn_parts(self, users: Keys, items: Keys, ratings: Floats, times_us: Times) -> Floats:
         """As `learn`, with the columns of `predict_parts`."""
-        ratings = check(users, items, ratings, times_us)
-        k, u, i = kernels(), self.users.admit(users), self.items.admit(items)
-        halves = [k.Half(t["mean"], t["cov"], t["features"], t["seen"]) for t in (self.users, self.items)]
-        out, times = np.empty((len(users), k.CONTEXT + 1)), np.ascontiguousarray(times_us, np.int64)
-        drifts = self._user_drift, self._item_drift
-        k.learn_effects(u, i, ratings, times, *halves, self._totals, *drifts, self._noise, out)
-        return out
-
-    def features(self, users: Keys, items: Keys) -> tuple[Floats, Floats]:
-        """What was said of users [n, user_features] and items [n, item_features]."""
-        names = ("features",)
-        return self.users.gather(users, names)["features"], self.items.gather(items, names)["features"]
+        out, u, i = self._learn(users, items, ratings, times_us)
+        return np.hstack([out, self.items["features"][i], self.users["features"][u]])
 
     def state(self) -> Arrays:
         """All that was learned and described, as copies."""
@@ -137,15 +130,27 @@ class Effects:
         """Go on from what `state` gave, bit for bit.
 
         Raises:
-            CorruptState: when an array is missing or has another shape than this configuration wants.
+            CorruptState: when an array is missing or does not fit this configuration; use another model then.
         """
         totals = wanted(state, "totals", (3,), np.float64)
         self.users.load(within("users", state))
         self.items.load(within("items", state))
         self._totals = totals
 
-    def _expected(self, parts: Floats) -> Floats:
-        return parts[:, -1] + parts[:, 0]
+    def _learn(self, users: Keys, items: Keys, ratings: Floats, times_us: Times) -> tuple[Floats, Slots, Slots]:
+        ratings = check(users, items, ratings, times_us)
+        k, u, i = kernels(), self.users.admit(users), self.items.admit(items)
+        halves = [k.Half(t["mean"], t["cov"], t["features"], t["seen"]) for t in (self.users, self.items)]
+        out, times = np.empty((len(users), PARTS)), np.ascontiguousarray(times_us, np.int64)
+        k.learn_effects(
+            u, i, ratings, times, *halves, self._totals, self._user_drift, self._item_drift, self._noise, out
+        )
+        return out, u, i
+
+
+def expected(parts: Floats) -> Floats:
+    """Predictions [n] from parts: mean and sum of effects."""
+    return parts[:, PARTS - 1] + parts[:, 0]
 
 
 def kernels() -> ModuleType:

@@ -14,9 +14,6 @@ Slots = NDArray[np.int64]
 COUNT, POPULARITY, LAST_US = range(3)
 """Columns of `seen`: ratings so far; of users also the sum of their items' log counts, and the time of the last one."""
 
-CONTEXT = 4
-"""Columns given to `blend`: the prediction less the mean, log count of user and item, relative popularity."""
-
 
 class Half(NamedTuple):
     """Arrays of users or of items, a row per slot."""
@@ -44,10 +41,17 @@ def gain(cov: Floats, h: Floats, out: Floats) -> float:
 
 @compiled
 def correct(cov: Floats, mean: Floats, a: Floats, error: float, spread: float) -> None:
-    """Kalman step of one block: mean += a · error / spread, cov -= a · aᵀ / spread, with a = cov · h."""
+    """Kalman step of one block: mean += a · error / spread, cov -= a · aᵀ / spread, with a = cov · h.
+
+    Both factors of the product are divided by the root of the spread, so that cov stays symmetric bit for bit; `a` is
+    used up.
+    """
+    root = math.sqrt(spread)
     for f in range(len(a)):
         mean[f] += a[f] * error / spread
-        y = a[f] / spread
+        a[f] /= root
+    for f in range(len(a)):
+        y = a[f]
         for j in range(len(a)):
             cov[f, j] -= y * a[j]
 
@@ -71,23 +75,24 @@ def fill(u: int, i: int, user: Half, item: Half, level: float, h: Floats, g: Flo
 
 @compiled
 def write_context(
-    u: int, user: Half, level: float, total: float, log_user: float, log_item: float, out: Floats, t: int
+    u: int, user: Half, totals: Floats, total: float, log_user: float, log_item: float, out: Floats, t: int
 ) -> None:
-    """Row t of out [n, 4]."""
+    """Row t of out [n, 5]."""
     count = user.seen[u, COUNT]
     out[t, 0] = total
     out[t, 1] = log_user
     out[t, 2] = log_item
-    out[t, 3] = log_item - (user.seen[u, POPULARITY] / count if count > 0 else level)
+    out[t, 3] = log_item - (user.seen[u, POPULARITY] / count if count > 0 else totals[2])
+    out[t, 4] = totals[1]
 
 
 @compiled
 def predict_effects(users: Slots, items: Slots, user: Half, item: Half, totals: Floats, out: Floats) -> None:
-    """Fill out [n, 4] without learning."""
+    """Fill out [n, 5] without learning: sum of effects, both log counts, relative popularity, mean of all."""
     h, g = np.empty(user.mean.shape[1]), np.empty(item.mean.shape[1])
     for t in range(len(users)):
         total, log_user, log_item = fill(users[t], items[t], user, item, totals[2], h, g)
-        write_context(users[t], user, totals[2], total, log_user, log_item, out, t)
+        write_context(users[t], user, totals, total, log_user, log_item, out, t)
 
 
 @compiled
@@ -104,7 +109,7 @@ def learn_effects(
     noise: Floats,
     out: Floats,
 ) -> None:
-    """Predict, then learn, each rating; out [n, 5] as in `predict_effects`, and the mean before it.
+    """Predict, then learn, each rating; out [n, 5] as in `predict_effects`.
 
     `totals` [3]: ratings so far, their mean, running mean of the items' log counts. `noise` [4]: variance of a rating,
     microseconds of a pause, variance that a pause adds to the user's level, rate of that running mean.
@@ -114,8 +119,7 @@ def learn_effects(
     for t in range(len(users)):
         u, i = users[t], items[t]
         total, log_user, log_item = fill(u, i, user, item, totals[2], h, g)
-        write_context(u, user, totals[2], total, log_user, log_item, out, t)
-        out[t, CONTEXT] = totals[1]
+        write_context(u, user, totals, total, log_user, log_item, out, t)
         error = ratings[t] - totals[1] - total
         if user.seen[u, COUNT] > 0:
             for f in range(len(h)):

@@ -77,7 +77,7 @@ class _Rows:
         """Go on from what `state` gave, bit for bit.
 
         Raises:
-            CorruptState: when an array is missing or has another shape than this configuration wants.
+            CorruptState: when an array is missing or does not fit this configuration; use another model then.
         """
         seed = wanted(state, "seed", (1,), np.uint64)
         self.users.load(within("users", state))
@@ -154,16 +154,15 @@ class Factorisation(_Rows):
         """Go on from what `state` gave, bit for bit.
 
         Raises:
-            CorruptState: when an array is missing or has another shape than this configuration wants.
+            CorruptState: when an array is missing or does not fit this configuration; use another model then.
         """
         total = wanted(state, "total", (2,), np.float64)
         kept = min(int(total[0]), len(self._old_ratings))
         slots = wanted(state, "old_slots", (kept, 2), np.int64)
         ratings = wanted(state, "old_ratings", (kept,), np.float64)
-        ends = [len(state.get(f"{side}.keys", ())) for side in ("users", "items")]
-        if kept and ((slots < 0) | (slots >= ends)).any():
-            raise CorruptState("old_slots: names rows that are not there")
         super().load(state)
+        if ((slots < 0) | (slots >= [len(self.users), len(self.items)])).any():
+            raise CorruptState("old_slots: names rows that are not there")
         self._total, self._old_slots[:kept], self._old_ratings[:kept] = total, slots, ratings
 
 

@@ -48,12 +48,12 @@ class KeyedRows:
     def admit(self, keys: Keys) -> Slots:
         """Slots [n] of keys, in the order of their first appearance where they are new."""
         slots = self._index.find(keys)
+        if not len(slots) or slots.min() > ABSENT:
+            return slots
         missing = keys[slots == ABSENT]
-        if len(missing):
-            fresh = missing[np.sort(np.unique(missing, return_index=True)[1])]
-            self._append(fresh, self._blank(fresh))
-            slots = self._index.find(keys)
-        return slots
+        fresh = missing[np.sort(np.unique(missing, return_index=True)[1])]
+        self._append(fresh, self._blank(fresh))
+        return self._index.find(keys)
 
     def gather(self, keys: Keys, names: tuple[str, ...] | None = None) -> Arrays:
         """Copies of the rows of keys, blank where a key is absent; `names` limits it to some arrays."""
