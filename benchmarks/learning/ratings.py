@@ -117,8 +117,9 @@ class Makers:
         return self._told(Effects(self._config))
 
     def blend(self, replay: int, seed: int) -> Blend:
-        """Both; without replay every rating is learned once."""
-        factors = FactorConfig(optimiser=SGD(0.02, 0.19), bias_share=1.65, replay=replay, seed=seed)
+        """Both; without replay every rating is learned once, with the steps of River's notebook."""
+        optimiser, share = (SGD(0.02, 0.19), 1.65) if replay else (SGD(0.05), 0.5)
+        factors = FactorConfig(optimiser=optimiser, bias_share=share, replay=replay, seed=seed)
         made = Blend(BlendConfig(effects=self._config, factors=factors))
         self._told(made.effects)
         return made
