@@ -1,1 +1,1 @@
-"""Measurements of what is learned and of what is done to it: one program per question."""
+"""What ways of learning gain and cost, on real logs: each module is a command."""

@@ -1,1 +1,1 @@
-"""Ranking models, one a module: *what* is learned, behind one small base (`models.base`)."""
+"""Models: what ranks (`base`, one module each), and what learns ratings one at a time (`factorisation`, `effects`)."""
