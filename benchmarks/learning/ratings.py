@@ -36,11 +36,11 @@ from river import optim, reco
 from benchmarks.learning.movielens import Log, items_of, log_of, users_of
 from benchmarks.machine import commit, load, machine, versions, write_json
 from services.common.ids import keys_of
-from services.trainer.models.blend import Blend, BlendConfig
-from services.trainer.models.effects import Effects, EffectsConfig
-from services.trainer.models.factorisation import FactorConfig, Factorisation
-from services.trainer.models.keyed_rows import prefixed
-from services.trainer.models.row_optimisers import SGD
+from services.trainer.ratings.blend import Blend, BlendConfig
+from services.trainer.ratings.effects import Effects, EffectsConfig
+from services.trainer.ratings.factorisation import FactorConfig, Factorisation
+from services.trainer.ratings.keyed_rows import prefixed
+from services.trainer.ratings.row_optimisers import SGD
 
 Floats = NDArray[np.float64]
 Run = Callable[[Log], tuple[Any, Floats]]

@@ -1,1 +1,1 @@
-"""Models: what ranks (`base`, one module each), and what learns ratings one at a time (`factorisation`, `effects`)."""
+"""Models that rank: a base and one module each."""

@@ -9,9 +9,9 @@ import pytest
 
 from services.common.errors import CorruptState, InvalidInput
 from services.common.ids import keys_of
-from services.trainer.models.factorisation import FactorConfig, Factorisation, ImplicitFactorisation, kernels
-from services.trainer.models.keyed_rows import KeyedRows, start_rows
-from services.trainer.models.row_optimisers import FTRL, SGD, Adagrad, PassiveAggressive, RowOptimiser
+from services.trainer.ratings.factorisation import FactorConfig, Factorisation, ImplicitFactorisation, kernels
+from services.trainer.ratings.keyed_rows import KeyedRows, start_rows
+from services.trainer.ratings.row_optimisers import FTRL, SGD, Adagrad, PassiveAggressive, RowOptimiser
 
 OPTIMISERS = [SGD(0.03, 0.01), Adagrad(0.1, 0.01), FTRL(0.1, 1.0, 0.01, 0.1), PassiveAggressive(0.1, 0.2, "PA-II")]
 Columns = tuple[Any, Any, Any, Any]
@@ -54,7 +54,7 @@ def by_hand(columns: Columns, config: FactorConfig) -> list[float]:
 
 
 def test_numba_is_not_needed_before_something_is_learned() -> None:
-    code = "import sys, services.trainer.models.blend; sys.exit('numba' in sys.modules)"
+    code = "import sys, services.trainer.ratings.blend; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

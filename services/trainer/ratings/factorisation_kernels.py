@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.models.row_optimisers import ADAGRAD_KIND, PA_KIND, SGD_KIND
+from services.trainer.ratings.row_optimisers import ADAGRAD_KIND, PA_KIND, SGD_KIND
 
 Floats = NDArray[np.float64]
 Slots = NDArray[np.int64]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.trainer.models.factorisation_kernels import compiled
+from services.trainer.ratings.factorisation_kernels import compiled
 
 Floats = NDArray[np.float64]
 Slots = NDArray[np.int64]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
 from services.trainer.keyindex import Keys
-from services.trainer.models.effects import PARTS, Effects, EffectsConfig, expected, kernels
-from services.trainer.models.factorisation import FactorConfig, Factorisation, Floats, Times, wanted
-from services.trainer.models.keyed_rows import Arrays, prefixed, within
-from services.trainer.models.row_optimisers import SGD
+from services.trainer.ratings.effects import PARTS, Effects, EffectsConfig, expected, kernels
+from services.trainer.ratings.factorisation import FactorConfig, Factorisation, Floats, Times, wanted
+from services.trainer.ratings.keyed_rows import Arrays, prefixed, within
+from services.trainer.ratings.row_optimisers import SGD
 
 OWN = 7
 """Inputs of the last model before the features: constant, four of `Effects`, biases and product of `Factorisation`."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
 from services.trainer.keyindex import Keys, Slots
-from services.trainer.models.factorisation import Floats, Times, check, wanted
-from services.trainer.models.keyed_rows import Arrays, KeyedRows, prefixed, within
+from services.trainer.ratings.factorisation import Floats, Times, check, wanted
+from services.trainer.ratings.keyed_rows import Arrays, KeyedRows, prefixed, within
 
 LEADING = 3
 """Inputs of a user's block before the item's features: level, popularity, the item's own level."""
@@ -155,7 +155,7 @@ def expected(parts: Floats) -> Floats:
 
 def kernels() -> ModuleType:
     """The compiled loops; numba is imported here and not before."""
-    from services.trainer.models import effects_kernels
+    from services.trainer.ratings import effects_kernels
 
     return effects_kernels
 

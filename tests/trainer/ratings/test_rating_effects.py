@@ -7,9 +7,9 @@ import pytest
 
 from services.common.errors import CorruptState, InvalidInput
 from services.common.ids import keys_of
-from services.trainer.models.blend import Blend, BlendConfig
-from services.trainer.models.effects import Effects, EffectsConfig, kernels
-from services.trainer.models.factorisation import FactorConfig
+from services.trainer.ratings.blend import Blend, BlendConfig
+from services.trainer.ratings.effects import Effects, EffectsConfig, kernels
+from services.trainer.ratings.factorisation import FactorConfig
 
 STILL = {"level_drift": 0.0, "taste_drift": 0.0, "item_drift": 0.0, "pause_drift": 0.0}
 USERS, ITEMS = keys_of(f"u{k}" for k in range(15)), keys_of(f"i{k}" for k in range(40))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from services.common.errors import CorruptState, InvalidInput
 from services.trainer.keyindex import Keys
-from services.trainer.models.keyed_rows import Arrays, KeyedRows, prefixed, start_rows, within
-from services.trainer.models.row_optimisers import FTRL, PA_KIND, SGD, PassiveAggressive, RowOptimiser
+from services.trainer.ratings.keyed_rows import Arrays, KeyedRows, prefixed, start_rows, within
+from services.trainer.ratings.row_optimisers import FTRL, PA_KIND, SGD, PassiveAggressive, RowOptimiser
 
 Floats = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -207,7 +207,7 @@ class ImplicitFactorisation(_Rows):
 
 def kernels() -> ModuleType:
     """The compiled loops; numba is imported here and not before."""
-    from services.trainer.models import factorisation_kernels
+    from services.trainer.ratings import factorisation_kernels
 
     return factorisation_kernels
 
