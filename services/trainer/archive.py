@@ -5,6 +5,7 @@ that has passed them. So the archive is never behind the checkpoints, and after 
 again under the same first offset. A message is kept as it came: whoever reads it decodes what the trainer decoded.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,15 @@ import pyarrow.parquet as pq
 
 from services.common.clock import Clock, WallClock
 from services.common.errors import CorruptState
+from services.common.spec import ModelSpec
 from services.trainer.examples import Batch, Ranges
-from services.trainer.files import remove_staging, sync_file, sync_folder
+from services.trainer.files import remove_staging, sync_file, sync_folder, write_file
+from services.trainer.hooks import NoHooks
 
 ROLL_BYTES = 64 * 1024 * 1024
 """Bytes of one partition's messages from which a file is written before its time."""
 
+SPEC = "spec.json"
 DAY_S = 24 * 3600.0
 
 _NAME = re.compile(r"(\d{16})-(\d{16})\.parquet")
@@ -67,6 +71,12 @@ class Archive:
             if held.bytes >= ROLL_BYTES:
                 self._write(partition)
 
+    def describe(self, spec: ModelSpec) -> None:
+        """Keep which features the impressions hold, under the newest names, beside them."""
+        path, body = self._folder / SPEC, json.dumps(spec.to_json())
+        if not path.exists() or path.read_text() != body:
+            write_file(path, body.encode(), NoHooks(), "spec")
+
     def flush(self) -> None:
         """Write what waits, and take away what is too old."""
         for partition in list(self._open):
@@ -95,13 +105,26 @@ class ArchiveSource:
 
     def __init__(self, folder: Path, messages: int = 20) -> None:
         """`messages` of all partitions make a batch. Raises CorruptState when the folder holds no archive."""
-        self._folders = _partitions(folder)
+        self.folder, self._folders = folder, _partitions(folder)
         if not any(_files(part) for part in self._folders.values()):
             raise CorruptState(f"{folder} holds no examples: <partition>/<from>-<to>.parquet")
         self._most = messages
         self._next: dict[int, int] = {}
         self._loaded: dict[int, tuple[int, list[tuple[int, bytes]]]] = {}
         self.seek({})
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Features of the newest examples. Raises CorruptState when the archive does not say."""
+        try:
+            return ModelSpec.from_json(json.loads((self.folder / SPEC).read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptState(f"{SPEC}: {error}") from error
+
+    @property
+    def messages(self) -> int:
+        """Messages in all, as far as offsets tell."""
+        return sum(end - start for part in self._folders.values() for start, end in _files(part))
 
     @property
     def partitions(self) -> Sequence[int]:

@@ -165,6 +165,7 @@ class Arm:
         name = Name(self.name.lineage, self.name.seq + 1)
         extra = {"epoch": self.epoch, "delta_seq": self.delta_seq}
         if self._archive is not None:
+            self._archive.describe(self.learner.spec)
             self._archive.flush()
         needs = self._checkpoints.save(name, self.learner, self._chain, extra)
         self._chain = [*needs, name]

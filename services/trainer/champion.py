@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -14,6 +15,16 @@ from services.common.spec import OUTPUT, ModelSpec, input_shapes
 from services.trainer.groups import Group, Tables
 
 Floats = NDArray[np.float32]
+
+
+class Teacher(Protocol):
+    """What is compared with, and may be learned from."""
+
+    release: str
+
+    def scores(self, group: Group, spec: ModelSpec, tables: Tables) -> Floats:
+        """Probabilities [B, N, heads] of a group that is encoded by `spec`, on the rows as they are."""
+        ...
 
 
 class Champion:

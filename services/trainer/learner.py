@@ -7,7 +7,7 @@ the number of the step (the only source of chance) and the list of features.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from services.common.records import INITIAL
 from services.common.spec import ModelSpec
-from services.trainer.champion import Champion
+from services.trainer.champion import Teacher
 from services.trainer.examples import Batch, Example, Reader, Step, StepSize
 from services.trainer.groups import Floats, Group, Tables, group_of, groups_of
 from services.trainer.progress import Progress, RunningLoss
@@ -48,6 +48,18 @@ class LearnerConfig:
 StrategyFactory = Callable[[ModelSpec, Tables, Blocks | None], Strategy]
 
 
+class Watcher(Protocol):
+    """Somebody who judges too."""
+
+    def appeared(self, group: Group, scores: Floats, now_us: int) -> None:
+        """A group of impressions was scored, [B, N], and is learned next."""
+        ...
+
+    def closed(self, example: Example) -> None:
+        """The labels of an impression are final."""
+        ...
+
+
 class Learner:
     """Applies batches; owns everything that a checkpoint holds."""
 
@@ -60,7 +72,10 @@ class Learner:
         self.reader = Reader(config.step, config.share)
         self.progress = Progress(config.window)
         self.running = RunningLoss()
-        self.champion: Champion | None = None
+        self.champion: Teacher | None = None
+        self.watcher: Watcher | None = None
+        self.learning = True
+        """False: examples are scored and counted, and nothing moves."""
         self.recent: deque[Example] = deque(maxlen=GOLDEN)
         self.positions: dict[int, int] = {}
         self.entries = 0
@@ -155,12 +170,13 @@ class Learner:
     def _step(self, step: Step) -> Learned:
         groups = groups_of(step, self.spec, self.tables, self.config.weights)
         teachers = self._judge(groups)
-        finished = [finally_labelled(example) for example in step.closed if self.progress.closed(example)]
+        finished = [finally_labelled(example) for example in step.closed if self._closed(example)]
         self.log_us = max(self.log_us, step.log_time_us)
         for example in step.forgets:
             self._forget(example)
         self.steps += 1
-        learned = self.strategy.learn(Update(groups, self.steps, self.encode, teachers, finished))
+        update = Update(groups, self.steps, self.encode, teachers, finished)
+        learned = self.strategy.learn(update) if self.learning else Learned(0.0, 0.0)
         self.recent.extend(step.initial)
         arrivals = [example.received_us for example in step.flips]
         self._oldest_us = min([*arrivals, *([self._oldest_us] if self._oldest_us else [])], default=0)
@@ -184,9 +200,17 @@ class Learner:
                 self.running.add(theirs[:, :, 0], group.negatives, group.positives[:, :, 0])
             if group.kind == INITIAL:
                 clicks = None if theirs is None else theirs[:, :, 0]
-                self.progress.scored(group.examples, self.scores(group), clicks)
+                ours = self.scores(group)
+                self.progress.scored(group.examples, ours, clicks)
+                if self.watcher is not None:
+                    self.watcher.appeared(group, ours, max(example.time_us for example in group.examples))
             out.append(theirs)
         return out
+
+    def _closed(self, example: Example) -> bool:
+        if self.watcher is not None:
+            self.watcher.closed(example)
+        return self.progress.closed(example)
 
     def _expire(self) -> None:
         if self.log_us - self._expired_us >= _EXPIRY_STEP_US:

@@ -1,0 +1,155 @@
+"""Figures of judged impressions, each with the interval that chance leaves.
+
+An impression is the unit of a bootstrap (Efron, 1979): candidates of one list are no independent draws. So every
+figure is a ratio of two sums over impressions, or a mean of one number each; AUC, which is neither, is computed anew
+from resampled impressions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.trainer import scores
+
+Floats = NDArray[np.float64]
+
+DRAWS = 500
+"""Resamples behind an interval."""
+
+
+@dataclass(frozen=True)
+class JudgedList:
+    """One list, its scores and what was clicked; [n] items that were shown, in the order shown."""
+
+    impression_id: str
+    user: str
+    time_us: int
+    scores: NDArray[np.float32]
+    clicks: NDArray[np.bool_]
+    new_user: bool
+    new_items: NDArray[np.bool_]
+    """Items without a row."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its 95 % interval; NaN where there is nothing to judge."""
+
+    value: float
+    lower: float
+    upper: float
+    lists: int
+
+
+def first_click_rank(judged: JudgedList) -> float:
+    """1 / place of the best-placed click, ties in the order shown; NaN without a click.
+
+    >>> clicks = np.array([True, False])
+    >>> shown = JudgedList("", "", 0, np.array([0.1, 0.9], np.float32), clicks, False, np.zeros(2, np.bool_))
+    >>> first_click_rank(shown)
+    0.5
+    """
+    if not judged.clicks.any():
+        return float("nan")
+    order = np.argsort(-judged.scores, kind="stable")
+    return 1.0 / (1 + int(np.argmax(judged.clicks[order])))
+
+
+def recall(judged: JudgedList, top: int) -> float:
+    """Share of the clicks among the first `top`; NaN without a click."""
+    if not judged.clicks.any():
+        return float("nan")
+    order = np.argsort(-judged.scores, kind="stable")[:top]
+    return float(judged.clicks[order].sum() / judged.clicks.sum())
+
+
+def list_auc(judged: JudgedList) -> float:
+    """AUC inside one list; NaN when all or nothing was clicked."""
+    return scores.auc(judged.clicks, judged.scores)
+
+
+def log_loss(judged: JudgedList) -> float:
+    """Mean log-loss of the items."""
+    return scores.log_loss(judged.clicks, judged.scores)
+
+
+PER_LIST: Mapping[str, Callable[[JudgedList], float]] = {
+    "mrr": first_click_rank,
+    "ndcg_at_10": lambda judged: scores.ndcg(judged.clicks, judged.scores),
+    "recall_at_5": lambda judged: recall(judged, 5),
+    "group_auc": list_auc,
+    "log_loss": log_loss,
+}
+"""Figures that are a mean over lists."""
+
+
+def table(lists: Sequence[JudgedList]) -> dict[str, Floats]:
+    """Every per-list figure as [lists], in order: what two ways are compared by, list by list."""
+    return {name: np.array([figure(judged) for judged in lists]) for name, figure in PER_LIST.items()}
+
+
+def mean(values: Floats, seed: int = 0) -> Figure:
+    """Mean of those that are numbers, with a bootstrap interval."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return Figure(float("nan"), float("nan"), float("nan"), 0)
+    chance = np.random.default_rng(seed)
+    draws = [known[chance.integers(0, len(known), len(known))].mean() for _ in range(DRAWS)]
+    lower, upper = np.percentile(draws, [2.5, 97.5])
+    return Figure(float(known.mean()), float(lower), float(upper), len(known))
+
+
+def pooled_auc(lists: Sequence[JudgedList], draws: int = 50, seed: int = 0) -> Figure:
+    """AUC over all candidates of all lists; the interval resamples lists."""
+    if not lists:
+        return Figure(float("nan"), float("nan"), float("nan"), 0)
+    sizes = np.array([len(judged.clicks) for judged in lists])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    labels = np.concatenate([judged.clicks for judged in lists])
+    flat = np.concatenate([judged.scores for judged in lists])
+    chance = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        chosen = chance.integers(0, len(lists), len(lists))
+        at = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in chosen])
+        found.append(scores.auc(labels[at], flat[at]))
+    lower, upper = np.nanpercentile(found, [2.5, 97.5])
+    return Figure(scores.auc(labels, flat), float(lower), float(upper), len(lists))
+
+
+def thresholded(lists: Sequence[JudgedList]) -> dict[str, float]:
+    """precision, recall, f1 and accuracy at the threshold of the highest F1, and calibration (predicted / true).
+
+    The threshold is chosen on the first half of the lists and used on the second: chosen where it is judged, it would
+    flatter.
+    """
+    half = len(lists) // 2
+    if not half:
+        return {}
+    past, now = (_flat(part) for part in (lists[:half], lists[half:]))
+    threshold = _best_threshold(*past)
+    labels, flat = now
+    said = flat >= threshold
+    hits = float((said & labels).sum())
+    precision, found = hits / max(1, said.sum()), hits / max(1, labels.sum())
+    return {
+        "precision": float(precision),
+        "recall": float(found),
+        "f1": float(2 * precision * found / max(1e-12, precision + found)),
+        "accuracy": float((said == labels).mean()),
+        "threshold": float(threshold),
+        "calibration": float(flat.sum() / max(1e-12, labels.sum())),
+    }
+
+
+def _flat(lists: Sequence[JudgedList]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    return np.concatenate([j.clicks for j in lists]), np.concatenate([j.scores for j in lists])
+
+
+def _best_threshold(labels: NDArray[np.bool_], flat: NDArray[np.float32]) -> float:
+    order = np.argsort(-flat, kind="stable")
+    hits = np.cumsum(labels[order])
+    f1 = 2 * hits / np.maximum(1, np.arange(1, len(order) + 1) + labels.sum())
+    return float(flat[order][int(np.argmax(f1))])

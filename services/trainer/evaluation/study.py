@@ -1,0 +1,128 @@
+"""Several ways over one archive, compared list by list with the first."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from services.trainer.archive import ArchiveSource
+from services.trainer.evaluation import figures
+from services.trainer.evaluation.figures import Figure, JudgedList
+from services.trainer.evaluation.rehearsal import Outcome, Trial, rehearse
+
+COMPARED = ("mrr", "ndcg_at_10", "log_loss", "group_auc")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is made."""
+
+    lags: tuple[float, ...] = ()
+    """Seconds of deploy lag to judge by beside the learner itself."""
+    tail: float = 0.5
+    """Share of the lists that is judged, the newest: the first ones say how a start goes, not how a way learns."""
+    messages: int = 20
+    """Of a batch."""
+
+
+class Study:
+    """Results by trial in one JSON file, written after each: a study that was broken off goes on where it was."""
+
+    def __init__(self, path: Path, source: ArchiveSource, settings: Settings) -> None:
+        self._path, self._source, self._settings = path, source, settings
+        self.results: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self.results = json.loads(path.read_text())["results"]
+
+    def run(self, trials: Sequence[Trial], progress: Callable[[str, int], None]) -> None:
+        """Try what has no result yet under these settings; the first trial is what others are compared with."""
+        base: Mapping[str, figures.Floats] | None = None
+        for trial in trials:
+            kept = self._lists_of(trial)
+            if self.results.get(trial.name, {}).get("key") == self._key(trial) and kept is not None:
+                base = base or kept
+                continue
+            outcome = rehearse(
+                trial, self._source, self._source.spec, self._settings.lags, lambda n, t=trial: progress(t.name, n)
+            )
+            tail = self._tail(outcome.lists)
+            lists = figures.table(tail)
+            base = base or lists
+            self.results[trial.name] = {"key": self._key(trial), **self._described(outcome, tail, lists, base)}
+            np.savez_compressed(self._file_of(trial), **lists)
+            self.write()
+
+    def write(self) -> None:
+        """Write what there is."""
+        machine = {"python": platform.python_version(), "torch": str(torch.__version__), "machine": platform.machine()}
+        body = {"machine": machine, "settings": asdict(self._settings), "results": self.results}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(body, indent=1))
+
+    def _described(
+        self,
+        outcome: Outcome,
+        tail: Sequence[JudgedList],
+        lists: Mapping[str, figures.Floats],
+        base: Mapping[str, figures.Floats],
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {name: _plain(figures.mean(values)) for name, values in lists.items()}
+        found["auc"] = _plain(figures.pooled_auc(tail))
+        found |= figures.thresholded(tail)
+        for name in COMPARED:
+            same = len(lists[name]) == len(base[name])
+            found[f"{name}_difference"] = _plain(figures.mean(lists[name] - base[name])) if same else None
+        found["slices"] = dict(_slices(tail))
+        found["late"] = {str(s): _late(self._tail(judged)) for s, judged in outcome.late.items()}
+        return found | {
+            "settings": outcome.trial.changes,
+            "learns": outcome.trial.learns,
+            "lists": len(tail),
+            "releases": outcome.releases,
+            "examples": outcome.examples,
+            "seconds_per_1000": 1000 * outcome.learn_seconds / max(1, outcome.examples),
+            "release_seconds": outcome.release_seconds / max(1, outcome.releases),
+            "peak_mib": outcome.peak_mib,
+        }
+
+    def _tail(self, lists: Sequence[JudgedList]) -> Sequence[JudgedList]:
+        return lists[int(len(lists) * (1 - self._settings.tail)) :]
+
+    def _key(self, trial: Trial) -> str:
+        body = json.dumps([trial.changes, trial.learns, asdict(self._settings), self._source.messages], sort_keys=True)
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def _file_of(self, trial: Trial) -> Path:
+        folder = self._path.with_suffix(".lists")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self._key(trial)}.npz"
+
+    def _lists_of(self, trial: Trial) -> Mapping[str, figures.Floats] | None:
+        path = self._file_of(trial)
+        return dict(np.load(path)) if path.exists() else None
+
+
+def _late(lists: Sequence[JudgedList]) -> dict[str, Any]:
+    return {"auc": _plain(figures.pooled_auc(lists)), "mrr": _plain(figures.mean(figures.table(lists)["mrr"]))}
+
+
+def _slices(lists: Sequence[JudgedList]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lists of new shoppers, and lists where something new was clicked, beside the others."""
+    parts = {
+        "new_users": [judged for judged in lists if judged.new_user],
+        "known_users": [judged for judged in lists if not judged.new_user],
+        "new_items": [judged for judged in lists if bool((judged.clicks & judged.new_items).any())],
+        "known_items": [judged for judged in lists if bool((judged.clicks & ~judged.new_items).any())],
+    }
+    for name, chosen in parts.items():
+        yield name, {"mrr": _plain(figures.mean(figures.table(chosen)["mrr"])), "lists": len(chosen)}
+
+
+def _plain(figure: Figure) -> dict[str, float | None]:
+    return {k: None if v != v else v for k, v in asdict(figure).items()}
