@@ -8,6 +8,7 @@ The archive is what a trainer leaves of the examples it has learned, such as of
 
 import argparse
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,20 @@ def main() -> int:
     options = parser.parse_args()
     wanted = [name.strip() for name in options.only.split(",") if name.strip()]
     chosen = [trial for k, trial in enumerate(trials()) if not wanted or k == 0 or trial.name in wanted]
-    source = ArchiveSource(options.examples)
-    study = Study(options.out, source, Settings(lags=(0.0, 60.0, 600.0, 3600.0)))
     for trial in chosen:
-        study.run([chosen[0], trial], lambda name, messages: None)
-        print(line(trial.name, study.results[trial.name]), flush=True)
+        # Each in a process of its own: the peak of its memory is its own, too.
+        one = get_context("spawn").Process(target=_run, args=(options.examples, options.out, [chosen[0], trial]))
+        one.start()
+        one.join()
+        if one.exitcode:
+            return 1
     return 0
+
+
+def _run(examples: Path, out: Path, wanted: list[Trial]) -> None:
+    study = Study(out, ArchiveSource(examples), Settings(lags=(0.0, 60.0, 600.0, 3600.0)))
+    study.run(wanted, lambda name, messages: None)
+    print(line(wanted[-1].name, study.results[wanted[-1].name]), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import bring, features, operate, releases, replay, start, status
+from services.cli import bring, evaluate, features, operate, releases, replay, start, status
 from services.cli.failures import Commands
 
 HELP = """Freshrank keeps a shop's rankings fresh.
@@ -28,6 +28,7 @@ def build() -> typer.Typer:
     app.command("explain")(operate.explain)
     app.command("forget")(operate.forget)
     app.add_typer(features.group(), name="features")
+    app.command("evaluate")(evaluate.evaluate)
     app.command("topics")(start.topics)
     app.callback()(freshrank)
     return app

@@ -30,7 +30,20 @@ def test_the_demo_takes_its_own_options_and_its_exit_code_is_the_commands() -> N
 
 @pytest.mark.parametrize(
     "name",
-    ["demo", "replay", "import", "status", "freeze", "unfreeze", "releases", "explain", "forget", "features", "topics"],
+    [
+        "demo",
+        "replay",
+        "import",
+        "status",
+        "freeze",
+        "unfreeze",
+        "releases",
+        "explain",
+        "forget",
+        "features",
+        "evaluate",
+        "topics",
+    ],
 )
 def test_the_help_names_every_command(name: str) -> None:
     assert f"\n  {name} " in run("--help").out

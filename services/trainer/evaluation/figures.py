@@ -128,7 +128,7 @@ def thresholded(lists: Sequence[JudgedList]) -> dict[str, float]:
     half = len(lists) // 2
     if not half:
         return {}
-    past, now = (_flat(part) for part in (lists[:half], lists[half:]))
+    past, now = (flattened(part) for part in (lists[:half], lists[half:]))
     threshold = _best_threshold(*past)
     labels, flat = now
     said = flat >= threshold
@@ -144,7 +144,10 @@ def thresholded(lists: Sequence[JudgedList]) -> dict[str, float]:
     }
 
 
-def _flat(lists: Sequence[JudgedList]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+def flattened(lists: Sequence[JudgedList]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Labels and scores of all candidates of all lists."""
+    if not lists:
+        return np.zeros(0, np.bool_), np.zeros(0, np.float32)
     return np.concatenate([j.clicks for j in lists]), np.concatenate([j.scores for j in lists])
 
 
@@ -153,3 +156,8 @@ def _best_threshold(labels: NDArray[np.bool_], flat: NDArray[np.float32]) -> flo
     hits = np.cumsum(labels[order])
     f1 = 2 * hits / np.maximum(1, np.arange(1, len(order) + 1) + labels.sum())
     return float(flat[order][int(np.argmax(f1))])
+
+
+def log_odds(scores_: NDArray[np.float32]) -> Floats:
+    """ln(p / (1 - p)), bounded."""
+    return scores.logit(scores_)

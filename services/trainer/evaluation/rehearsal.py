@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from services.common.spec import ModelSpec
 from services.trainer.archive import ArchiveSource
 from services.trainer.evaluation.figures import JudgedList
+from services.trainer.evaluation.forgetting import Forgetting
 from services.trainer.evaluation.judge import DeployedLate, Judge
 from services.trainer.examples import Example
 from services.trainer.factory import learner_of, trigger_of
@@ -51,6 +52,9 @@ class Outcome:
     """Of processor time, scoring included."""
     release_seconds: float
     peak_mib: float
+    forgetting: list[list[float]]
+    """See `forgetting`."""
+    backward_transfer: float
 
 
 class Frozen:
@@ -70,8 +74,8 @@ class Frozen:
 class Watch:
     """Looks over the learner's shoulder."""
 
-    def __init__(self, lags: Sequence[float]) -> None:
-        self.judge = Judge()
+    def __init__(self, lags: Sequence[float], periods: int) -> None:
+        self.judge, self.forgetting = Judge(), Forgetting(periods)
         self.late = [DeployedLate(seconds) for seconds in lags]
 
     def appeared(self, group: Group, scores: NDArray[np.float32], now_us: int) -> None:
@@ -84,6 +88,7 @@ class Watch:
         """Its labels are final."""
         for judge in (self.judge, *(late.judge for late in self.late)):
             judge.closed(example)
+        self.forgetting.closed(example)
 
 
 def rehearse(
@@ -92,16 +97,17 @@ def rehearse(
     spec: ModelSpec,
     lags: Sequence[float] = (),
     progress: Callable[[int], None] = lambda messages: None,
+    periods: int = 5,
 ) -> Outcome:
     """Go through the whole archive; `progress` is told of messages as they are learned."""
     settings = trial.settings()
     torch.set_num_threads(settings.threads)
-    watch = Watch(lags)
+    watch = Watch(lags, periods)
     learner = learner_of(settings, spec, None)
     learner.watcher = watch
     trigger = trigger_of(settings)
     source.seek({})
-    releases, learn, release = 0, 0.0, 0.0
+    done, releases, learn, release = 0, 0, 0.0, 0.0
     while (batch := source.poll()) is not None:
         began = time.process_time()
         learner.learning = trial.learns or not releases
@@ -115,10 +121,24 @@ def rehearse(
             seconds = time.process_time() - began
             release += seconds
             trigger.fired(learner.log_us, learner.learned, seconds)
-        progress(sum(len(values) for values in batch.messages.values()))
+        taken = sum(len(values) for values in batch.messages.values())
+        done += sum(end - start for start, end in batch.ranges.values())
+        watch.forgetting.reached(done / source.messages, learner)
+        progress(taken)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     late = {each.seconds: each.judge.lists for each in watch.late}
-    return Outcome(trial, watch.judge.lists, late, releases, learner.learned, learn, release, peak)
+    return Outcome(
+        trial=trial,
+        lists=watch.judge.lists,
+        late=late,
+        releases=releases,
+        examples=learner.learned,
+        learn_seconds=learn,
+        release_seconds=release,
+        peak_mib=peak,
+        forgetting=watch.forgetting.matrix,
+        backward_transfer=watch.forgetting.backward_transfer,
+    )
 
 
 def _release(learner: Learner, watch: Watch, name: str) -> None:

@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,13 @@ class Study:
                 base = base or kept
                 continue
             outcome = rehearse(
-                trial, self._source, self._source.spec, self._settings.lags, lambda n, t=trial: progress(t.name, n)
+                trial, self._source, self._source.spec, self._settings.lags, partial(progress, trial.name)
             )
             tail = self._tail(outcome.lists)
             lists = figures.table(tail)
             base = base or lists
             self.results[trial.name] = {"key": self._key(trial), **self._described(outcome, tail, lists, base)}
-            np.savez_compressed(self._file_of(trial), **lists)
+            np.savez_compressed(self._file_of(trial), **dict(lists))  # type: ignore[arg-type]
             self.write()
 
     def write(self) -> None:
@@ -80,7 +81,10 @@ class Study:
             found[f"{name}_difference"] = _plain(figures.mean(lists[name] - base[name])) if same else None
         found["slices"] = dict(_slices(tail))
         found["late"] = {str(s): _late(self._tail(judged)) for s, judged in outcome.late.items()}
+        found |= pictures(outcome.lists, tail)
         return found | {
+            "forgetting": [[_number(x) for x in row] for row in outcome.forgetting],
+            "backward_transfer": _number(outcome.backward_transfer),
             "settings": outcome.trial.changes,
             "learns": outcome.trial.learns,
             "lists": len(tail),
@@ -122,6 +126,34 @@ def _slices(lists: Sequence[JudgedList]) -> Iterator[tuple[str, dict[str, Any]]]
     }
     for name, chosen in parts.items():
         yield name, {"mrr": _plain(figures.mean(figures.table(chosen)["mrr"])), "lists": len(chosen)}
+
+
+def pictures(lists: Sequence[JudgedList], tail: Sequence[JudgedList], points: int = 40) -> dict[str, Any]:
+    """What the report draws: the curve over all lists; calibration and scores over those that are judged."""
+    found = figures.table(lists)
+    parts = np.array_split(np.arange(len(lists)), points) if lists else []
+    curve = {name: [_number(_mean(found[name][part])) for part in parts] for name in ("mrr", "log_loss")}
+    labels, flat = figures.flattened(tail)
+    bins = np.clip(figures.log_odds(flat) + 8, 0, 11).astype(int)
+    calibration = [
+        [float(flat[bins == k].mean()), float(labels[bins == k].mean()), int((bins == k).sum())]
+        for k in range(12)
+        if (bins == k).any()
+    ]
+    histogram = {
+        name: np.bincount(bins[chosen], minlength=12).tolist()
+        for name, chosen in (("clicked", labels), ("not", ~labels))
+    }
+    return {"curve": curve, "calibration_bins": calibration, "scores": histogram}
+
+
+def _mean(values: figures.Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value
 
 
 def _plain(figure: Figure) -> dict[str, float | None]:

@@ -1,0 +1,98 @@
+"""Ways of learning tried on an archive of examples, without a running system."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli import output
+from services.cli.options import Json
+from services.common.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from services.trainer.evaluation.rehearsal import Trial
+
+_WAYS = "A way to compare: 'NAME: SETTING=VALUE; ...', such as 'replay: strategy=replay(2000, 0.5)'. Again for more."
+
+
+def evaluate(
+    examples: Annotated[Path, typer.Argument(help="Archive of a trainer: <store>/arms/<arm>/examples.")],
+    way: Annotated[list[str] | None, typer.Option(help=_WAYS, show_default=False)] = None,
+    lag: Annotated[list[float] | None, typer.Option(min=0, help="Deploy lag in seconds to judge too.")] = None,
+    tail: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the lists that is judged, the newest.")] = 0.5,
+    out: Annotated[Path, typer.Option(help="JSON with the results; goes on from what is there.")] = Path("study.json"),
+    report: Annotated[Path | None, typer.Option(help="HTML page with plots to write.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn an archive again, each list judged before it is learned, and compare ways of learning list by list.
+
+    The first way is that of the FRESHRANK_TRAINER_ variables here; releases come when their trigger says so, on the
+    log's clock. Differences are of the same lists, with bootstrap intervals of 95 %.
+    """
+    trials = [_trial("as set", ""), *(_named(text) for text in way or [])]
+    from services.trainer.archive import ArchiveSource
+    from services.trainer.evaluation.study import Settings, Study
+
+    if not examples.is_dir():
+        raise InvalidInput("EXAMPLES", "missing", f"{examples} is no folder")
+    source = ArchiveSource(examples)
+    study = Study(out, source, Settings(lags=tuple(lag or ()), tail=tail))
+    with output.progress("messages", source.messages * len(trials)) as shown:
+        study.run(trials, _Counted(shown))
+    results = {trial.name: study.results[trial.name] for trial in trials}
+    if report is not None:
+        from services.trainer.evaluation.report import write
+
+        write(report, f"{len(results)} ways of learning", results)
+        output.say(f"Report: {report.absolute()}")
+    output.show(results, as_json, _table(results))
+
+
+class _Counted:
+    """Adds up what trials report."""
+
+    def __init__(self, shown: output.Progress) -> None:
+        self._shown, self._done = shown, 0
+
+    def __call__(self, name: str, messages: int) -> None:
+        self._done += messages
+        self._shown.at(self._done, name)
+
+
+def _named(text: str) -> "Trial":
+    name, found, changes = text.partition(":")
+    if not found or not name.strip():
+        raise InvalidInput("--way", "unreadable", f"{text!r} is not NAME: SETTING=VALUE; ...")
+    return _trial(name.strip(), changes)
+
+
+def _trial(name: str, changes: str) -> "Trial":
+    from pydantic import ValidationError
+
+    from services.trainer.evaluation.rehearsal import Trial
+
+    values: dict[str, Any] = {}
+    for part in filter(None, (each.strip() for each in changes.split(";"))):
+        setting, found, value = part.partition("=")
+        if not found:
+            raise InvalidInput("--way", "unreadable", f"{part!r} is not SETTING=VALUE")
+        values[setting.strip()] = value.strip()
+    trial = Trial(name, values)
+    try:
+        trial.settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput("--way", "invalid", f"{name}: {first['loc'][0]}: {first['msg']}") from error
+    return trial
+
+
+def _table(results: dict[str, dict[str, Any]]) -> output.Table:
+    columns = ("way", "AUC", "MRR", "difference", "95 %", "log-loss", "releases", "s per 1,000")
+    rows = []
+    for name, found in results.items():
+        change = found["mrr_difference"] or {}
+        interval = f"{output.text(change.get('lower'))} to {output.text(change.get('upper'))}"
+        cells = (found["auc"]["value"], found["mrr"]["value"], change.get("value"))
+        costs = (found["log_loss"]["value"], found["releases"], found["seconds_per_1000"])
+        rows.append([name, *map(output.text, cells), interval, *map(output.text, costs)])
+    return output.Table("Judged before learned", columns, rows)
