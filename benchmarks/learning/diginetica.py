@@ -1,10 +1,10 @@
 """Incremental learning of the next item on diginetica (CIKM Cup 2016), by the protocol of ADER (Mi et al., 2020).
 
-    python -m benchmarks.learning.diginetica --data DIR --out FILE.json [--rows fine-tune,replay] [--periods 16] [--seed 1]
+    python -m benchmarks.learning.diginetica --data DIR --out FILE.json [--rows fine-tune,replay] [--seed 1]
 
 DIR holds period_0.txt.gz ... with a line "session item" per click, in the order of time. After every period FILE.json
-holds what is known so far, and FILE.state/ what a restart needs to go on; delete both to begin anew. All rows are trained
-by the same settings. A full retrain can be made after every n-th period only (`--full-every`), for its time.
+holds what is known so far, and FILE.state/ what a restart needs to go on; delete both to begin anew. All rows are
+trained by the same settings. A full retrain can be made after every n-th period only (`--full-every`), for its time.
 
 Memory that torch gives back and takes again at every step costs up to a third of the time; glibc keeps it with
 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment.
@@ -151,7 +151,9 @@ class Results:
         row: dict[str, Any] = self.content["rows"].setdefault(f"{run.name}-{run.seed}", begun)
         same = json.loads(json.dumps([begun["settings"], run.every]))
         if [row["settings"], row["every"]] != same:
-            raise InvalidInput("out", "other_settings", f"{self.path} was begun with other settings; choose another file")
+            raise InvalidInput(
+                "out", "other_settings", f"{self.path} was begun with other settings; choose another file"
+            )
         row["periods"] = [found for found in row["periods"] if found["period"] <= run.next]
         return row
 

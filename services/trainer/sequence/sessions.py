@@ -84,7 +84,8 @@ def spans(starts: Ints, counts: Ints) -> Ints:
     [5, 6, 0, 1, 2]
     """
     before = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    out: Ints = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    return out
 
 
 def _starts(counts: Ints) -> Ints:

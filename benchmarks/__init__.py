@@ -1,0 +1,1 @@
+"""Floors, stock ways, peers and ours, interleaved in one run: `python -m benchmarks`."""
