@@ -8,7 +8,7 @@ from torch.nn import functional as f
 from services.common.errors import CorruptState, InvalidInput
 from services.trainer.sequence.losses import Sample, Sampler, full_softmax, sampled_softmax
 from services.trainer.sequence.metrics import counts, scored
-from services.trainer.sequence.model import SequenceModel, Sizes
+from services.trainer.sequence.model import SequenceModel, Sizes, drop
 from services.trainer.sequence.packed import NONE, pack
 from services.trainer.sequence.rows import BETAS, EPSILON, ItemRows
 from services.trainer.sequence.sessions import Sessions, joined
@@ -116,6 +116,14 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(items, sessions), model(items, sessions))
     model.eval()
     assert torch.equal(model(items, sessions), model(items, sessions))
+
+
+def test_dropout_keeps_the_mean_and_drops_the_share_asked_for() -> None:
+    torch.manual_seed(0)
+    dropped = drop(torch.ones(100_000), 0.3)
+    assert float((dropped == 0).double().mean()) == pytest.approx(0.3, abs=0.006)
+    assert float(dropped.mean()) == pytest.approx(1.0, abs=0.01)
+    assert len(dropped.unique()) == 2
 
 
 def test_heads_must_divide_the_width() -> None:

@@ -25,7 +25,7 @@ class Settings:
     sizes: Sizes = field(default_factory=Sizes)
     rate: float = 1e-3
     """Learning rate of the dense weights."""
-    row_rate: float = 1e-3
+    row_rate: float = 4e-3
     """Learning rate of the item rows."""
     spread: float = 0.05
     """Standard deviation of each value of a new row."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from services.common.errors import InvalidInput
 
-_ROWS = 256
+_ROWS = 128
 """Examples whose logits are computed at a time: what stays in the cache."""
 
 

@@ -48,7 +48,7 @@ class ItemRows:
 
     def lend(self, slots: Tensor) -> Tensor:
         """Rows [n, D] of slots that differ from each other, as a leaf; `step` moves them by its gradient."""
-        leaf = self.values[slots].requires_grad_()
+        leaf = self.values.index_select(0, slots).requires_grad_()
         self._lent.append((slots, leaf))
         return leaf
 
@@ -60,12 +60,13 @@ class ItemRows:
             return
         slots, gradient = _summed([slots for slots, _ in lent], [g for _, g in lent if g is not None])
         self._steps += 1
-        first = torch.lerp(self._first[slots], gradient, 1 - BETAS[0])
-        second = torch.lerp(self._second[slots], gradient * gradient, 1 - BETAS[1])
-        self._first[slots], self._second[slots] = first, second
+        first = self._first.index_select(0, slots).lerp_(gradient, 1 - BETAS[0])
+        second = self._second.index_select(0, slots).lerp_(gradient * gradient, 1 - BETAS[1])
+        self._first.index_copy_(0, slots, first)
+        self._second.index_copy_(0, slots, second)
         scale = rate / (1 - BETAS[0] ** self._steps)
-        root = (second / (1 - BETAS[1] ** self._steps)).sqrt_().add_(EPSILON)
-        self.values[slots] -= scale * first / root
+        root = second.div_(1 - BETAS[1] ** self._steps).sqrt_().add_(EPSILON)
+        self.values.index_add_(0, slots, first.div_(root), alpha=-scale)
 
     def begin(self) -> None:
         """Forget the optimiser's moments: an update starts without any."""
