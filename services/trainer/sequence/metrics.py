@@ -41,8 +41,8 @@ def scored(above: NDArray[Any], tied: NDArray[Any], top: int = TOP) -> Scores:
 
     >>> scored(np.array([0, 3]), np.array([0, 0])).mrr
     0.625
-    >>> scored(np.array([19]), np.array([1]))
-    Scores(recall=0.5, mrr=0.025, n=1)
+    >>> scored(np.array([19]), np.array([1])).recall
+    0.5
     """
     if not len(above):
         return Scores(0.0, 0.0, 0)
