@@ -39,8 +39,8 @@ def counts(scores: Tensor, targets: Tensor) -> tuple[NDArray[Any], NDArray[Any]]
 def scored(above: NDArray[Any], tied: NDArray[Any], top: int = TOP) -> Scores:
     """Expected recall and reciprocal rank when the target is equally likely anywhere among those level with it.
 
-    >>> scored(np.array([0, 3]), np.array([0, 0])).mrr
-    0.625
+    >>> scored(np.array([0, 1]), np.array([0, 0])).mrr
+    0.75
     >>> scored(np.array([19]), np.array([1])).recall
     0.5
     """

@@ -29,7 +29,7 @@ class Sizes:
     """Items back that attention can reach, and places of a packed row."""
     unit: bool = True
     """Items and sessions are unit vectors; False: their length counts, and `scale` is 1."""
-    scale: float = 16.0
+    scale: float = 9.0
     """Largest logit of unit vectors."""
 
     def __post_init__(self) -> None:
