@@ -28,11 +28,12 @@ from benchmarks.machine import commit, machine, write_json
 from services.common.errors import InvalidInput
 from services.trainer.files import write_file
 from services.trainer.hooks import NoHooks
+from services.trainer.sequence.catalogue import WAYS
 from services.trainer.sequence.learner import Learner, Settings
 from services.trainer.sequence.metrics import Scores
 from services.trainer.sequence.periods import Fit, pass_by, test, update
 from services.trainer.sequence.sessions import Sessions
-from services.trainer.sequence.ways import WAYS, Update
+from services.trainer.sequence.ways import Update
 
 SETTINGS = Settings()
 FULL = "full-retrain"

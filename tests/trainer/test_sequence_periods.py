@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from services.trainer.sequence import periods
+from services.trainer.sequence.catalogue import WAYS
 from services.trainer.sequence.learner import Learner, Settings
 from services.trainer.sequence.metrics import Scores
 from services.trainer.sequence.model import Sizes
 from services.trainer.sequence.packed import NONE, pack
 from services.trainer.sequence.sessions import Sessions, joined
-from services.trainer.sequence.ways import WAYS, FineTune, FullRetrain, Replay, Update
+from services.trainer.sequence.ways import FineTune, FullRetrain, Replay, Update
 
 SMALL = Settings(
     sizes=Sizes(dim=16, blocks=1, heads=1, length=8),

@@ -1,6 +1,6 @@
 """Model, item rows and optimiser together: one step, and the ranks of what was really next."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -122,20 +122,26 @@ class Learner:
 
     def scores(self, sessions: Sessions) -> Scores:
         """Recall and MRR of every next item of sessions of slots, ranked among all rows."""
-        self.model.eval()
         above, tied = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         with torch.no_grad():
             table = self.model.items(self.rows.values)
-            for batch in pack(sessions, self.settings.sizes.length).batches(self.settings.rows):
-                counted = batch.targets != NONE
-                hidden, targets = self.model(table[batch.inputs], batch.sessions)[counted], batch.targets[counted]
+            for hidden, targets in self.asked(pack(sessions, self.settings.sizes.length)):
                 for at in range(0, len(hidden), _SCORED):
                     part = slice(at, at + _SCORED)
                     found = counts(hidden[part] @ table.T, targets[part])
                     above.append(found[0])
                     tied.append(found[1])
-        self.model.train()
         return scored(np.concatenate(above), np.concatenate(tied))
+
+    def asked(self, packed: Packed) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors [n, D] and targets [n] of each batch, in the order of the counted places, without dropout."""
+        self.model.eval()
+        with torch.no_grad():
+            table = self.model.items(self.rows.values)
+            for batch in packed.batches(self.settings.rows):
+                counted = batch.targets != NONE
+                yield self.model(table[batch.inputs], batch.sessions)[counted], batch.targets[counted]
+        self.model.train()
 
     def state(self) -> dict[str, Tensor]:
         """Weights and rows by name: what an update starts from."""

@@ -47,15 +47,16 @@ class Packed:
             yield Packed(self.inputs[part], self.targets[part], self.sessions[part])
 
 
-def pack(sessions: Sessions, length: int) -> Packed:
+def pack(sessions: Sessions, length: int, last_only: bool = False) -> Packed:
     """Pack sessions of at least two items, whose items are slots, into rows of `length` places.
 
     Longer ones are cut into overlapping pieces: each target is counted once and sees at least `length / 2` items.
+    `last_only`: only the last item of each session is a target, and its last `length` + 1 items are taken.
     Raises InvalidInput for a session without a target.
     """
     if len(sessions) and int(sessions.lengths.min()) < 2:
         raise InvalidInput("sessions", "too_short", "a session needs two items: one to see and one to tell")
-    source, counts, skipped = _pieces(sessions, length)
+    source, counts, skipped = _ends(sessions, length) if last_only else _pieces(sessions, length)
     row, column, rows = _places(counts, length)
     at = spans(row * length + column, counts)
     read = spans(source, counts)
@@ -77,6 +78,12 @@ def _pieces(sessions: Sessions, length: int) -> tuple[Ints, Ints, Ints]:
     source = np.repeat(sessions.starts[:-1], pieces) + offset
     counts = np.minimum(np.repeat(inputs, pieces) - offset, length)
     return source, counts, np.where(offset > 0, length - stride, 0)
+
+
+def _ends(sessions: Sessions, length: int) -> tuple[Ints, Ints, Ints]:
+    """As `_pieces`, of the end of each session, all but the last input without a target."""
+    counts = np.minimum(sessions.lengths - 1, length)
+    return sessions.starts[1:] - 1 - counts, counts, counts - 1
 
 
 def _places(counts: Ints, length: int) -> tuple[Ints, Ints, int]:

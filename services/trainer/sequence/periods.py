@@ -55,7 +55,7 @@ def update(learner: Learner, way: Update, newest: Sessions, period: int, seed: i
         learner.reset(start)
     popularity = np.bincount(data.items, minlength=len(learner.rows))
     learner.begin(popularity, start, way.dropout)
-    way.begin(learner)
+    way.begin(learner, data)
     found = fit(learner, way, data, learner.slots(held_out), report)
     way.remember(learner, training, random)
     return found

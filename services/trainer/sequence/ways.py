@@ -3,7 +3,7 @@
 A way is one short class; `FineTune` holds the defaults, and the others say in what they differ.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -34,8 +34,8 @@ class Update(Protocol):
         """What is trained on, given what is new."""
         ...
 
-    def begin(self, learner: Learner) -> None:
-        """Look at the weights that an update starts from."""
+    def begin(self, learner: Learner, data: Sessions) -> None:
+        """Look at the weights that an update starts from, and at what it trains on (slots)."""
         ...
 
     def term(self, learner: Learner, seen: Seen) -> Tensor | None:
@@ -69,7 +69,7 @@ class FineTune:
         """What is new."""
         return newest
 
-    def begin(self, learner: Learner) -> None:
+    def begin(self, learner: Learner, data: Sessions) -> None:
         """Nothing to look at."""
 
     def term(self, learner: Learner, seen: Seen) -> Tensor | None:
@@ -163,13 +163,3 @@ class FullRetrain(Keeping):
     def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
         """Keep everything."""
         self.kept = joined([self.kept, newest])
-
-
-WAYS: Mapping[str, Callable[[], Update]] = {
-    "fine-tune": FineTune,
-    "dropout": Dropout,
-    "replay": Replay,
-    "frozen": Frozen,
-    "last-period-only": LastPeriodOnly,
-    "full-retrain": FullRetrain,
-}
