@@ -5,9 +5,6 @@
 DIR holds period_0.txt.gz ... with a line "session item" per click, in the order of time. After every period FILE.json
 holds what is known so far, and FILE.state/ what a restart needs to go on; delete both to begin anew. All rows are
 trained by the same settings. A full retrain can be made after every n-th period only (`--full-every`), for its time.
-
-Memory that torch gives back and takes again at every step costs up to a third of the time; glibc keeps it with
-MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 in the environment.
 """
 
 import argparse

