@@ -54,6 +54,8 @@ class Group:
     """[B, N]: weight of loss(0) for every head."""
     positives: Floats
     """[B, N, heads]: weight of loss(1) - loss(0)."""
+    copy: bool = False
+    """Learned beside the one that it was made from: its impressions are not counted again."""
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """The inputs on a device, sharing memory with `arrays` on the CPU."""

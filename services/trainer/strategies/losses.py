@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from services.common.records import FLIP, INITIAL
 from services.trainer.groups import Group
 
-Labels = Literal["flips", "waiting", "fake_negatives"]
+Labels = Literal["flips", "waiting", "fake_negatives", "at_release"]
 """How labels that come late are learned; see `GroupLoss`."""
 
 
@@ -143,7 +143,7 @@ class GroupLoss:
       loss under full labels, whatever the delay.
     - `fake_negatives`: an action adds loss(1) alone, and each candidate is weighed by what it was sampled from:
       1 - p² for what appeared, 1 + p for an action (fake negative weighting; Ktena et al., 2019).
-    - `waiting`: only groups of final labels are given to it.
+    - `waiting`: only groups of final labels are given to it; `at_release`: those alone that a part learns at a release.
     """
 
     point: PointLoss
