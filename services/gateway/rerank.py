@@ -123,10 +123,13 @@ class Boosts:
 
 
 def unshown(order: Ints, shown: Ints, count: int, seed: int) -> list[int]:
-    """A sample of candidates that were scored and not shown, for the negatives of the loss."""
+    """A uniform sample of candidates that were scored and not shown: negatives of the loss, rivals of what was explored.
+
+    Its chance is another than `explore`'s of the same seed: else an answer that explores would have a sample of its own.
+    """
     rest = np.setdiff1d(order, shown)
     if not len(rest) or not count:
         return []
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng((seed, 1))
     sample: list[int] = random.choice(rest, min(count, len(rest)), replace=False).tolist()
     return sample
