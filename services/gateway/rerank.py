@@ -123,9 +123,9 @@ class Boosts:
 
 
 def unshown(order: Ints, shown: Ints, count: int, seed: int) -> list[int]:
-    """A uniform sample of candidates that were scored and not shown: negatives of the loss, rivals of what was explored.
+    """A uniform sample of candidates that were scored and not shown: for the loss, and as rivals of what was explored.
 
-    Its chance is another than `explore`'s of the same seed: else an answer that explores would have a sample of its own.
+    Its chance is not that of `explore` with the same seed: else answers that explore would have samples of their own.
     """
     rest = np.setdiff1d(order, shown)
     if not len(rest) or not count:
