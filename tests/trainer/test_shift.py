@@ -214,10 +214,10 @@ def test_it_goes_sooner_when_the_slice_becomes_like_the_one_before() -> None:
     assert hold.passed("time(30)", 20 * SECOND).startswith("time(30); held 20 s: psi of price 0.")
 
 
-def test_a_usual_slice_goes_at_once() -> None:
+def test_usual_slices_go_at_once_however_small_they_are() -> None:
     hold, stream = Hold(HoldBounds(0.2, 60)), Stream(5)
-    for _ in range(10):
-        feed(hold, stream, 500)
+    for _ in range(200):
+        feed(hold, stream, LEAST)
         assert hold.passed("time(30)", 0) == "time(30)"
         hold.released()
 
