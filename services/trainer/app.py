@@ -25,7 +25,7 @@ from services.online.registry import PlanSource
 from services.trainer.archive import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.checkpoint import Checkpoints, Name
-from services.trainer.factory import learner_of, trigger_of
+from services.trainer.factory import hold_of, learner_of, trigger_of
 from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.kafka import KafkaSource
 from services.trainer.learner import Learner
@@ -128,7 +128,7 @@ def build(
         objective=tuple(settings.objective.items()),
         log_clock=settings.clock == "log",
     )
-    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points)
+    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points, hold_of(settings))
     return Trainer(loop, source, health)
 
 

@@ -46,7 +46,17 @@ class TrainerSettings(ServiceSettings):
         "",
         description="when releases are made instead, such as any(time(300), drift(adwin)): of time(seconds),"
         " volume(examples), batch(), cost(seconds per 1,000 examples), performance(share worse, impressions),"
-        " drift(adwin or page_hinkley); any, all, majority",
+        " drift(adwin or page_hinkley), shift(stability index, impressions); any, all, majority",
+    )
+    hold_psi: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="population stability index of a feature, or of the label share, since the last release against the"
+        " window before, above which a due release waits; 0 = none waits",
+    )
+    hold_seconds: float = Field(
+        60.0, ge=0, le=3_600, description="s that a due release waits at most: what has changed for good must go too"
     )
     push_interval: float = Field(
         1.0, ge=0, le=60, description="seconds between row deltas; 0 = one after every batch, for lockstep replays"
