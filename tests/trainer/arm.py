@@ -93,6 +93,7 @@ def arm(
     hold: Hold | None = None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
+    torch.set_num_threads(1)  # sums keep their order
     clock = ManualClock(START_US)
     plain, points = chosen or settings(), hooks or NoHooks()
     state = Arm(
@@ -110,8 +111,7 @@ def arm(
 
 
 def run(loop: Loop, clock: ManualClock, source: FileSource) -> None:
-    """To the end of the source, and down in good order; on one thread, as the service: sums keep their order."""
-    torch.set_num_threads(1)
+    """To the end of the source, and down in good order."""
     while not source.done:
         loop.turn()
         clock.advance_to(clock.now_us() + TURN_US)
