@@ -1,0 +1,551 @@
+"""Every technique of incremental learning: its setting, module, test and measured result. Written to techniques.md.
+
+A test checks that settings are accepted, modules and tests exist, and that the page is what this file says.
+"""
+
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "learning"
+STRATEGY_TESTS = "tests/trainer/strategies/test_parts.py"
+LOSS_TESTS = "tests/trainer/strategies/test_losses.py"
+_LOGISTIC = "tests/trainer/test_models.py"
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One row."""
+
+    name: str
+    paper: str
+    module: str
+    test: str
+    """file::function"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the trainer, as they would be set; empty where it is chosen in another way, which `how` says."""
+    how: str = ""
+    result: str = ""
+    """study/way of benchmarks/results/learning/<study>.json; empty where nothing was measured."""
+
+
+def _strategy(name: str, paper: str, line: str, module: str, test: str, result: str = "") -> Technique:
+    where = f"services/trainer/strategies/{module}.py"
+    return Technique(name, paper, where, f"{STRATEGY_TESTS}::{test}", {"strategy": line}, result=result)
+
+
+def _loss(name: str, paper: str, line: str, test: str, result: str = "") -> Technique:
+    return Technique(
+        name, paper, "services/trainer/strategies/losses.py", f"{LOSS_TESTS}::{test}", {"loss": line}, result=result
+    )
+
+
+def _model(name: str, paper: str, setting: str, module: str = "") -> Technique:
+    where = f"services/trainer/models/{module or setting}.py"
+    test = f"{_LOGISTIC}::test_it_learns_what_is_clicked"
+    return Technique(name, paper, where, test, {"model": setting}, result=f"trivago/model {setting}")
+
+
+def _sequence(name: str, paper: str, row: str, module: str, test: str) -> Technique:
+    test = f"tests/trainer/test_sequence{test}"
+    where = f"services/trainer/sequence/{module}.py"
+    return Technique(name, paper, where, test, how=f"`--rows {row}`", result=f"diginetica/{row}")
+
+
+FAMILIES: Mapping[str, tuple[Technique, ...]] = {
+    "Models that rank": (
+        _model("Logistic regression", "Richardson et al., 2007", "logistic"),
+        _model("Matrix factorisation", "Koren, Bell, Volinsky, 2009", "factorisation", "matrix_factorisation"),
+        _model("Sum of embeddings", "Joulin et al., 2017", "embedding_sum"),
+        _model("Two towers", "Covington et al., 2016", "two_tower"),
+        _model("DeepFM", "Guo et al., 2017", "deepfm"),
+        _model("DLRM", "Naumov et al., 2019", "dlrm"),
+        _model("Transformer over the history", "Chen et al., 2019", "transformer"),
+        Technique(
+            "Target attention (DIN), the default",
+            "Zhou et al., 2018",
+            "services/trainer/models/din.py",
+            f"{_LOGISTIC}::test_it_learns_what_is_clicked",
+            {"model": "din"},
+            result="trivago/online",
+        ),
+    ),
+    "Steps": (
+        Technique(
+            "Adam, online, the default",
+            "Kingma, Ba, 2015",
+            "services/trainer/strategies/optimisers.py",
+            "tests/trainer/test_online.py::test_clicks_are_learned",
+            {"optimiser": "adam"},
+            result="trivago/online",
+        ),
+        Technique(
+            "SGD",
+            "Robbins, Monro, 1951",
+            "services/trainer/strategies/optimisers.py",
+            "tests/trainer/strategies/test_optimisers.py::test_each_step_is_its_formula",
+            {"optimiser": "sgd"},
+            result="trivago/sgd",
+        ),
+        Technique(
+            "Adagrad",
+            "Duchi et al., 2011",
+            "services/trainer/strategies/optimisers.py",
+            "tests/trainer/strategies/test_optimisers.py::test_each_step_is_its_formula",
+            {"optimiser": "adagrad"},
+            result="trivago/adagrad",
+        ),
+        Technique(
+            "FTRL-proximal",
+            "McMahan et al., 2013",
+            "services/trainer/strategies/optimisers.py",
+            "tests/trainer/strategies/test_optimisers.py::test_ftrl_gives_the_minimum_of_what_it_follows",
+            {"optimiser": "ftrl"},
+            result="trivago/ftrl",
+        ),
+        Technique(
+            "Passive-aggressive",
+            "Crammer et al., 2006",
+            "services/trainer/ratings/row_optimisers.py",
+            "tests/trainer/ratings/test_factorisation.py::test_passive_aggressive_meets_its_margin",
+            how="`PassiveAggressive()` of `ratings.Factorisation`",
+        ),
+        Technique(
+            "Gradient accumulation",
+            "",
+            "services/trainer/strategies/online.py",
+            f"{STRATEGY_TESTS}::test_accumulated_steps_equal_one_large_one",
+            {"accumulate": 4},
+            result="trivago/accumulate 4",
+        ),
+        _strategy(
+            "Hypergradient step",
+            "Baydin et al., 2018",
+            "hypergradient()",
+            "adaptive",
+            "test_the_rate_grows_while_gradients_agree",
+            "trivago/hypergradient",
+        ),
+        _strategy(
+            "Longer steps after a drift",
+            "Page, 1954",
+            "drift_step()",
+            "adaptive",
+            "test_a_drift_lengthens_steps_for_a_while",
+            "trivago/drift step",
+        ),
+    ),
+    "Not forgetting": (
+        _strategy(
+            "Replay of a reservoir",
+            "Rolnick et al., 2019; Vitter, 1985",
+            "replay(2000, 0.5)",
+            "replay",
+            "test_the_reservoir_is_a_uniform_sample",
+            "trivago/replay 50 %",
+        ),
+        _strategy(
+            "Elastic weight consolidation",
+            "Kirkpatrick et al., 2017; Schwarz et al., 2018",
+            "ewc(10)",
+            "anchors",
+            "test_elastic_weights_and_replay_forget_less_than_plain_learning",
+            "trivago/ewc 10",
+        ),
+        _strategy(
+            "Distillation from the serving teacher",
+            "Hinton et al., 2015",
+            "distillation(0.3, 2)",
+            "distillation",
+            "test_distillation_pulls_towards_the_teacher",
+            "trivago/distillation 0.3",
+        ),
+        _strategy(
+            "Parameter fusion",
+            "Wortsman et al., 2022; the outer step of Reptile, Nichol et al., 2018",
+            "fusion(0.7)",
+            "anchors",
+            "test_fusion_at_its_ends_is_the_old_model_or_the_new_bit_for_bit",
+            "trivago/fusion 0.7",
+        ),
+        _strategy(
+            "Fusion with the share chosen on held-out impressions",
+            "",
+            "fusion_chosen()",
+            "anchors",
+            "test_the_share_of_fusion_is_chosen_by_the_held_out_loss",
+            "trivago/fusion chosen",
+        ),
+        _sequence(
+            "Reservoir replay, next item",
+            "Vitter, 1985",
+            "replay",
+            "ways",
+            "_periods.py::test_a_reservoir_keeps_every_past_session_with_the_same_chance",
+        ),
+        _sequence(
+            "Dropout, next item",
+            "Mirzadeh et al., 2020",
+            "dropout",
+            "ways",
+            ".py::test_dropout_keeps_the_mean_and_drops_the_share_asked_for",
+        ),
+        _sequence(
+            "Herded exemplars and adaptive distillation, next item",
+            "Mi et al., 2020",
+            "ader",
+            "ader",
+            "_ader.py::test_each_herded_exemplar_brings_the_mean_as_near_as_any_could",
+        ),
+    ),
+    "Moving few weights": (
+        _strategy(
+            "Fine-tuning of the last layers",
+            "Howard, Ruder, 2018",
+            "layers(top)",
+            "adapters",
+            "test_only_the_chosen_layers_move",
+            "trivago/top layers",
+        ),
+        _strategy(
+            "Biases alone (BitFit)",
+            "Ben Zaken et al., 2022",
+            "layers(biases)",
+            "adapters",
+            "test_only_the_chosen_layers_move",
+            "trivago/biases",
+        ),
+        _strategy(
+            "LoRA",
+            "Hu et al., 2022",
+            "lora(4, 8)",
+            "adapters",
+            "test_low_rank_adapters_leave_the_base_alone_and_are_exported_merged",
+            "trivago/lora 4",
+        ),
+        _strategy(
+            "AdaLoRA",
+            "Zhang et al., 2023",
+            "adalora(8, 0.5)",
+            "adapters",
+            "test_adaptive_rank_keeps_its_budget_of_directions",
+            "trivago/adalora 8",
+        ),
+        Technique(
+            "Transfer from another arm or shop",
+            "",
+            "services/trainer/transfer.py",
+            "tests/trainer/test_transfer.py::test_it_scores_well_from_the_first_impression",
+            how="`transfer_from` a checkpoint",
+        ),
+        _strategy(
+            "Layers frozen, then released",
+            "Howard, Ruder, 2018",
+            "thaw(1000)",
+            "adapters",
+            "test_what_was_taken_over_thaws_after_so_many_impressions",
+        ),
+    ),
+    "Each update": (
+        Technique(
+            "Hash share held out, learned after the release",
+            "",
+            "services/trainer/strategies/held.py",
+            f"{STRATEGY_TESTS}::test_held_out_impressions_are_learned_only_after_the_release",
+            {"hold_out": 0.1},
+            result="trivago/hold out 10 %",
+        ),
+        Technique(
+            "Periodic fine-tuning with early stopping",
+            "Prechelt, 1998",
+            "services/trainer/strategies/epochs.py",
+            f"{STRATEGY_TESTS}::test_early_stopping_goes_back_to_the_best_weights_and_rows",
+            {"strategy": "epochs(3, 4)", "labels": "at_release", "hold_out": 0.1},
+            result="trivago/epochs at releases",
+        ),
+        Technique(
+            "An unusual slice holds the release",
+            "Siddiqi, 2006 (stability index)",
+            "services/trainer/slices.py",
+            "tests/trainer/test_shift.py::",
+            {"hold_psi": 0.25},
+        ),
+    ),
+    "Triggers": (
+        Technique(
+            "Time, volume, cost, performance; any, all, majority",
+            "",
+            "services/trainer/triggers.py",
+            "tests/trainer/test_triggers.py::test_any_of_several_is_whichever_comes_first",
+            {"trigger": "any(time(300), all(volume(1000), cost(1)))"},
+        ),
+        Technique(
+            "Drift of losses: ADWIN",
+            "Bifet, Gavaldà, 2007",
+            "services/trainer/drift.py",
+            "tests/trainer/test_triggers.py::",
+            {"trigger": "drift(adwin)"},
+        ),
+        Technique(
+            "Drift of losses: Page-Hinkley",
+            "Page, 1954",
+            "services/trainer/drift.py",
+            "tests/trainer/test_triggers.py::",
+            {"trigger": "drift(page_hinkley)"},
+        ),
+        Technique(
+            "Shift of feature distributions",
+            "Siddiqi, 2006",
+            "services/trainer/shift.py",
+            "tests/trainer/test_shift.py::",
+            {"trigger": "shift(0.2, 1000)"},
+        ),
+    ),
+    "Regularisers and more data": (
+        _strategy(
+            "Adversarial rows",
+            "He et al., 2018",
+            "adversarial(0.1, 0.5)",
+            "regularisers",
+            "test_adversarial_rows_are_learned_on_their_worst_side",
+            "trivago/adversarial",
+        ),
+        _strategy(
+            "Co-click graph",
+            "Belkin et al., 2006",
+            "co_clicks(0.01)",
+            "regularisers",
+            "test_co_clicked_rows_come_nearer",
+            "trivago/co-clicks",
+        ),
+        _strategy(
+            "Pseudo-labels", "Lee, 2013", "pseudo_labels()", "regularisers", "test_it_learns", "trivago/pseudo-labels"
+        ),
+        _strategy(
+            "Augmented histories: crop, mask, reorder",
+            "Xie et al., 2022",
+            "augmentation(mask, 0.5)",
+            "augmentation",
+            "test_copies_have_another_history_and_the_same_labels",
+            "trivago/augmented",
+        ),
+    ),
+    "Labels, imbalance and noise": (
+        Technique(
+            "Flips of late labels, the default",
+            "",
+            "services/trainer/strategies/losses.py",
+            "tests/trainer/test_online.py::test_what_appears_and_what_flips_sum_to_the_full_label",
+            {"labels": "flips"},
+            result="trivago/online",
+        ),
+        Technique(
+            "Waiting for labels",
+            "",
+            "services/trainer/strategies/losses.py",
+            f"{LOSS_TESTS}::test_late_labels_are_learned_by_waiting_or_by_weight",
+            {"labels": "waiting"},
+            result="trivago/labels waited for",
+        ),
+        Technique(
+            "Fake negative weighting",
+            "Ktena et al., 2019",
+            "services/trainer/strategies/losses.py",
+            f"{LOSS_TESTS}::test_fake_negative_weights_give_the_gradient_of_full_labels_in_expectation",
+            {"labels": "fake_negatives"},
+            result="trivago/fake negatives weighed",
+        ),
+        _loss(
+            "Focal loss",
+            "Lin et al., 2017",
+            "focal(2)",
+            "test_focal_loss_without_focus_is_cross_entropy",
+            "trivago/focal 2",
+        ),
+        _loss(
+            "Label smoothing",
+            "Szegedy et al., 2016",
+            "smoothed(0.05)",
+            "test_smoothed_labels_are_cross_entropy_against_a_soft_label",
+            "trivago/smoothed 0.05",
+        ),
+        _loss(
+            "Class weight",
+            "",
+            "weighted(3)",
+            "test_a_flip_takes_label_0_back_and_brings_label_1",
+            "trivago/clicks weigh 3",
+        ),
+        _loss(
+            "Reweighted positives (R-CE)",
+            "Wang et al., 2021",
+            "reweighted(0.2)",
+            "test_the_weight_of_a_doubtful_positive_is_not_learned",
+            "trivago/reweighted 0.2",
+        ),
+        _loss(
+            "Truncated positives (T-CE)",
+            "Wang et al., 2021",
+            "truncated(0.01)",
+            "test_unlikely_positives_count_less_or_not_at_all",
+            "trivago/truncated 0.01",
+        ),
+        Technique(
+            "Position debiasing by inverse propensity",
+            "Joachims et al., 2017",
+            "services/trainer/strategies/weights.py",
+            "tests/trainer/test_online.py::test_only_flips_are_weighted_by_place",
+            {"position_power": 0.5},
+            result="trivago/position debiased",
+        ),
+        Technique(
+            "Off-policy figures: IPS, SNIPS, doubly robust",
+            "Swaminathan, Joachims, 2015; Dudík et al., 2011",
+            "services/publisher/offpolicy.py",
+            "tests/publisher/test_offpolicy.py::",
+            how="`FRESHRANK_PUBLISHER_OFFPOLICY`",
+        ),
+    ),
+    "Compression of a release": tuple(
+        Technique(
+            name,
+            paper,
+            f"services/publisher/compression/{module}.py",
+            "tests/publisher/test_compression.py::",
+            how=f"`FRESHRANK_PUBLISHER_COMPRESSION={line}`",
+        )
+        for name, paper, module, line in (
+            ("Magnitude pruning", "Han et al., 2015", "prune", "prune(0.5)"),
+            ("Structured pruning", "Li et al., 2017", "units", "drop_units(0.25)"),
+            ("Low-rank factorisation", "Sainath et al., 2013", "low_rank", "low_rank(0.9)"),
+            ("fp16 weights", "", "halves", "fp16"),
+            ("int8, dynamic and static", "Jacob et al., 2018", "int8", "int8_dynamic"),
+        )
+    ),
+    "Ratings, one at a time": (
+        Technique(
+            "Biased factorisation",
+            "Koren et al., 2009",
+            "services/trainer/ratings/factorisation.py",
+            "tests/trainer/ratings/test_factorisation.py::",
+            how="`ratings.Factorisation`",
+        ),
+        Technique(
+            "Implicit feedback: BPR, log-loss",
+            "Rendle et al., 2009",
+            "services/trainer/ratings/factorisation.py",
+            "tests/trainer/ratings/test_factorisation.py::",
+            how="`ratings.ImplicitFactorisation`",
+        ),
+        Technique(
+            "Gaussian effects of known features",
+            "Kalman, 1960",
+            "services/trainer/ratings/effects.py",
+            "tests/trainer/ratings/test_rating_effects.py::",
+            how="`ratings.Effects`",
+        ),
+    ),
+    "Looking and choosing": (
+        Technique(
+            "Progressive validation at deploy lags",
+            "Blum et al., 1999",
+            "services/trainer/evaluation/rehearsal.py",
+            "tests/trainer/evaluation/test_rehearsal.py::test_a_late_deployment_serves_an_older_model",
+            how="`freshrank evaluate`",
+        ),
+        Technique(
+            "Search of settings on earlier periods",
+            "Akiba et al., 2019",
+            "services/trainer/evaluation/tuning.py",
+            "tests/trainer/evaluation/test_tuning.py::test_a_search_finds_the_rate_that_learns_and_goes_on_from_its_journal",
+            how="`freshrank tune`",
+        ),
+        Technique(
+            "Integrated gradients beside occlusion",
+            "Sundararajan et al., 2017",
+            "services/trainer/attribution.py",
+            "tests/trainer/test_attribution.py::test_they_agree_with_occlusion_on_what_was_planted",
+            how="`attribution.attribute`",
+        ),
+    ),
+}
+
+MISSING = (
+    "federated rounds with Flower",
+    "LightGCN-type rows of touched neighbourhoods",
+    "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
+    "distillation to a smaller student",
+    "a maintenance policy that chooses between step, fine-tune, prune and retrain",
+    "scheduled full retrains that are compared by the gate",
+    "several arms side by side, compared by the sequential test",
+)
+"""Techniques that Freshrank does not offer (yet)."""
+
+HEAD = """# Techniques of incremental learning
+
+Written by `make docs` from `docs/techniques.py`. A setting is `FRESHRANK_TRAINER_<NAME>`; several parts of `strategy`
+are written in one line, apart by commas. Results are of `docs/learning.md`; a technique without one is tested but not
+measured on a real log. Many of them do not pay there, and the table says so.
+"""
+
+
+_COLUMNS = "| technique | after | chosen by | module | test | measured |\n|---|---|---|---|---|---|"
+
+
+def page() -> str:
+    """The whole page."""
+    studies = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    parts = [HEAD]
+    for family, techniques in FAMILIES.items():
+        parts.append(
+            f"## {family}\n\n| technique | after | chosen by | module | test | measured |\n|---|---|---|---|---|---|"
+        )
+        parts[-1] += "".join(f"\n{_row(each, studies)}" for each in techniques) + "\n"
+    parts.append("## Not there\n\n" + "\n".join(f"- {name}" for name in MISSING) + "\n")
+    return "\n".join(parts)
+
+
+def every() -> Iterator[Technique]:
+    """All of them."""
+    for techniques in FAMILIES.values():
+        yield from techniques
+
+
+def exists(test: str) -> bool:
+    """True for `file::function` that there is; `file::` stands for all of a file."""
+    file, _, function = test.partition("::")
+    path = ROOT / file
+    if not path.is_file():
+        return False
+    tree = ast.parse(path.read_text())
+    return not function or any(isinstance(n, ast.FunctionDef) and n.name == function for n in ast.walk(tree))
+
+
+def _row(one: Technique, studies: Mapping[str, Any]) -> str:
+    chosen = one.how or ", ".join(f"`{name}={value}`" for name, value in one.settings.items())
+    file, _, function = one.test.partition("::")
+    cells = (
+        one.name,
+        one.paper or "-",
+        chosen,
+        f"`{one.module}`",
+        f"`{Path(file).name}`",
+        _measured(one.result, studies),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _measured(result: str, studies: Mapping[str, Any]) -> str:
+    study, _, way = result.partition("/")
+    found = studies.get(study, {}).get("results", {}).get(way)
+    if not found:
+        return "-"
+    if "recall" in found:
+        return f"{study}: Recall@20 {found['recall']:.1f}, MRR@20 {found['mrr']:.1f}"
+    change = found["mrr_difference"]
+    interval = f"[{change['lower']:+.4f}, {change['upper']:+.4f}]"
+    return f"{study}: MRR {change['value']:+.4f} {interval}, AUC {found['auc']['value']:.4f}"
