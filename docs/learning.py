@@ -34,12 +34,12 @@ half judged, each list before it is learned; a release every 200 impressions and
 **What to take from it.** {lesson}
 """
 
-_LESSON = """Learning online is what pays: without it MRR falls by a tenth and more. On one day of a log whose features
-are fresh within the second, no part beside the plain step improves the order, and several make it worse: replay, long
-waits for labels and a step that adapts too freely. What protects against forgetting has nothing to protect here: tastes do not
-come back within a day. Choose the plain step with `din`, `two_tower` or `deepfm`, and look at `freshrank evaluate` on
-your own archive before anything else is switched on. Deploy lag of the dense part hardly matters within hours, while
-rows and features are fresh; feature lag does (README)."""
+_LESSON = """Learning online is what pays: without it MRR falls by a tenth and more. On one day of a log whose
+features are fresh within the second, no part beside the plain step improves the order, and several make it worse:
+replay, long waits for labels and a step that adapts too freely. What protects against forgetting has nothing to
+protect here: tastes do not come back within a day. Choose the plain step with `din`, `two_tower` or `deepfm`, and
+look at `freshrank evaluate` on your own archive before anything else is switched on. Deploy lag of the dense part
+hardly matters within hours, while rows and features are fresh; feature lag does (README)."""
 
 _RATINGS = """## Ratings: MovieLens 100K, tested, then learned, in the order of time
 
