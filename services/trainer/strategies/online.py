@@ -84,13 +84,14 @@ class OnlineStrategy:
         """One update of dense weights, rows and retrieval matrices from a step's groups."""
         update = replace(update, finished=self._held.keep(update.finished))
         groups, teachers = self._wanted(update)
-        for part in self.parts:
-            groups += part.more(update)
-        if not any(group.negatives.any() or group.positives.any() for group in groups):
-            return Learned(0.0, 0.0)
-        teachers += [None] * (len(groups) - len(teachers))
-        learned = self._step(groups, teachers, update.number)
-        self._learn_towers(update.groups)
+        more = [group for part in self.parts for group in part.more(update)]
+        if self.config.labels != "at_release":
+            groups += more
+        learned = Learned(0.0, 0.0)
+        if _weigh(groups):
+            learned = self._step(groups, teachers + [None] * (len(groups) - len(teachers)), update.number)
+        if _weigh(update.groups):
+            self._learn_towers(update.groups)
         return learned
 
     def released(self, encode: Encode, number: int) -> None:
@@ -306,3 +307,8 @@ class OnlineStrategy:
         for group in groups:
             if group.kind == INITIAL:
                 self._pool.add(group)
+
+
+def _weigh(groups: Sequence[Group]) -> bool:
+    """True when anything in them is to be learned."""
+    return any(group.negatives.any() or group.positives.any() for group in groups)
