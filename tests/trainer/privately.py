@@ -24,7 +24,7 @@ SECRET = bytes(range(32))
 
 def items_file(folder: Path, count: int = 40) -> Path:
     """The first items of the shop, one a line."""
-    path = folder / "items.txt"
+    path = folder / f"items-{count}.txt"
     path.write_text("".join(f"item-{k}\n" for k in range(count)))
     return path
 
@@ -70,16 +70,22 @@ def started(folder: Path, source: FileSource) -> tuple[Path, Path]:
     """Two stores with the same first checkpoint, and so with the same secret."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
-    opened(first, source, chosen(first))
+    gone(opened(first, source, chosen(first))[0])
     shutil.copytree(first, second)
     return first, second
 
 
 def until(loop: Loop, clock: ManualClock, position: int) -> None:
-    """Learn so far, and stop without saving, as a kill does."""
+    """Learn so far."""
     while sum(loop.arm.learner.positions.values()) < position:
         loop.turn()
         clock.advance_to(clock.now_us() + TURN_US)
+
+
+def gone(loop: Loop) -> None:
+    """Nothing is saved, as when the process was killed; its file is given back."""
+    assert loop.arm._journal is not None
+    loop.arm._journal.close()
 
 
 def epsilon_of(loop: Loop) -> float:

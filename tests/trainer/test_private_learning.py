@@ -16,6 +16,7 @@ from tests.trainer.arm import digest, run
 from tests.trainer.privately import (
     chosen,
     epsilon_of,
+    gone,
     items_file,
     opened,
     private,
@@ -145,6 +146,7 @@ def test_after_a_kill_weights_and_epsilon_are_those_of_the_undisturbed(tmp_path:
         source.seek({})
         first, clock = opened(twice, source, chosen(twice))
         until(first, clock, stop)
+        gone(first)
     last, clock = opened(twice, source, chosen(twice))
     run(last, clock, source)
     assert digest(last.arm.learner) == digest(loop.arm.learner)
@@ -163,6 +165,7 @@ def test_killed_between_paying_and_learning_it_repeats_the_same_round_for_free(t
     strategy(first.arm.learner).ledger = DiesAfterWriting(twice / "arms/main" / NAME)
     with pytest.raises(KeyboardInterrupt):
         until(first, clock, 60)
+    gone(first)
     assert rounds_of(first) == len(Ledger(twice / "arms/main" / NAME)._rounds) == 3
     last, clock = opened(twice, source, chosen(twice))
     run(last, clock, source)
@@ -219,15 +222,17 @@ def test_going_back_with_nothing_left_learns_nothing_new(tmp_path: Path) -> None
         ("strategy", {"strategy": "layers(top), replay(9)"}),
         ("privacy_items", {"privacy_items": None}),
         ("privacy_items", {"privacy_items": Path("nowhere.txt")}),
-        ("privacy_items", {"max_rows": 1_000, "row_dim": 4, "items": 1_001}),
     ],
 )
 def test_what_breaks_the_promise_is_refused_by_name(field: str, changes: dict[str, object], tmp_path: Path) -> None:
-    if "items" in changes:
-        changes = {**changes, "privacy_items": items_file(tmp_path, changes.pop("items"))}  # type: ignore[arg-type]
     with pytest.raises(InvalidInput) as refused:
         private(tmp_path, **changes)
     assert refused.value.field == field
+
+
+def test_more_items_than_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="1001 items"):
+        private(tmp_path, max_rows=1_000, privacy_items=items_file(tmp_path, 1_001))
 
 
 @pytest.mark.parametrize("text", [f"{name}()" for name in config.FITTING])
