@@ -6,7 +6,6 @@ The attackers have all that others than a shopper may see (dense weights, rows o
   anyway is taken off by scoring it without the row of its item too (calibration; Watson et al., 2022).
 - By the gradients, round by round: what every canary would add to a round is known, and the released weights say what
   was added in all. Who is in that sum is the linear estimate of least squared error, with noise and chances known.
-  This is about as strong as an attack on this mechanism can be (as in the audits of Nasr et al., 2023).
 """
 
 from dataclasses import dataclass, replace

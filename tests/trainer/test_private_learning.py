@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from services.common.errors import InvalidInput
 from services.common.ids import keys_of
@@ -12,6 +13,7 @@ from services.trainer.control import Control
 from services.trainer.examples import Batch
 from services.trainer.privacy import accountant, config
 from services.trainer.privacy.ledger import NAME, Entry, Ledger
+from services.trainer.privacy.mechanism import RoundSum, noise_source
 from tests.trainer.arm import digest, run
 from tests.trainer.privately import (
     chosen,
@@ -47,6 +49,23 @@ def test_a_shopper_changes_the_sum_by_no_more_than_the_clip_norm(tmp_path: Path)
         assert change == pytest.approx(0.3)  # all are clipped here: the bound is reached
         groups = found.round.shoppers()[0][1]
         assert found.contribution(user, groups, made.encode).length > 0.3
+
+
+def test_who_knows_all_but_one_bit_tells_it_as_well_as_theory_says_and_no_better(tmp_path: Path) -> None:
+    made = private(tmp_path, "private(100, 1e-6, 2, 0.3, 4, 1000)")
+    learned(made, Shop(users=8, items=20), 40)
+    found, scores = strategy(made), []
+    with_one = found.total(made.encode)
+    found.round.forget("user-3", 2**62)
+    without = found.total(made.encode)
+    dense, rows = with_one.dense - without.dense, with_one.rows - without.rows
+    for trial in range(1_500):
+        noise = RoundSum(len(dense), without.slots, rows.shape[1])
+        noise.add_noise(noise_source(trial.to_bytes(32, "big"), 1, ""), 2 * 0.3)
+        scores.append(float(noise.dense @ dense + np.sum(noise.rows * rows)))
+    out, there = np.array(scores[::2]), np.array(scores[1::2]) + 0.3**2
+    # Two normal scores whose means are 1 / sigma deviations apart.
+    assert np.mean(there[:, None] > out) == pytest.approx(norm.cdf(1 / (2 * math.sqrt(2))), abs=0.04)
 
 
 def test_a_sum_without_clipping_is_the_gradient_of_the_loss(tmp_path: Path) -> None:
