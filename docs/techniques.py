@@ -275,6 +275,15 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             {"hold_psi": 0.25},
         ),
     ),
+    "Privacy": (
+        Technique(
+            "DP-SGD per shopper, with Opacus' accountant",
+            "Abadi et al., 2016; McMahan et al., 2018",
+            "services/trainer/strategies/private.py",
+            "tests/trainer/test_private_learning.py::",
+            how="`privacy=private(8, 1e-6, 4)`, docs/privacy.md",
+        ),
+    ),
     "Triggers": (
         Technique(
             "Time, volume, cost, performance; any, all, majority",

@@ -1,27 +1,39 @@
 """From plain settings to the parts of a learner."""
 
+from pathlib import Path
+
 import torch
 
+from services.common.errors import InvalidInput
 from services.common.spec import ModelSpec
 from services.trainer import expression
+from services.trainer.arm import ArmPaths
 from services.trainer.examples import StepSize
 from services.trainer.groups import Tables
 from services.trainer.learner import Blocks, Learner, LearnerConfig
 from services.trainer.models.base import Sizes
 from services.trainer.models.registry import MODELS
+from services.trainer.privacy import config as privacy
+from services.trainer.privacy import ledger
+from services.trainer.privacy.catalogue import read_items
 from services.trainer.retrieval import TwoTower
 from services.trainer.settings import TrainerSettings
 from services.trainer.slices import Hold, HoldBounds
 from services.trainer.strategies import expression as strategies
 from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
 from services.trainer.strategies.optimisers import DenseConfig
+from services.trainer.strategies.private import PrivateStrategy
 from services.trainer.strategies.weights import WeightConfig
 from services.trainer.tables import RowConfig
 from services.trainer.triggers import AtLeast, TimeTrigger, Trigger, VolumeTrigger
 
 
 def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None) -> Learner:
-    """An empty learner; equal settings give equal first weights."""
+    """An empty learner; equal settings give equal first weights.
+
+    Raises InvalidInput when private learning lacks something, cannot be had with another setting, or was left.
+    """
+    items = tuple(read_items(settings.privacy_items)) if _private(settings) else None
     config = LearnerConfig(
         rows=RowConfig(
             dim=settings.row_dim,
@@ -37,6 +49,7 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
         share=settings.share,
         expiry_us=int(settings.expiry_days * 24 * 3600 * 1e6),
         window=settings.window,
+        items=items,
     )
 
     def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
@@ -70,7 +83,26 @@ def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: B
         seed=settings.seed,
     )
     parts = strategies.parts(settings.strategy)
-    return OnlineStrategy(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim, parts)
+    ranker = ranker.to(device_of(settings))
+    if private := _private(settings):
+        book = ledger.Ledger(_ledger(settings))
+        return PrivateStrategy(ranker, towers, tables, config, spec.content_dim, parts, private, book)
+    return OnlineStrategy(ranker, towers, tables, config, spec.content_dim, parts)
+
+
+def _private(settings: TrainerSettings) -> privacy.PrivacyConfig | None:
+    found = privacy.parse(settings.privacy)
+    if found is not None:
+        names = [part.name for part in strategies.parts(settings.strategy)]
+        privacy.check(settings.labels, settings.accumulate, settings.hold_out, names)
+    elif _ledger(settings).exists():
+        detail = f"the arm {settings.arm} is private, and learning on without it would end that; use another arm"
+        raise InvalidInput("privacy", "left", detail)
+    return found
+
+
+def _ledger(settings: TrainerSettings) -> Path:
+    return ArmPaths(settings.store, settings.arm).root / ledger.NAME
 
 
 def device_of(settings: TrainerSettings) -> torch.device:

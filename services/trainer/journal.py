@@ -38,7 +38,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         path = folder / NAME
-        whole = sum(len(line) for line in _whole_lines(path))
+        whole = sum(len(line) for line in whole_lines(path))
         self._file = path.open("ab", buffering=0)
         self._file.truncate(whole)
 
@@ -54,7 +54,7 @@ class Journal:
             },
             separators=(",", ":"),
         ).encode()
-        self._file.write(b"%08x %s\n" % (zlib.crc32(body), body))
+        self._file.write(line_of(body))
 
     def close(self) -> None:
         """Give the file back."""
@@ -65,14 +65,20 @@ def read(folders: Iterable[Path]) -> list[Record]:
     """Records of the journals of several checkpoints, in order, each number once (the last word on it counts)."""
     records: dict[int, Record] = {}
     for folder in folders:
-        for line in _whole_lines(folder / NAME):
+        for line in whole_lines(folder / NAME):
             data = json.loads(line[9:])
             ranges = {int(p): (a, b) for p, (a, b) in data["r"].items()}
             records[data["n"]] = Record(data["n"], ranges, data["d"], data["s"], data.get("m", ""))
     return [records[number] for number in sorted(records)]
 
 
-def _whole_lines(path: Path) -> list[bytes]:
+def line_of(body: bytes) -> bytes:
+    """A line of JSON behind its CRC-32."""
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Lines as `line_of` makes them, up to the first that is not whole; none where there is no file."""
     if not path.exists():
         return []
     lines = []

@@ -19,6 +19,7 @@ from services.trainer.champion import Teacher
 from services.trainer.distributions import Sample
 from services.trainer.examples import Batch, Example, Reader, Step, StepSize
 from services.trainer.groups import Floats, Group, Tables, group_of, groups_of, sample_of
+from services.trainer.privacy.catalogue import CatalogueTable
 from services.trainer.progress import Progress, RunningLoss
 from services.trainer.strategies.base import Learned, Strategy, Update
 from services.trainer.strategies.weights import WeightConfig
@@ -47,6 +48,8 @@ class LearnerConfig:
     share: float = 1.0
     expiry_us: int = 30 * 24 * 3600 * 1_000_000
     window: int = 5_000
+    items: tuple[str, ...] | None = None
+    """All items that have rows, and no others; None = those that are seen often enough."""
 
 
 StrategyFactory = Callable[[ModelSpec, Tables, Blocks | None], Strategy]
@@ -71,7 +74,8 @@ class Learner:
         self, spec: ModelSpec, config: LearnerConfig, make: StrategyFactory, blocks: Blocks | None = None
     ) -> None:
         self.spec, self.config = spec, config
-        self.tables = Tables(RowTable(config.rows), RowTable(config.rows))
+        items = RowTable(config.rows) if config.items is None else CatalogueTable(config.rows, config.items)
+        self.tables = Tables(items, RowTable(config.rows))
         self.strategy = make(spec, self.tables, blocks)
         self.reader = Reader(config.step, config.share)
         self.progress = Progress(config.window)

@@ -30,6 +30,7 @@ class Meters:
             "progressive", "Figures of the last candidate on impressions before learning", ("figure",)
         )
         self._holds = metrics.counter("holds_total", "Due releases that waited for a representative slice")
+        self._epsilon = metrics.gauge("privacy_epsilon", "Epsilon that private learning has spent; 0 = not private")
         self._failures = metrics.counter("failures_total", "What was given up while the loop went on", ("what",))
 
     def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
@@ -38,6 +39,8 @@ class Meters:
         self._steps.inc(len(steps))
         self._skipped.inc(sum(step.skipped for step in steps))
         self._work.inc(seconds)
+        for step in steps:
+            self._epsilon.set(step.epsilon or 0.0)
         weight = sum(step.weight for step in steps)
         if weight:
             self._loss.set(sum(step.loss for step in steps) / weight)

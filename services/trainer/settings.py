@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
 from services.trainer import expression
+from services.trainer.privacy import config as privacy
 from services.trainer.strategies import expression as strategies
 
 
@@ -24,6 +25,11 @@ def _parts(text: str) -> str:
 
 def _a_loss(text: str) -> str:
     strategies.loss(text)
+    return text
+
+
+def _a_privacy(text: str) -> str:
+    privacy.parse(text)
     return text
 
 
@@ -96,6 +102,14 @@ class TrainerSettings(ServiceSettings):
         "flips",
         description="how late labels are learned: taken back by flips, waited for, or weighed; at_release learns"
         " nothing between releases and needs epochs(...) in the strategy",
+    )
+    privacy: Annotated[str, AfterValidator(_a_privacy)] = Field(
+        "",
+        description="differential privacy of shoppers: private(epsilon, delta, noise, clip, cap, round), such as"
+        " private(8, 1e-6, 4); empty = none; docs/privacy.md",
+    )
+    privacy_items: Path | None = Field(
+        None, description="file of the shop's items, one id a line: of private learning, those that have rows"
     )
     hold_out: float = Field(
         0.0, ge=0, le=0.5, description="share of impressions that choose before they are learned, at each release"

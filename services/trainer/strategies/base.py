@@ -40,6 +40,8 @@ class Learned:
     weight: float
     skipped: bool = False
     """The gradient was not finite: nothing was moved."""
+    epsilon: float | None = None
+    """Of private learning: what has been spent so far; None = learning is not private."""
 
 
 class Strategy(Protocol):
