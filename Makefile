@@ -9,7 +9,7 @@ HELM_VERSION := v3.19.0
 HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup parts demo test test-unit test-pipeline test-long check bench proto render docs pins clean
+.PHONY: help setup parts demo test test-unit test-pipeline test-long check bench bench-learning proto render docs pins clean
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -51,6 +51,9 @@ check: $(STAMP) ## style, types, architecture, generated files
 
 bench: parts ## floors, stock ways and ours, interleaved; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-learning: $(STAMP) ## repeat a part of docs/learning.md (ARGS="--examples ARCHIVE --ratings ML-100K")
+	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 proto: $(STAMP) ## regenerate the stubs
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=services/pb --pyi_out=services/pb --grpc_python_out=services/pb proto/freshrank/v1/*.proto

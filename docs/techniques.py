@@ -553,7 +553,7 @@ def _measured(result: str, studies: Mapping[str, Any]) -> str:
     found = studies.get(study, {}).get("results", {}).get(way)
     if not found:
         return "-"
-    if "recall" in found:
+    if study == "diginetica":
         return f"{study}: Recall@20 {found['recall']:.1f}, MRR@20 {found['mrr']:.1f}"
     change = found["mrr_difference"]
     interval = f"[{change['lower']:+.4f}, {change['upper']:+.4f}]"
