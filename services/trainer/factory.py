@@ -1,5 +1,7 @@
 """From plain settings to the parts of a learner."""
 
+from collections.abc import Callable
+
 import torch
 
 from services.common.spec import ModelSpec
@@ -21,7 +23,16 @@ from services.trainer.triggers import AtLeast, TimeTrigger, Trigger, VolumeTrigg
 
 def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None) -> Learner:
     """An empty learner; equal settings give equal first weights."""
-    config = LearnerConfig(
+
+    def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
+        return online(settings, spec, tables, blocks)
+
+    return Learner(spec, config_of(settings), strategy, blocks)
+
+
+def config_of(settings: TrainerSettings) -> LearnerConfig:
+    """What a learner is made from, beside the list of features."""
+    return LearnerConfig(
         rows=RowConfig(
             dim=settings.row_dim,
             max_rows=settings.max_rows,
@@ -38,14 +49,15 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
         window=settings.window,
     )
 
-    def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
-        return online(settings, spec, tables, blocks)
 
-    return Learner(spec, config, strategy, blocks)
-
-
-def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
-    """The online strategy with fresh weights."""
+def online(
+    settings: TrainerSettings,
+    spec: ModelSpec,
+    tables: Tables,
+    blocks: Blocks | None,
+    make: Callable[..., OnlineStrategy] = OnlineStrategy,
+) -> OnlineStrategy:
+    """The online strategy, or a kind of it that `make` makes, with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         blocks = blocks or {}
@@ -69,7 +81,7 @@ def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: B
         seed=settings.seed,
     )
     parts = strategies.parts(settings.strategy)
-    return OnlineStrategy(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim, parts)
+    return make(ranker.to(device_of(settings)), towers, tables, config, spec.content_dim, parts)
 
 
 def device_of(settings: TrainerSettings) -> torch.device:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.trainer.groups import Floats
+from services.trainer.groups import Floats, Rows
 from services.trainer.keyindex import Slots
 from services.trainer.tables import RowTable
 
@@ -25,7 +25,7 @@ class TouchedRows:
     """Of each group: where its rows are among these."""
 
     @staticmethod
-    def of(table: RowTable, slots: Sequence[Slots], device: torch.device) -> "TouchedRows":
+    def of(table: Rows, slots: Sequence[Slots], device: torch.device) -> "TouchedRows":
         """Gather the rows of several groups; slot -1 is a row of zeros."""
         unique, back = np.unique(np.concatenate(slots), return_inverse=True)
         values = torch.from_numpy(table.gather(unique)[0]).to(device).requires_grad_()

@@ -1,0 +1,137 @@
+"""Several processes learn what one learns."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from services.common.errors import InvalidInput
+from services.trainer.archive import ArchiveSource
+from services.trainer.checkpoint import Checkpoints
+from services.trainer.distributed.peers import Peers, Summed
+from services.trainer.distributed.run import Options
+from services.trainer.distributed.split import cuts, owners_of, plan_of
+from services.trainer.distributed.strategy import _refuse
+from services.trainer.factory import learner_of
+from services.trainer.hooks import NoHooks
+from services.trainer.learner import Learner
+from services.trainer.models.registry import MODELS
+from services.trainer.strategies.online import OnlineConfig
+from tests.trainer.arm import KillAt, arm, settings
+from tests.trainer.strategies.shop import step_of
+from tests.trainer.together import archive_of, learn_archive, learned, outcome_of, run, started
+from tests.trainer.world import SPEC, FileSource, Shop
+
+MESSAGES, BATCH = 120, 30
+STEPS = {"batch_impressions": 4, "batch_items": 40}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive_of(tmp_path_factory.mktemp("archive"), Shop(seed=7, items=30, listed=7), MESSAGES)
+
+
+def restored(store: Path, **changes: object) -> Learner:
+    """What one process finds in the newest checkpoint."""
+    saved = Checkpoints(store / "arms/main/checkpoints", NoHooks()).newest()
+    assert saved is not None
+    learner = learner_of(settings(**{"admission": 2, **changes}), SPEC, saved.meta["blocks"])
+    learner.restore(saved.meta, saved.files, saved.rows)
+    return learner
+
+
+def one_process(examples: Path, **changes: object) -> dict[str, NDArray[Any]]:
+    """The archive learned by the trainer's own fold."""
+    torch.set_num_threads(1)
+    learner, source = learner_of(settings(**{"admission": 2, **STEPS, **changes}), SPEC, None), ArchiveSource(examples, BATCH)
+    while (batch := source.poll()) is not None:
+        learner.apply(batch)
+    return learned(learner)
+
+
+def learn(processes: int, store: Path, examples: Path, staleness: int = 0, **changes: object) -> dict[str, NDArray[Any]]:
+    """The archive learned by so many processes."""
+    store.mkdir(exist_ok=True)
+    run(learn_archive, processes, store, Options(examples, staleness, BATCH), {**STEPS, **changes})
+    return learned(restored(store))
+
+
+def assert_alike(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]], tolerance: float = 2e-4) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(value, theirs[name], rtol=tolerance, atol=tolerance / 20, err_msg=name)
+        else:
+            np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def assert_same_bits(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.tobytes() == theirs[name].tobytes(), name
+
+
+def test_a_run_of_examples_for_everybody_and_nobody_twice() -> None:
+    sizes = [7, 1, 1, 30, 2, 2, 9]
+    for processes in range(1, 10):
+        bounds = cuts(sizes, processes)
+        assert bounds[0] == 0 and bounds[-1] == len(sizes) and (np.diff(bounds) >= 0).all()
+
+
+def test_runs_are_about_equally_long() -> None:
+    sizes = np.random.default_rng(0).integers(1, 20, 400).tolist()
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    assert np.ptp(np.diff(ends[cuts(sizes, 4)])) <= 2 * max(sizes)
+
+
+def test_what_a_process_reads_is_what_its_own_examples_name() -> None:
+    plan = plan_of(step_of(Shop(seed=2).messages(9)), 0, SPEC, 3)
+    for process in range(3):
+        named = [part.items_of(process) for part in plan.parts]
+        np.testing.assert_array_equal(plan.wanted[0][process], np.unique(np.concatenate(named)))
+    every = np.unique(np.concatenate([part.item_keys for part in plan.parts]))
+    np.testing.assert_array_equal(np.unique(np.concatenate(plan.wanted[0])), every)
+
+
+def test_keys_are_spread_evenly() -> None:
+    keys = np.random.default_rng(1).integers(0, 2**64, 40_000, dtype=np.uint64)
+    assert np.bincount(owners_of(keys, 4)).min() > 9_700
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_weight_of_a_model_has_a_gradient_of_a_step(model: str) -> None:
+    made = learner_of(settings(model=model), SPEC, None)
+    group = made.encode(step_of(Shop(seed=3).messages(2)).initial)
+    weights = list(made.strategy.ranker.parameters())
+    total = made.strategy.loss(made.strategy.ranker.logits(group.tensors(torch.device("cpu"))), group)  # type: ignore[attr-defined]
+    assert all(g is not None for g in torch.autograd.grad(total, weights, allow_unused=True))
+
+
+def test_who_has_no_examples_has_gradients_of_zero() -> None:
+    layer = torch.nn.Linear(3, 2)
+    Summed(layer)(lambda: torch.zeros(())).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    ("field", "config", "parts"),
+    [
+        ("strategy", OnlineConfig(), 1),
+        ("labels", OnlineConfig(labels="waiting"), 0),
+        ("hold_out", OnlineConfig(hold_out=0.1), 0),
+        ("accumulate", OnlineConfig(accumulate=2), 0),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(field: str, config: OnlineConfig, parts: int) -> None:
+    with pytest.raises(InvalidInput) as found:
+        _refuse(config, parts)
+    assert found.value.field == field
+
+
+def test_two_processes_learn_what_one_does(examples: Path, tmp_path: Path) -> None:
+    assert_alike(learn(2, tmp_path, examples), one_process(examples))
