@@ -135,3 +135,63 @@ def test_what_several_processes_cannot_do_is_refused(field: str, config: OnlineC
 
 def test_two_processes_learn_what_one_does(examples: Path, tmp_path: Path) -> None:
     assert_alike(learn(2, tmp_path, examples), one_process(examples))
+
+
+def test_four_then_two_then_one_process_go_on_from_each_other(tmp_path: Path) -> None:
+    shop, examples, store = Shop(seed=9, items=30, listed=7), tmp_path / "examples", tmp_path / "store"
+    for processes, more in ((4, 60), (2, 30), (1, 30)):
+        archive_of(examples, shop, more)
+        ours = learn(processes, store, examples)
+    assert restored(store).positions == {0: 120}
+    assert_alike(ours, one_process(examples))
+
+
+def test_the_trainer_of_the_topic_goes_on_and_gives_back(tmp_path: Path) -> None:
+    shop, examples = Shop(seed=9, items=30, listed=7), tmp_path / "examples"
+    archive_of(examples, shop, 60)
+    learn(2, tmp_path, examples)
+    logs = {0: Shop(seed=9, items=30, listed=7).messages(90)}
+    source = FileSource(logs, sizes=(30,))
+    loop, clock = arm(tmp_path, source, chosen=settings(admission=2, **STEPS))
+    assert loop.arm.learner.positions == {0: 60}
+    assert loop.arm.push() == len(loop.arm.learner.tables.item) + len(loop.arm.learner.tables.user)
+    while not source.done:
+        loop.turn()
+    loop.arm.close()
+    archive_of(examples, shop, 60)
+    ours = learn(2, tmp_path, examples)
+    assert restored(tmp_path).entries > 0
+    assert_alike(ours, one_process(examples))
+
+
+def test_synchronous_learning_is_the_same_bit_for_bit_every_time(examples: Path, tmp_path: Path) -> None:
+    assert_same_bits(learn(3, tmp_path / "a", examples), learn(3, tmp_path / "b", examples))
+
+
+@pytest.mark.parametrize("bound", [0, 2])
+def test_no_row_is_older_than_the_bound(bound: int, examples: Path, tmp_path: Path) -> None:
+    ours = learn(2, tmp_path, examples, bound)
+    assert int((tmp_path / "oldest-2").read_text()) == bound
+    apart = np.abs(ours["item.rows"] - one_process(examples)["item.rows"]).max()
+    assert (apart > 1e-3) == (bound > 0)
+
+
+def test_stale_learning_is_the_same_bit_for_bit_every_time(examples: Path, tmp_path: Path) -> None:
+    assert_same_bits(learn(2, tmp_path / "a", examples, 3), learn(2, tmp_path / "b", examples, 3))
+
+
+def _killed(peers: Peers, store: Path, examples: Path, point: str, rank: int) -> None:
+    """Save every 30 messages; one process is killed when it passes a point for the second time."""
+    options = Options(examples, batch=BATCH, save_every=BATCH)
+    hooks = KillAt(point, 2) if peers.rank == rank else NoHooks()
+    outcome_of(peers, store, options, STEPS, hooks)
+
+
+def test_a_process_that_dies_while_it_writes_ends_all_and_leaves_whole_checkpoints(
+    examples: Path, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("store").mkdir()
+    first, second = started(_killed, 2, tmp_path / "store", examples, "checkpoint.staged", 0)
+    assert first.exitcode == -9 and second.exitcode not in (0, -9)
+    assert restored(tmp_path / "store").positions == {0: BATCH}
+    assert_alike(learn(2, tmp_path / "store", examples), one_process(examples))
