@@ -1,7 +1,9 @@
 """Several processes learn what one learns."""
 
+import json
 import os
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,29 @@ from services.trainer.models.registry import MODELS
 from services.trainer.strategies.online import OnlineConfig
 from tests.trainer.arm import KillAt, arm, settings
 from tests.trainer.strategies.shop import step_of
-from tests.trainer.together import archive_of, learn_archive, learned, outcome_of, run, started
+from tests.trainer.together import archive_of, free_port, learn_archive, learned, outcome_of, run, started
 from tests.trainer.world import SPEC, FileSource, Shop
 
 MESSAGES, BATCH = 120, 30
 STEPS = {"batch_impressions": 4, "batch_items": 40}
 
 
+Learnt = dict[str, NDArray[Any]]
+
+
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive_of(tmp_path_factory.mktemp("archive"), Shop(seed=7, items=30, listed=7), MESSAGES)
+
+
+@pytest.fixture(scope="module")
+def alone(examples: Path) -> Learnt:
+    return one_process(examples)
+
+
+@pytest.fixture(scope="module")
+def synchronous(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    return learn(2, tmp_path_factory.mktemp("synchronous"), examples)
 
 
 def restored(store: Path, **changes: object) -> Learner:
@@ -45,23 +60,31 @@ def restored(store: Path, **changes: object) -> Learner:
     return learner
 
 
-def one_process(examples: Path, **changes: object) -> dict[str, NDArray[Any]]:
+def one_process(examples: Path, **changes: object) -> Learnt:
     """The archive learned by the trainer's own fold."""
     torch.set_num_threads(1)
-    learner, source = learner_of(settings(**{"admission": 2, **STEPS, **changes}), SPEC, None), ArchiveSource(examples, BATCH)
+    learner, source = (
+        learner_of(settings(**{"admission": 2, **STEPS, **changes}), SPEC, None),
+        ArchiveSource(examples, BATCH),
+    )
     while (batch := source.poll()) is not None:
         learner.apply(batch)
     return learned(learner)
 
 
-def learn(processes: int, store: Path, examples: Path, staleness: int = 0, **changes: object) -> dict[str, NDArray[Any]]:
+def learn(processes: int, store: Path, examples: Path, staleness: int = 0, **changes: object) -> Learnt:
     """The archive learned by so many processes."""
     store.mkdir(exist_ok=True)
     run(learn_archive, processes, store, Options(examples, staleness, BATCH), {**STEPS, **changes})
     return learned(restored(store))
 
 
-def assert_alike(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]], tolerance: float = 2e-4) -> None:
+def oldest(store: Path) -> int:
+    """Steps that the oldest row lacked which two processes read."""
+    return int((store / "oldest-2").read_text())
+
+
+def assert_alike(ours: Learnt, theirs: Learnt, tolerance: float = 2e-4) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         if value.dtype.kind == "f":
@@ -70,7 +93,7 @@ def assert_alike(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]],
             np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-def assert_same_bits(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]]) -> None:
+def assert_same_bits(ours: Learnt, theirs: Learnt) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert value.tobytes() == theirs[name].tobytes(), name
@@ -80,7 +103,9 @@ def test_a_run_of_examples_for_everybody_and_nobody_twice() -> None:
     sizes = [7, 1, 1, 30, 2, 2, 9]
     for processes in range(1, 10):
         bounds = cuts(sizes, processes)
-        assert bounds[0] == 0 and bounds[-1] == len(sizes) and (np.diff(bounds) >= 0).all()
+        assert bounds[0] == 0
+        assert bounds[-1] == len(sizes)
+        assert (np.diff(bounds) >= 0).all()
 
 
 def test_runs_are_about_equally_long() -> None:
@@ -133,10 +158,27 @@ def test_what_several_processes_cannot_do_is_refused(field: str, config: OnlineC
     assert found.value.field == field
 
 
-def test_two_processes_learn_what_one_does(examples: Path, tmp_path: Path) -> None:
-    assert_alike(learn(2, tmp_path, examples), one_process(examples))
+def test_two_processes_learn_what_one_does(synchronous: Learnt, alone: Learnt) -> None:
+    assert_alike(synchronous, alone)
 
 
+def test_it_is_the_same_bit_for_bit_every_time(synchronous: Learnt, examples: Path, tmp_path: Path) -> None:
+    assert_same_bits(synchronous, learn(2, tmp_path, examples))
+    assert oldest(tmp_path) == 0
+
+
+def test_no_row_is_older_than_the_bound(alone: Learnt, examples: Path, tmp_path: Path) -> None:
+    ours = learn(2, tmp_path, examples, staleness=2)
+    assert oldest(tmp_path) == 2
+    assert np.abs(ours["item.rows"] - alone["item.rows"]).max() > 1e-3
+
+
+@pytest.mark.pipeline
+def test_what_is_stale_is_the_same_bit_for_bit_every_time(examples: Path, tmp_path: Path) -> None:
+    assert_same_bits(learn(3, tmp_path / "a", examples, 3), learn(3, tmp_path / "b", examples, 3))
+
+
+@pytest.mark.pipeline
 def test_four_then_two_then_one_process_go_on_from_each_other(tmp_path: Path) -> None:
     shop, examples, store = Shop(seed=9, items=30, listed=7), tmp_path / "examples", tmp_path / "store"
     for processes, more in ((4, 60), (2, 30), (1, 30)):
@@ -146,52 +188,51 @@ def test_four_then_two_then_one_process_go_on_from_each_other(tmp_path: Path) ->
     assert_alike(ours, one_process(examples))
 
 
+@pytest.mark.pipeline
 def test_the_trainer_of_the_topic_goes_on_and_gives_back(tmp_path: Path) -> None:
     shop, examples = Shop(seed=9, items=30, listed=7), tmp_path / "examples"
     archive_of(examples, shop, 60)
     learn(2, tmp_path, examples)
-    logs = {0: Shop(seed=9, items=30, listed=7).messages(90)}
-    source = FileSource(logs, sizes=(30,))
-    loop, clock = arm(tmp_path, source, chosen=settings(admission=2, **STEPS))
-    assert loop.arm.learner.positions == {0: 60}
-    assert loop.arm.push() == len(loop.arm.learner.tables.item) + len(loop.arm.learner.tables.user)
+    source = FileSource({0: Shop(seed=9, items=30, listed=7).messages(90)}, sizes=(BATCH,))
+    loop, _ = arm(tmp_path, source, chosen=settings(admission=2, **STEPS))
+    tables = loop.arm.learner.tables
+    assert loop.arm.push() == len(tables.item) + len(tables.user)  # the store has none of them yet
     while not source.done:
         loop.turn()
     loop.arm.close()
     archive_of(examples, shop, 60)
-    ours = learn(2, tmp_path, examples)
-    assert restored(tmp_path).entries > 0
-    assert_alike(ours, one_process(examples))
+    assert_alike(learn(2, tmp_path, examples), one_process(examples))
 
 
-def test_synchronous_learning_is_the_same_bit_for_bit_every_time(examples: Path, tmp_path: Path) -> None:
-    assert_same_bits(learn(3, tmp_path / "a", examples), learn(3, tmp_path / "b", examples))
+@pytest.mark.pipeline
+def test_a_process_that_dies_ends_all_and_leaves_whole_checkpoints(examples: Path, tmp_path: Path) -> None:
+    first, second = started(_killed_at_its_second_checkpoint, 2, tmp_path, examples)
+    assert first.exitcode == -9
+    assert second.exitcode not in (0, -9)
+    assert restored(tmp_path).positions == {0: BATCH}
+    assert_alike(learn(2, tmp_path, examples), one_process(examples))
 
 
-@pytest.mark.parametrize("bound", [0, 2])
-def test_no_row_is_older_than_the_bound(bound: int, examples: Path, tmp_path: Path) -> None:
-    ours = learn(2, tmp_path, examples, bound)
-    assert int((tmp_path / "oldest-2").read_text()) == bound
-    apart = np.abs(ours["item.rows"] - one_process(examples)["item.rows"]).max()
-    assert (apart > 1e-3) == (bound > 0)
+@pytest.mark.pipeline
+def test_the_command_as_kubeflow_starts_it(examples: Path, tmp_path: Path, synchronous: Learnt) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "-m", "services.trainer.distributed"]
+    node = {"NNODES": 1, "NPROC_PER_NODE": 2, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    chosen = settings(admission=2, store=tmp_path, device="cpu", **STEPS).model_dump(exclude_unset=True)
+    environment = os.environ | {f"PET_{name}": str(value) for name, value in node.items()}
+    environment |= {f"FRESHRANK_TRAINER_{name.upper()}": str(value) for name, value in chosen.items()}
+    environment |= {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(
+        [*command, "--examples", str(examples), "--batch", str(BATCH)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=True,
+    )
+    assert json.loads(found.stdout)["processes"] == 2
+    assert_same_bits(learned(restored(tmp_path)), synchronous)
 
 
-def test_stale_learning_is_the_same_bit_for_bit_every_time(examples: Path, tmp_path: Path) -> None:
-    assert_same_bits(learn(2, tmp_path / "a", examples, 3), learn(2, tmp_path / "b", examples, 3))
-
-
-def _killed(peers: Peers, store: Path, examples: Path, point: str, rank: int) -> None:
-    """Save every 30 messages; one process is killed when it passes a point for the second time."""
-    options = Options(examples, batch=BATCH, save_every=BATCH)
-    hooks = KillAt(point, 2) if peers.rank == rank else NoHooks()
-    outcome_of(peers, store, options, STEPS, hooks)
-
-
-def test_a_process_that_dies_while_it_writes_ends_all_and_leaves_whole_checkpoints(
-    examples: Path, tmp_path: Path
-) -> None:
-    tmp_path.joinpath("store").mkdir()
-    first, second = started(_killed, 2, tmp_path / "store", examples, "checkpoint.staged", 0)
-    assert first.exitcode == -9 and second.exitcode not in (0, -9)
-    assert restored(tmp_path / "store").positions == {0: BATCH}
-    assert_alike(learn(2, tmp_path / "store", examples), one_process(examples))
+def _killed_at_its_second_checkpoint(peers: Peers, store: Path, examples: Path) -> None:
+    """A checkpoint every 30 messages; the process that writes dies with the second one half written."""
+    hooks = NoHooks() if peers.rank else KillAt("checkpoint.staged", 2)
+    outcome_of(peers, store, Options(examples, batch=BATCH, save_every=BATCH), STEPS, hooks)

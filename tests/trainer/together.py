@@ -26,7 +26,16 @@ from tests.trainer.arm import settings
 from tests.trainer.world import SPEC, Shop
 
 Work = Callable[..., None]
-PATIENCE_S = 60
+PATIENCE_S = 120
+HEAVY = [
+    "torch.distributed",
+    "torch._dynamo.trace_rules",
+    "onnx",
+    "onnxruntime",
+    "pyarrow.parquet",
+    "pydantic_settings",
+]
+"""What takes seconds to load, DistributedDataParallel's second module most of them; nothing of ours."""
 
 
 def archive_of(folder: Path, shop: Shop, messages: int) -> Path:
@@ -47,9 +56,11 @@ def run(work: Work, processes: int, *arguments: Any) -> None:
 def started(work: Work, processes: int, *arguments: Any) -> list[BaseProcess]:
     """The same, and the processes when they have ended."""
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["tests.trainer.together"])
-    port = _free_port()
-    all_ = [context.Process(target=_process, args=(rank, processes, port, work, arguments)) for rank in range(processes)]
+    context.set_forkserver_preload(HEAVY)
+    port = free_port()
+    all_ = [
+        context.Process(target=_process, args=(rank, processes, port, work, arguments)) for rank in range(processes)
+    ]
     for process in all_:
         process.start()
     for process in all_:
@@ -89,6 +100,14 @@ def learned(learner: Learner) -> dict[str, NDArray[Any]]:
     return state | {"counters": np.array(counters)}
 
 
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _process(rank: int, processes: int, port: int, work: Work, arguments: tuple[Any, ...]) -> None:
     os.environ |= {
         "RANK": str(rank),
@@ -100,10 +119,3 @@ def _process(rank: int, processes: int, port: int, work: Work, arguments: tuple[
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as peers:
         work(peers, *arguments)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -136,7 +136,7 @@ def parallel(weights: nn.Module) -> DistributedDataParallel:
     Losses are sums over a step (`strategies.online`), so the gradient of a step is the sum of its parts' gradients.
     Buffers are not copied from the first process: every one has seen the same values.
     """
-    module = DistributedDataParallel(Summed(weights), broadcast_buffers=False)
+    module = DistributedDataParallel(Summed(weights), forward_sync_buffers=False)
     module.register_comm_hook(None, _added)
     return module
 

@@ -5,6 +5,7 @@ of one process: any number of processes goes on from them, and so does the train
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -58,6 +59,8 @@ class Outcome:
     examples: int
     seconds: float
     """Of learning, without writing checkpoints."""
+    processor_seconds: float
+    """The same, of the first process's processor time: what of it waits for others is not in it."""
     checkpoint: str
     figures: dict[str, float]
     """Progressive validation over the last `window` impressions."""
@@ -125,11 +128,12 @@ def learn(
     archived = Archived(ArmPaths(settings.store, settings.arm), peers, hooks, settings.checkpoints)
     learner = _opened(settings, options, source, archived, peers)
     source.seek(learner.positions)
-    before, waiting, learning_us = learner.learned, 0, 0
+    before, waiting, learning_us, processor = learner.learned, 0, 0, 0.0
     while (batch := source.poll()) is not None:
-        began = clock.now_us()
+        began, began_processor = clock.now_us(), time.process_time()
         learner.apply(batch)
         learning_us += clock.now_us() - began
+        processor += time.process_time() - began_processor
         messages = sum(end - start for start, end in batch.ranges.values())
         waiting += messages
         report(messages)
@@ -144,6 +148,7 @@ def learn(
         oldest=learner.oldest,
         examples=learner.learned - before,
         seconds=learning_us / 1e6,
+        processor_seconds=processor,
         checkpoint=str(archived.name),
         figures=learner.progress.metrics(),
     )
