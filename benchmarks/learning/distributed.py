@@ -1,10 +1,10 @@
 """Learning an archive with 1, 2 and 4 processes: samples a second and quality, beside the trainer's own fold.
 
-    python -m benchmarks.learning.distributed --out distributed.json [--impressions 3000] [--rounds 3]
+    python -m benchmarks.learning.distributed --out distributed.json [--impressions 4000] [--step 400] [--rounds 3]
 
 A sample is one candidate of an impression. The archive is planted: clicks follow a taste for items and two features.
-Every run is the command itself under `torchrun`, in turns; medians over the rounds are kept. Log-loss is of scores taken
-before learning, over the second half. Seconds are of learning alone, without start and checkpoints.
+Every run is the command itself under `torchrun`, in turns; medians over the rounds are kept. Log-loss is of scores
+taken before learning, over the second half. Seconds are of learning alone, without start and checkpoints.
 
 Where there are fewer idle cores than processes the seconds say nothing about scaling. Seconds of the first process's
 processor time say how much of the work is divided: what all do alike (reading, hashing, optimiser) stays in it.
@@ -33,7 +33,8 @@ from services.trainer.settings import TrainerSettings
 from tests.trainer.together import free_port
 from tests.trainer.world import Shop
 
-BATCH = 500
+BATCH = 2_000
+"""Messages; a step never holds examples of two batches."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Way:
 WAYS = (Way(0), Way(1), Way(2), Way(4), Way(2, 2), Way(4, 2))
 
 
-def settings_of(store: Path, impressions: int) -> TrainerSettings:
-    """Steps of 40 impressions of 25 candidates."""
+def settings_of(store: Path, impressions: int, step: int) -> TrainerSettings:
+    """Steps of so many impressions of 25 candidates."""
     return TrainerSettings(
         store=store,
         row_dim=SPEC.row_dim,
         max_rows=100_000,
-        batch_impressions=40,
+        batch_impressions=step,
         batch_items=1,
         window=impressions // 2,
         device="cpu",
@@ -102,10 +103,10 @@ def together(way: Way, examples: Path, settings: TrainerSettings) -> dict[str, A
     return found
 
 
-def run(way: Way, examples: Path, impressions: int) -> dict[str, Any]:
+def run(way: Way, examples: Path, impressions: int, step: int) -> dict[str, Any]:
     """One run, from nothing."""
     with tempfile.TemporaryDirectory() as store:
-        settings = settings_of(Path(store), impressions)
+        settings = settings_of(Path(store), impressions, step)
         return together(way, examples, settings) if way.processes else alone(examples, settings)
 
 
@@ -126,18 +127,21 @@ def main() -> None:
     """Run all ways in turns and write the medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--impressions", type=int, default=3_000)
+    parser.add_argument("--impressions", type=int, default=4_000)
+    parser.add_argument("--step", type=int, default=400, help="impressions that a step has at least")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         examples, runs = planted(Path(folder), options.impressions), {way: [] for way in WAYS}
         for _ in range(options.rounds):
             for way in WAYS:
-                runs[way].append(run(way, examples, options.impressions))
+                runs[way].append(run(way, examples, options.impressions, options.step))
     samples = options.impressions * LISTED
     results = [summary(way, found, samples) for way, found in runs.items()]
     about = {"machine": machine(), "versions": versions(), "commit": commit(), "load": load()}
-    write_json(options.out, about | {"samples": samples, "rounds": options.rounds, "results": results})
+    write_json(
+        options.out, about | {"samples": samples, "step": options.step, "rounds": options.rounds, "results": results}
+    )
     for result in results:
         print(result)
 

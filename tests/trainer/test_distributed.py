@@ -213,23 +213,24 @@ def test_a_process_that_dies_ends_all_and_leaves_whole_checkpoints(examples: Pat
     assert_alike(learn(2, tmp_path, examples), one_process(examples))
 
 
-@pytest.mark.pipeline
-def test_the_command_as_kubeflow_starts_it(examples: Path, tmp_path: Path, synchronous: Learnt) -> None:
+@pytest.mark.parametrize(
+    ("device", "processes"),
+    [pytest.param("cpu", 2, marks=pytest.mark.pipeline), pytest.param("cuda", 1, marks=pytest.mark.gpu)],
+)
+def test_the_command_as_kubeflow_starts_it(
+    device: str, processes: int, examples: Path, tmp_path: Path, alone: Learnt
+) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "-m", "services.trainer.distributed"]
-    node = {"NNODES": 1, "NPROC_PER_NODE": 2, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    chosen = settings(admission=2, store=tmp_path, device="cpu", **STEPS).model_dump(exclude_unset=True)
+    node = {"NNODES": 1, "NPROC_PER_NODE": processes, "NODE_RANK": 0}
+    node |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    chosen = settings(admission=2, store=tmp_path, device=device, **STEPS).model_dump(exclude_unset=True)
     environment = os.environ | {f"PET_{name}": str(value) for name, value in node.items()}
     environment |= {f"FRESHRANK_TRAINER_{name.upper()}": str(value) for name, value in chosen.items()}
     environment |= {"GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(
-        [*command, "--examples", str(examples), "--batch", str(BATCH)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        timeout=120,
-        check=True,
-    )
-    assert json.loads(found.stdout)["processes"] == 2
-    assert_same_bits(learned(restored(tmp_path)), synchronous)
+    command += ["--examples", str(examples), "--batch", str(BATCH)]
+    found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=120, check=True)
+    assert json.loads(found.stdout)["processes"] == processes
+    assert_alike(learned(restored(tmp_path, device="cpu")), alone)
 
 
 def _killed_at_its_second_checkpoint(peers: Peers, store: Path, examples: Path) -> None:
