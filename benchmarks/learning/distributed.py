@@ -49,7 +49,8 @@ class Way:
         """In the results."""
         if not self.processes:
             return "the trainer itself"
-        return f"{self.processes} processes" + (f", {self.staleness} steps stale" if self.staleness else "")
+        count = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        return count + (f", {self.staleness} steps stale" if self.staleness else "")
 
 
 WAYS = (Way(0), Way(1), Way(2), Way(4), Way(2, 2), Way(4, 2))

@@ -9,6 +9,7 @@ from services.trainer.examples import Batch, Reader, Step, StepSize
 from services.trainer.factory import learner_of
 from services.trainer.groups import groups_of
 from services.trainer.learner import Learner
+from services.trainer.strategies.online import ROW_MASKS
 from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser, rate_at
 from services.trainer.strategies.rows import TouchedRows
 from services.trainer.strategies.weights import WeightConfig, item_weights
@@ -147,8 +148,8 @@ def test_hidden_rows_are_as_many_as_set() -> None:
     strategy = made.strategy
     items = TouchedRows.of(made.tables.item, [group.item_slots for group in groups], torch.device("cpu"))
     users = TouchedRows.of(made.tables.user, [group.user_slots for group in groups], torch.device("cpu"))
-    chance = np.random.default_rng(0)
-    inputs = strategy._inputs(groups[0], items.values, items.places[0], users.values, users.places[0], chance)
+    kept = strategy._kept({name: groups[0].arrays[name].shape for name in ROW_MASKS}, np.random.default_rng(0))
+    inputs = strategy._inputs(groups[0], items.values, items.places[0], users.values, users.places[0], kept)
     assert 0.4 < float(inputs["row_mask"].mean()) / float(groups[0].arrays["row_mask"].mean()) < 0.6
 
 

@@ -30,7 +30,8 @@ from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser
 from services.trainer.strategies.parts import Moment, Part, Seen
 from services.trainer.strategies.rows import RowSteps, TouchedRows
 
-_ROW_MASKS = ("row_mask", "history_row_mask", "user_row_mask")
+ROW_MASKS = ("row_mask", "history_row_mask", "user_row_mask")
+"""In the order in which it is drawn what is hidden."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class OnlineStrategy:
             self._dense.zero()
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
-            kept = self._kept({name: group.arrays[name].shape for name in _ROW_MASKS}, chance)
+            kept = self._kept({name: group.arrays[name].shape for name in ROW_MASKS}, chance)
             inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], kept)
             if group.kind == self._new and self.ranker.due(number):
                 self.ranker.observe(inputs)
@@ -279,7 +280,7 @@ class OnlineStrategy:
             index[at] = places
             x[name] = F.embedding(torch.from_numpy(index).to(self._device), items)
         x["user_row"] = F.embedding(torch.from_numpy(user_places).to(self._device), users)
-        for name in _ROW_MASKS:
+        for name in ROW_MASKS:
             x[name] = x[name] * torch.from_numpy(kept[name]).to(self._device)
         return x
 
