@@ -1,13 +1,10 @@
 """The trainer put together."""
 
-import fcntl
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -15,7 +12,7 @@ import torch
 
 from services.common import health as probes
 from services.common.clock import Clock, WallClock
-from services.common.errors import InvalidInput, TemporaryError
+from services.common.errors import InvalidInput
 from services.common.health import Health
 from services.common.metrics import Metrics
 from services.common.spec import ModelSpec
@@ -29,6 +26,7 @@ from services.trainer.factory import hold_of, learner_of, trigger_of
 from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.kafka import KafkaSource
 from services.trainer.learner import Learner
+from services.trainer.lock import alone
 from services.trainer.loop import Loop, LoopConfig
 from services.trainer.meters import Meters
 from services.trainer.observe import All, Logged, Observer, Traced
@@ -158,19 +156,3 @@ def features_of(settings: TrainerSettings, plans: PlanSource) -> Callable[[], Mo
         )
 
     return wanted
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the arm's lock. Raises TemporaryError when another trainer of this machine has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / "trainer.lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise TemporaryError(f"another trainer works on {folder.name}") from error
-    try:
-        yield
-    finally:
-        os.close(handle)

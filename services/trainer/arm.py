@@ -115,7 +115,7 @@ class Arm:
             source.seek({})
             self.save()
         else:
-            _same_shape(wanted(), ModelSpec.from_json(saved.meta["spec"]))
+            same_shape(wanted(), ModelSpec.from_json(saved.meta["spec"]))
             self.learner = self._restored(saved)
             self._replay(saved.name)
 
@@ -173,7 +173,7 @@ class Arm:
         needs = self._checkpoints.save(name, self.learner, self._chain, extra)
         self._chain = [*needs, name]
         self._open(name)
-        self._checkpoints.prune(_checkpoints_of(self.paths.releases))
+        self._checkpoints.prune(checkpoints_of(self.paths.releases))
 
     def begin(self, wanted: Control) -> None:
         """Another lineage and epoch, from the checkpoint that the publisher names; without a name from where we are.
@@ -202,7 +202,7 @@ class Arm:
     def _restored(self, saved: Saved) -> Learner:
         meta = saved.meta
         learner = self._make(ModelSpec.from_json(meta["spec"]), meta["blocks"])
-        _same_model(learner.strategy.ranker.model, meta.get("model", UNNAMED), saved.name)
+        same_model(learner.strategy.ranker.model, meta.get("model", UNNAMED), saved.name)
         try:
             learner.restore(meta, saved.files, saved.rows)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -211,6 +211,9 @@ class Arm:
                 f"checkpoint {saved.name} is of another model, which needs another arm: {reason}"
             ) from error
         self._find_champion(learner, meta.get("champion", ""))
+        if meta.get("rows_unpushed"):
+            learner.tables.item.touch_all()
+            learner.tables.user.touch_all()
         self.epoch = meta["epoch"]
         self.delta_seq = max(meta["delta_seq"], self._deltas.newest(self.epoch))
         self._chain = []  # the next checkpoint holds every row: it need not trust what came before the restart
@@ -274,7 +277,8 @@ def _with_features(spec: ModelSpec, wanted: ModelSpec) -> ModelSpec:
     )
 
 
-def _same_shape(wanted: ModelSpec, found: ModelSpec) -> None:
+def same_shape(wanted: ModelSpec, found: ModelSpec) -> None:
+    """Raises InvalidInput when checkpoints have rows of another length, or other heads."""
     if wanted.row_dim != found.row_dim:
         detail = f"the checkpoints have rows of {found.row_dim} values; another length needs another arm"
         raise InvalidInput("row_dim", "changed", detail)
@@ -283,13 +287,14 @@ def _same_shape(wanted: ModelSpec, found: ModelSpec) -> None:
         raise InvalidInput("loss_weights", "changed", detail)
 
 
-def _same_model(wanted: str, found: str, name: Name) -> None:
+def same_model(wanted: str, found: str, name: Name) -> None:
+    """Raises InvalidInput when a checkpoint is of another model."""
     if wanted != found:
         detail = f"checkpoint {name} is of the model {found}; {wanted} needs another arm"
         raise InvalidInput("model", "changed", detail)
 
 
-def _checkpoints_of(folders: Sequence[Path]) -> Iterable[str]:
+def checkpoints_of(folders: Sequence[Path]) -> Iterable[str]:
     """Checkpoints that releases still on disk came from: a rollback may ask for them."""
     for folder in folders:
         for path in folder.glob("*/manifest.json"):

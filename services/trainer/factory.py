@@ -1,5 +1,6 @@
 """From plain settings to the parts of a learner."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,8 +34,17 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
 
     Raises InvalidInput when private learning lacks something, cannot be had with another setting, or was left.
     """
+
+    def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
+        return online(settings, spec, tables, blocks)
+
+    return Learner(spec, config_of(settings), strategy, blocks)
+
+
+def config_of(settings: TrainerSettings) -> LearnerConfig:
+    """What a learner is made from, beside the list of features."""
     items = tuple(read_items(settings.privacy_items)) if _private(settings) else None
-    config = LearnerConfig(
+    return LearnerConfig(
         rows=RowConfig(
             dim=settings.row_dim,
             max_rows=settings.max_rows,
@@ -52,14 +62,15 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
         items=items,
     )
 
-    def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
-        return online(settings, spec, tables, blocks)
 
-    return Learner(spec, config, strategy, blocks)
-
-
-def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
-    """The online strategy with fresh weights."""
+def online(
+    settings: TrainerSettings,
+    spec: ModelSpec,
+    tables: Tables,
+    blocks: Blocks | None,
+    make: Callable[..., OnlineStrategy] = OnlineStrategy,
+) -> OnlineStrategy:
+    """The online strategy, or a kind of it that `make` makes, with fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         blocks = blocks or {}
@@ -87,7 +98,7 @@ def online(settings: TrainerSettings, spec: ModelSpec, tables: Tables, blocks: B
     if private := _private(settings):
         book = ledger.Ledger(_ledger(settings))
         return PrivateStrategy(ranker, towers, tables, config, spec.content_dim, parts, private, book)
-    return OnlineStrategy(ranker, towers, tables, config, spec.content_dim, parts)
+    return make(ranker, towers, tables, config, spec.content_dim, parts)
 
 
 def _private(settings: TrainerSettings) -> privacy.PrivacyConfig | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,11 +15,19 @@ from services.common.records import CLOSED, FLIP, INITIAL
 from services.common.spec import Arrays, ModelSpec
 from services.trainer.distributions import Sample, drawn
 from services.trainer.examples import Example, Step
-from services.trainer.keyindex import Keys, Slots
+from services.trainer.keyindex import ABSENT, Keys, Slots
 from services.trainer.strategies.weights import WeightConfig, item_weights
 from services.trainer.tables import RowTable
 
 Floats = NDArray[np.float32]
+
+
+class Rows(Protocol):
+    """What a group reads its rows from: a table, or what was fetched of one that other processes hold."""
+
+    def gather(self, slots: Slots) -> tuple[Floats, Floats]:
+        """Rows [n, dim] and masks [n] of slots; -1 gives zeros."""
+        ...
 
 
 @dataclass
@@ -65,29 +74,34 @@ class Group:
 
 def group_of(examples: Sequence[Example], spec: ModelSpec, tables: Tables, weights: WeightConfig) -> Group:
     """Encode examples of one kind: whole impressions, weights where the example says so."""
-    impressions = [example.impression for example in examples]
-    layout = layout_of(impressions, spec)
-    arrays = encode_values(impressions, spec, layout)
+    layout = layout_of([example.impression for example in examples], spec)
     item_ids = layout.item_ids + layout.history_ids
-    item_keys, user_keys = keys_of(item_ids), keys_of(layout.users)
-    if examples[0].kind == INITIAL:
+    group, user_keys = without_rows(examples, spec, layout, keys_of(item_ids), weights), keys_of(layout.users)
+    if group.kind == INITIAL:
         now_us = max(example.time_us for example in examples)
-        item_slots = tables.item.observe(item_ids, item_keys, now_us)
-        user_slots = tables.user.observe(layout.users, user_keys, now_us)
+        group.item_slots = tables.item.observe(item_ids, group.item_keys, now_us)
+        group.user_slots = tables.user.observe(layout.users, user_keys, now_us)
     else:
-        item_slots, user_slots = tables.item.find(item_keys), tables.user.find(user_keys)
+        group.item_slots, group.user_slots = tables.item.find(group.item_keys), tables.user.find(user_keys)
+    fill_rows(group, tables.item, tables.user)
+    return group
+
+
+def without_rows(
+    examples: Sequence[Example], spec: ModelSpec, layout: Layout, item_keys: Keys, weights: WeightConfig
+) -> Group:
+    """Encode all but the rows: nobody has one."""
     group = Group(
         kind=examples[0].kind,
         examples=list(examples),
         layout=layout,
-        arrays=arrays,
+        arrays=encode_values([example.impression for example in examples], spec, layout),
         item_keys=item_keys,
-        item_slots=item_slots,
-        user_slots=user_slots,
+        item_slots=np.full(len(item_keys), ABSENT, np.int64),
+        user_slots=np.full(layout.batch, ABSENT, np.int64),
         negatives=np.zeros((layout.batch, layout.candidates), np.float32),
         positives=np.zeros((layout.batch, layout.candidates, len(spec.heads)), np.float32),
     )
-    fill_rows(group, tables)
     _fill_weights(group, weights)
     return group
 
@@ -116,14 +130,14 @@ def sample_of(groups: Sequence[Group], spec: ModelSpec, seed: int) -> Sample:
     return Sample(names, np.concatenate(user), np.concatenate(item), frozenset(clicked))
 
 
-def fill_rows(group: Group, tables: Tables) -> None:
+def fill_rows(group: Group, items: Rows, users: Rows) -> None:
     """Put the rows as they are now into the arrays."""
     layout, arrays, count = group.layout, group.arrays, len(group.layout.items)
-    rows, masks = tables.item.gather(group.item_slots)
+    rows, masks = items.gather(group.item_slots)
     arrays["row"][layout.items_at], arrays["row_mask"][layout.items_at] = rows[:count], masks[:count, None]
     arrays["history_row"][layout.history_at] = rows[count:]
     arrays["history_row_mask"][layout.history_at] = masks[count:, None]
-    rows, masks = tables.user.gather(group.user_slots)
+    rows, masks = users.gather(group.user_slots)
     arrays["user_row"][:], arrays["user_row_mask"][:] = rows, masks[:, None]
 
 

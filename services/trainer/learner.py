@@ -185,21 +185,29 @@ class Learner:
     def _step(self, step: Step) -> Learned:
         groups = groups_of(step, self.spec, self.tables, self.config.weights)
         teachers = self._judge(groups)
-        finished = [finally_labelled(example) for example in step.closed if self._closed(example)]
-        self.log_us = max(self.log_us, step.log_time_us)
-        for example in step.forgets:
-            self._forget(example)
+        finished = self._finished(step)
         self.steps += 1
         self._samples.append(sample_of(groups, self.spec, self.steps))
         update = Update(groups, self.steps, self.encode, teachers, finished)
         learned = self.strategy.learn(update) if self.learning else Learned(0.0, 0.0)
+        self._count(step)
+        return learned
+
+    def _finished(self, step: Step) -> list[Example]:
+        """Impressions whose labels became final in the step; the log's clock goes on, and shoppers are forgotten."""
+        finished = [finally_labelled(example) for example in step.closed if self._closed(example)]
+        self.log_us = max(self.log_us, step.log_time_us)
+        for example in step.forgets:
+            self._forget(example)
+        return finished
+
+    def _count(self, step: Step) -> None:
         self.recent.extend(step.initial)
         arrivals = [example.received_us for example in step.flips]
         self._oldest_us = min([*arrivals, *([self._oldest_us] if self._oldest_us else [])], default=0)
         news = [*step.initial, *step.flips]
         self.learned += len(news)
         self.learned_up_to_us = max([self.learned_up_to_us, *(example.event_time_us for example in news)])
-        return learned
 
     def _forget(self, example: Example) -> None:
         self.tables.user.remove([example.user])

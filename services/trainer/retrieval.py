@@ -61,13 +61,16 @@ class Pool:
 
     def add(self, group: Group) -> None:
         """Take some of the group's candidates, evenly spread."""
-        shown = len(group.layout.items)
-        picked = np.unique(np.linspace(0, shown - 1, min(_TAKE, shown)).astype(np.int64))
-        at = (int(self.count) + np.arange(len(picked))) % POOL
+        picked = picked_of(len(group.layout.items))
         places = tuple(axis[picked] for axis in group.layout.items_at)
-        self.content[at] = torch.from_numpy(group.arrays["content"][places])
-        self.keys[at] = torch.from_numpy(group.item_keys[picked].view(np.int64).copy())
-        self.count += len(picked)
+        self.put(group.arrays["content"][places], group.item_keys[picked])
+
+    def put(self, content: NDArray[np.float32], keys: Keys) -> None:
+        """Take items: content [n, content_dim] and keys [n]."""
+        at = (int(self.count) + np.arange(len(keys))) % POOL
+        self.content[at] = torch.from_numpy(content)
+        self.keys[at] = torch.from_numpy(keys.view(np.int64).copy())
+        self.count += len(keys)
 
     @property
     def size(self) -> int:
@@ -78,6 +81,11 @@ class Pool:
         """Keys [size]."""
         keys: Keys = self.keys[: self.size].numpy().view(np.uint64)
         return keys
+
+
+def picked_of(shown: int) -> NDArray[np.int64]:
+    """Which of so many candidates enter the pool."""
+    return np.unique(np.linspace(0, shown - 1, min(_TAKE, shown)).astype(np.int64))
 
 
 def loss(towers: TwoTower, clicks: Group, pool: Pool, pool_rows: Tensor) -> Tensor:

@@ -86,6 +86,10 @@ class RowTable:
     def observe(self, ids: Sequence[str], keys: Keys, now_us: int) -> Slots:
         """Count the ids, give a row to those seen often enough, and answer the slots [n] of all (-1 = none yet)."""
         self.sketch.add(keys)
+        return self.meet(ids, keys, now_us)
+
+    def meet(self, ids: Sequence[str], keys: Keys, now_us: int) -> Slots:
+        """`observe` of ids that have been counted."""
         slots = self.find(keys)
         missing = np.flatnonzero(slots == ABSENT)
         wanted = missing[self.sketch.estimate(keys[missing]) >= self.config.admission]

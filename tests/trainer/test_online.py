@@ -9,6 +9,7 @@ from services.trainer.examples import Batch, Reader, Step, StepSize
 from services.trainer.factory import learner_of
 from services.trainer.groups import groups_of
 from services.trainer.learner import Learner
+from services.trainer.strategies.online import ROW_MASKS
 from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser, rate_at
 from services.trainer.strategies.rows import TouchedRows
 from services.trainer.strategies.weights import WeightConfig, item_weights
@@ -147,8 +148,8 @@ def test_hidden_rows_are_as_many_as_set() -> None:
     strategy = made.strategy
     items = TouchedRows.of(made.tables.item, [group.item_slots for group in groups], torch.device("cpu"))
     users = TouchedRows.of(made.tables.user, [group.user_slots for group in groups], torch.device("cpu"))
-    chance = np.random.default_rng(0)
-    inputs = strategy._inputs(groups[0], items.values, items.places[0], users.values, users.places[0], chance)
+    kept = strategy._kept({name: groups[0].arrays[name].shape for name in ROW_MASKS}, np.random.default_rng(0))
+    inputs = strategy._inputs(groups[0], items.values, items.places[0], users.values, users.places[0], kept)
     assert 0.4 < float(inputs["row_mask"].mean()) / float(groups[0].arrays["row_mask"].mean()) < 0.6
 
 
@@ -163,6 +164,18 @@ def test_a_forgotten_shopper_has_no_row() -> None:
     ids, rows = made.tables.user.changed()
     assert ids == ["user-1"]
     assert not rows.any()
+
+
+def test_a_shopper_forgotten_in_the_step_that_learns_from_them_keeps_no_row() -> None:
+    made, shop = learner(admission=1), Shop(users=1)
+    made.apply(batch(shop.messages(5)))
+    made.tables.user.changed()
+    rows = shop.rows(5)
+    forget = rows[0] | {"kind": 102, "src_index": 200, "items": [], "labels": [], "weights": []}
+    made.apply(batch([message([*rows, forget])], 5))
+    ids, changed = made.tables.user.changed()
+    assert ids == ["user-0"]
+    assert not changed.any()
 
 
 def test_only_flips_are_weighted_by_place() -> None:

@@ -31,6 +31,9 @@ from services.trainer.strategies.optimisers import DenseConfig, DenseOptimiser
 from services.trainer.strategies.parts import Moment, Part, Seen
 from services.trainer.strategies.rows import RowSteps, TouchedRows
 
+ROW_MASKS = ("row_mask", "history_row_mask", "user_row_mask")
+"""In the order in which it is drawn what is hidden."""
+
 
 @dataclass(frozen=True)
 class OnlineConfig:
@@ -192,7 +195,8 @@ class OnlineStrategy:
             self._dense.zero()
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
-            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
+            kept = self._kept({name: group.arrays[name].shape for name in ROW_MASKS}, chance)
+            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], kept)
             if self._is_new(group) and self.ranker.due(number):
                 self.ranker.observe(inputs)
             total = total + self._loss_of(group, inputs, teachers[k], chance)
@@ -277,7 +281,7 @@ class OnlineStrategy:
         item_places: NDArray[np.int64],
         users: Tensor,
         user_places: NDArray[np.int64],
-        chance: np.random.Generator,
+        kept: Mapping[str, NDArray[np.bool_]],
     ) -> dict[str, Tensor]:
         """The group's inputs with rows that can be learned, some hidden."""
         layout, x = group.layout, group.tensors(self._device)
@@ -290,10 +294,14 @@ class OnlineStrategy:
             index[at] = places
             x[name] = F.embedding(torch.from_numpy(index).to(self._device), items)
         x["user_row"] = F.embedding(torch.from_numpy(user_places).to(self._device), users)
-        for name in ("row_mask", "history_row_mask", "user_row_mask"):
-            kept = chance.random(group.arrays[name].shape, dtype=np.float32) >= self.config.row_dropout
-            x[name] = x[name] * torch.from_numpy(kept).to(self._device)
+        for name in ROW_MASKS:
+            x[name] = x[name] * torch.from_numpy(kept[name]).to(self._device)
         return x
+
+    def _kept(self, shapes: Mapping[str, tuple[int, ...]], chance: np.random.Generator) -> dict[str, NDArray[np.bool_]]:
+        """Which rows are not hidden, by mask."""
+        share = self.config.row_dropout
+        return {name: chance.random(shape, dtype=np.float32) >= share for name, shape in shapes.items()}
 
     def _learn_towers(self, groups: Sequence[Group]) -> None:
         clicks = next((group for group in groups if group.positives[:, :, 0].any()), None)

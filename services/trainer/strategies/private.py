@@ -30,7 +30,7 @@ from services.trainer.privacy.mechanism import SECRET_BYTES, Contribution, Round
 from services.trainer.privacy.rounds import Round
 from services.trainer.retrieval import TwoTower
 from services.trainer.strategies.base import Encode, Learned, Update
-from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
+from services.trainer.strategies.online import ROW_MASKS, OnlineConfig, OnlineStrategy
 from services.trainer.strategies.parts import Part
 from services.trainer.strategies.rows import TouchedRows
 
@@ -128,7 +128,8 @@ class PrivateStrategy(OnlineStrategy):
         self._dense.zero()
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
-            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
+            kept = self._kept({name: group.arrays[name].shape for name in ROW_MASKS}, chance)
+            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], kept)
             total = total + self.loss(self.ranker.logits(inputs), group)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
@@ -147,7 +148,8 @@ class PrivateStrategy(OnlineStrategy):
         users = TouchedRows.of(self.tables.user, [group.user_slots for group in groups], self._device)
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
-            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
+            kept = self._kept({name: group.arrays[name].shape for name in ROW_MASKS}, chance)
+            inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], kept)
             total = total + self.loss(self.ranker.logits(inputs), group)
         (slope,) = torch.autograd.grad(total, [users.values], allow_unused=True)
         if slope is not None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.trainer.groups import Floats
+from services.trainer.groups import Floats, Rows
 from services.trainer.keyindex import Slots
 from services.trainer.tables import RowTable
 
@@ -25,7 +25,7 @@ class TouchedRows:
     """Of each group: where its rows are among these."""
 
     @staticmethod
-    def of(table: RowTable, slots: Sequence[Slots], device: torch.device) -> "TouchedRows":
+    def of(table: Rows, slots: Sequence[Slots], device: torch.device) -> "TouchedRows":
         """Gather the rows of several groups; slot -1 is a row of zeros."""
         unique, back = np.unique(np.concatenate(slots), return_inverse=True)
         values = torch.from_numpy(table.gather(unique)[0]).to(device).requires_grad_()
@@ -48,15 +48,18 @@ class RowSteps:
             self._gradients.append(rows.values.grad.cpu().numpy()[known])
 
     def take(self, share: float) -> None:
-        """One step on the rows that have gradients, with a share of their rate."""
-        if len(self._slots) == 1:
-            self._table.learn(self._slots[0], self._gradients[0], share)
-        elif self._slots:
-            unique, back = np.unique(np.concatenate(self._slots), return_inverse=True)
-            sums = np.zeros((len(unique), self._gradients[0].shape[1]), np.float32)
-            np.add.at(sums, back, np.concatenate(self._gradients))
-            live = self._table.live[unique]  # one may have left while its gradient waited
-            self._table.learn(unique[live], sums[live], share)
+        """One step on the rows that have gradients, with a share of their rate.
+
+        A row may have left since it was looked at: a shopper forgotten in the same step, or while gradients waited.
+        """
+        if self._slots:
+            slots, gradients = self._slots[0], self._gradients[0]
+            if len(self._slots) > 1:
+                slots, back = np.unique(np.concatenate(self._slots), return_inverse=True)
+                gradients = np.zeros((len(slots), self._gradients[0].shape[1]), np.float32)
+                np.add.at(gradients, back, np.concatenate(self._gradients))
+            live = self._table.live[slots]
+            self._table.learn(slots[live], gradients[live], share)
         self.clear()
 
     def clear(self) -> None:
