@@ -67,7 +67,6 @@ def trials() -> list[Trial]:
         _with("truncated 0.01", loss="truncated(0.01)"),
         _with("position debiased", position_power=0.5),
         _with("no row dropout", row_dropout=0.0),
-        _with("large steps", batch_impressions=160, batch_items=3072),
         _with("small steps", batch_impressions=5, batch_items=96),
     ]
 

@@ -160,6 +160,8 @@ def learner_of(
     """An empty learner; equal settings give equal first weights, however many processes there are."""
     if staleness < 0:
         raise InvalidInput("staleness", "negative", "the bound counts steps, from 0")
+    if settings.privacy:
+        raise InvalidInput("privacy", "one_process", "rounds of shoppers are counted by one process")
 
     def strategy(spec: ModelSpec, tables: Tables, blocks: Blocks | None) -> OnlineStrategy:
         return online(settings, spec, tables, blocks, partial(DistributedStrategy, peers))
