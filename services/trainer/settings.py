@@ -82,8 +82,8 @@ class TrainerSettings(ServiceSettings):
     loss: Annotated[str, AfterValidator(_a_loss)] = Field(
         "", description="what a wrong score costs, such as focal(2), smoothed(0.1); empty = cross-entropy"
     )
-    labels: Literal["flips", "waiting", "fake_negatives"] = Field(
-        "flips", description="how late labels are learned: taken back by flips, waited for, or weighed"
+    labels: Literal["flips", "waiting", "fake_negatives", "calibrated"] = Field(
+        "flips", description="how late labels are learned: taken back by flips, waited for, weighed, or calibrated"
     )
     hold_out: float = Field(
         0.0, ge=0, le=0.5, description="share of impressions that choose before they are learned, at each release"
