@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import bring, evaluate, features, operate, releases, replay, start, status
+from services.cli import bring, evaluate, features, operate, releases, replay, start, status, tune
 from services.cli.failures import Commands
 
 HELP = """Freshrank keeps a shop's rankings fresh.
@@ -29,6 +29,7 @@ def build() -> typer.Typer:
     app.command("forget")(operate.forget)
     app.add_typer(features.group(), name="features")
     app.command("evaluate")(evaluate.evaluate)
+    app.command("tune")(tune.tune)
     app.command("topics")(start.topics)
     app.callback()(freshrank)
     return app

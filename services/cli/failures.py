@@ -13,6 +13,9 @@ EXTRAS = {
     "google.rpc": "client",
     "feast": "features",
     "pandas": "demo",
+    "torch": "trainer",
+    "optuna": "evaluate",
+    "matplotlib": "evaluate",
     "redis": "features",
 }
 """Packages that only some commands need -> the extra that brings them."""

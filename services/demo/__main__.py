@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=Path("demo-report"))
     parser.add_argument("--folder", type=Path, help="where data and logs go; a fresh temporary folder by default")
     parser.add_argument("--partitions", type=int, help="of each topic; 2, and 1 in lockstep, where nothing runs beside")
+    parser.add_argument(
+        "--strategies", default="", help="learned by in turn, apart by |, such as 'replay(2000, 0.2) | ewc(10)'"
+    )
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="freshrank-"))
     chosen = Options(
@@ -39,6 +42,7 @@ def main() -> int:
         speed=Speed(options.lockstep, options.speed),
         limit=options.limit,
         keep=options.keep,
+        strategies=tuple(text.strip() for text in options.strategies.split("|")) if options.strategies else (),
     )
     try:
         return asyncio.run(run(chosen))

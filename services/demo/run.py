@@ -9,17 +9,15 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from services.common.errors import NotFound
 from services.common.kafka import Outbox
 from services.common.topics import TOPICS
-from services.demo import loaders, show
+from services.demo import loaders, show, summary, turns
 from services.demo.api import Api
 from services.demo.cache import Progress, default_folder
-from services.demo.evaluate import compare
 from services.demo.follow import Follower
 from services.demo.kafka import TopicSpec, create_topics
 from services.demo.record import Record
@@ -32,6 +30,7 @@ from services.demo.story import Story, tell_story
 from services.demo.studies import Study, early
 from services.demo.tools import fetch
 from services.demo.traffic import Pace, Traffic
+from services.demo.turns import Turn
 from services.demo.world import World
 from services.features import commands
 
@@ -84,6 +83,8 @@ class Options:
     speed: Speed = field(default_factory=Speed)
     limit: int = 0
     keep: bool = False
+    strategies: tuple[str, ...] = ()
+    """Learned by in turn, when the first release serves."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,6 +99,7 @@ class Demo:
         self.began = time.monotonic()
         self.steps: dict[str, float] = {}
         self.study: Study | None = None
+        self.turns: list[Turn] = []
 
     @contextmanager
     def step(self, name: str) -> Any:
@@ -210,18 +212,19 @@ async def run(options: Options) -> int:
         watching.cancel()
         with demo.step("ledger"):
             ledger = await asyncio.to_thread(demo.ledger)
-        facts = _facts(demo, story) | (_ranked(demo) if options.data else {})
+        facts = summary.facts(demo, story) | (summary.ranked(demo) if options.data else {})
         _print(demo, facts, story)
         title = f"Freshrank: {options.data.name if options.data else options.domain}"
         page = write_report(options.report, title, facts, demo.record, demo.moments, demo.audit(), ledger, demo.study)
         demo.console.print(f"Report: {page.absolute()}")
         if options.keep:
             await _keep(demo)
-    return 0 if ledger["held"] else 1
+    return 0 if ledger["held"] and all(turn.served for turn in demo.turns) else 1
 
 
 async def _simulate(demo: Demo) -> Story:
     options = demo.options
+    pace = replace(options.pace, seconds=options.pace.seconds + turns.SECONDS * len(options.strategies))
     shoppers = max(600, int(10 * options.pace.events_per_second))
     world = World(options.domain, options.seed, shoppers=shoppers)
     with demo.step("catalogue"):
@@ -229,11 +232,17 @@ async def _simulate(demo: Demo) -> Story:
         await demo.follower.caught_up()
     gc.collect()
     gc.freeze()  # a pause of the driver would be told as the gateway's
-    traffic = asyncio.create_task(Traffic(world, demo.api, options.pace).run())
+    driven = Traffic(world, demo.api, pace)
+    traffic = asyncio.create_task(driven.run())
     until = time.monotonic() + 0.6 * options.pace.seconds
     while time.monotonic() < until and not (demo.record.answers and demo.record.answers[-1].release):
         await asyncio.sleep(0.5)
     story = await tell_story(demo.api, world)
+    if options.strategies:
+        taking = turns.Turns(demo.stack, demo.plan, demo.audit)
+        await taking.run(options.strategies)
+        demo.turns = taking.turns
+        driven.end()
     await traffic
     return story
 
@@ -250,50 +259,6 @@ async def _replay(demo: Demo) -> Story:
     return Story()
 
 
-def _facts(demo: Demo, story: Story) -> dict[str, str]:
-    record, answers = demo.record, demo.record.answers
-    latency = sorted(a.latency_ms for a in answers) or [float("nan")]
-    peak = max((m.memory_mib for m in demo.moments), default=float("nan"))
-    facts = {
-        "events acknowledged": f"{record.events:,}",
-        "answers": f"{len(answers):,}",
-        "answer p50 / p99": f"{latency[len(latency) // 2]:.1f} / {latency[int(len(latency) * 0.99)]:.1f} ms",
-        "calls failed": show.counts(record.failed),
-        "events refused": show.counts(record.refused),
-        "releases served": str(len({a.release for a in answers if a.release})),
-        "AUC over all answers": show.figure(_auc(demo)),
-        "memory of everything, peak": f"{peak / 1024:.2f} GiB",
-        "seconds in all": f"{time.monotonic() - demo.began:.0f}",
-    }
-    if story.clicked:
-        facts["click to changed features"] = show.duration(story.feature_s * 1000)
-        facts["click to changed rows"] = show.duration(story.row_s * 1000)
-        facts["click to changed dense model"] = show.duration(story.release_s * 1000)
-    return facts
-
-
-def _ranked(demo: Demo) -> dict[str, str]:
-    """Figures against the rule, where the log has lists that were shown."""
-    options = demo.options
-    assert options.data is not None
-    try:
-        found = compare(loaders.steps(options.data, options.limit), [vars(a) for a in demo.record.answers])
-    except NotFound:
-        return {}
-    return {
-        "requests of the second half": f"{found.requests:,}",
-        "AUC of the second half": f"{found.auc:.4f}",
-        "MRR; rule; as shown": f"{found.mrr:.4f}; {found.mrr_rule:.4f}; {found.mrr_shown:.4f}",
-        "MRR minus the rule's, 95 %": f"{found.difference:+.4f} [{found.lower:+.4f}, {found.upper:+.4f}]",
-    }
-
-
-def _auc(demo: Demo) -> float:
-    from services.demo.record import auc_of
-
-    return auc_of(demo.record.answers)
-
-
 def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
     if story.rankings:
         demo.console.print(show.ranking_table(f"One shopper, who clicked on: {story.clicked}", story.rankings))
@@ -301,6 +266,8 @@ def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
     if demo.study and demo.study.lags():
         demo.console.print(show.cost_table("Everything so many seconds later", demo.study.lags()))
         demo.console.print(show.cost_table("Without one input", demo.study.features()[:10]))
+    if demo.turns:
+        demo.console.print(show.turns_table(demo.turns))
     demo.console.print(show.facts_table("In all", facts))
 
 

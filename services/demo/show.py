@@ -10,6 +10,7 @@ from rich.table import Table
 
 from services.demo.record import Answer, Record
 from services.demo.studies import Cost
+from services.demo.turns import Turn
 
 FILE_WIDTH = 140
 """Columns when the output goes into a file."""
@@ -146,6 +147,15 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
     table = Table("what", "value", title=title)
     for name, value in facts.items():
         table.add_row(name, value)
+    return table
+
+
+def turns_table(turns: Sequence[Turn]) -> Table:
+    """Strategies in turn: releases that passed every gate, and those that did not."""
+    table = Table("strategy", "seconds", "served", "refused", title="Strategies in turn")
+    for turn in turns:
+        name = turn.strategy or "plain"
+        table.add_row(name, f"{turn.seconds:.0f}", str(len(turn.promoted)), str(len(turn.refused)))
     return table
 
 

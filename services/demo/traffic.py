@@ -38,23 +38,28 @@ class Traffic:
         self._browsers = {shopper.user_id: (shopper, world.begin_session(shopper)) for shopper in crowd}
         self.sent = 0
         self.malformed = 0
+        self._ends = 0.0
 
     async def run(self) -> None:
         """Traffic until the time is over, then until the last session has ended."""
-        ends = time.monotonic() + self._pace.seconds
-        await asyncio.gather(self._arrivals(ends), self._browsing(ends), self._happenings(ends))
+        self._ends = time.monotonic() + self._pace.seconds
+        await asyncio.gather(self._arrivals(), self._browsing(), self._happenings())
         await asyncio.gather(*self._tasks)
 
-    async def _arrivals(self, ends: float) -> None:
+    def end(self) -> None:
+        """Let the time be over now."""
+        self._ends = time.monotonic()
+
+    async def _arrivals(self) -> None:
         due = time.monotonic()
-        while time.monotonic() < ends:
+        while time.monotonic() < self._ends:
             due += 1.0 / self._pace.sessions_per_second
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(self._session(ends))
+            task = asyncio.create_task(self._session())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _session(self, ends: float) -> None:
+    async def _session(self) -> None:
         world = self._world
         shopper = world.arrive()
         session = world.begin_session(shopper)
@@ -64,7 +69,7 @@ class Traffic:
         asking = shopper_message(shopper, session)
         for _ in range(1 + int(3 * world.chance())):
             asked = await self._api.recommend(asking, self._pace.page_size)
-            if asked is None or time.monotonic() > ends:
+            if asked is None or time.monotonic() > self._ends:
                 return
             response, answer = asked
             reaction = world.react(shopper, session, answer.items, response.attribution_token, answer.at_us)
@@ -77,10 +82,10 @@ class Traffic:
                 await self._send([event])
             await asyncio.sleep(0.5 + 1.5 * world.chance())
 
-    async def _browsing(self, ends: float) -> None:
+    async def _browsing(self) -> None:
         interval = 0.05
         sent_before, debt, due = self.sent, 0.0, time.monotonic()
-        while time.monotonic() < ends:
+        while time.monotonic() < self._ends:
             due += interval
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             debt += self._pace.events_per_second * interval - (self.sent - sent_before)
@@ -111,11 +116,11 @@ class Traffic:
         for bad in spoiled:
             await self._api.track([bad])
 
-    async def _happenings(self, ends: float) -> None:
+    async def _happenings(self) -> None:
         """New items every ten seconds, a flash sale at a third, a shift of tastes at two thirds of the time."""
         began, total = time.monotonic(), self._pace.seconds
         sale = shift = False
-        while (left := ends - time.monotonic()) > 0:
+        while (left := self._ends - time.monotonic()) > 0:
             await asyncio.sleep(min(10.0, left))
             await self._api.stock(self._world.new_items(3, _now_us()))
             past = (time.monotonic() - began) / total

@@ -123,10 +123,13 @@ class Boosts:
 
 
 def unshown(order: Ints, shown: Ints, count: int, seed: int) -> list[int]:
-    """A sample of candidates that were scored and not shown, for the negatives of the loss."""
+    """A uniform sample of candidates that were scored and not shown: for the loss, and as rivals of what was explored.
+
+    Its chance is not that of `explore` with the same seed: else answers that explore would have samples of their own.
+    """
     rest = np.setdiff1d(order, shown)
     if not len(rest) or not count:
         return []
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng((seed, 1))
     sample: list[int] = random.choice(rest, min(count, len(rest)), replace=False).tolist()
     return sample

@@ -1,8 +1,8 @@
 """A verdict is a list of named checks: what was measured, the bound, and whether it held."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -26,6 +26,8 @@ class Verdict:
     """What a gate says: passed only when there are checks and all of them held."""
 
     checks: tuple[Check, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured beside them, for the audit record: nothing is decided by it."""
 
     @property
     def passed(self) -> bool:
@@ -50,9 +52,9 @@ class Verdict:
         ]
 
 
-def verdict(checks: Iterable[Check]) -> Verdict:
+def verdict(checks: Iterable[Check], figures: Mapping[str, Any] | None = None) -> Verdict:
     """Bind checks together."""
-    return Verdict(tuple(checks))
+    return Verdict(tuple(checks), figures or {})
 
 
 def at_most(name: str, figure: float, bound: float, detail: str = "") -> Check:

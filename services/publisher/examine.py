@@ -6,8 +6,9 @@ from pathlib import Path
 
 from services.common.encode import RowLookup
 from services.common.errors import CorruptState
-from services.publisher import gate, golden, onnx_file
+from services.publisher import explored, gate, golden, onnx_file
 from services.publisher.checks import Check, Verdict, holds, verdict
+from services.publisher.explored import Judge
 from services.publisher.gate import GateBounds
 from services.publisher.golden import Golden
 from services.publisher.manifest import GOLDEN, MODEL, Manifest
@@ -45,7 +46,10 @@ def examine(
         if not verdict(checks).passed:
             return verdict(checks)
         requests = golden.read(folder / GOLDEN, manifest.spec, manifest.golden_tolerance)
-        checks += _run(manifest, OnnxModel(folder / MODEL), requests, now, bounds)
+        model = OnnxModel(folder / MODEL)
+        checks += _run(manifest, model, requests, now, bounds)
+        if verdict(checks).passed:
+            return _explored(manifest, model, now, bounds, checks)
     except CorruptState as error:
         checks.append(holds("readable", False, str(error)))
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -66,6 +70,17 @@ def _run(manifest: Manifest, model: OnnxModel, requests: Golden, now: Situation,
         return checks
     one, other = _scored(manifest, model, now)
     return checks + gate.judge_replay(one, other, manifest.metrics, now.young, bounds)
+
+
+def _explored(manifest: Manifest, model: OnnxModel, now: Situation, bounds: GateBounds, checks: list[Check]) -> Verdict:
+    """The verdict with what the candidate and the champion would have earned where answers were left to chance."""
+    candidate, champion = Judge(model, manifest.spec, manifest.objective), None
+    if now.champion is not None:
+        champion = Judge(now.champion.model, now.champion.manifest.spec, now.champion.manifest.objective)
+    found = explored.compare(now.replay.closed, candidate, champion, now.rows)
+    if bounds.offpolicy:
+        checks = checks + [check for kind, one in found.items() if (check := one.check(kind)) is not None]
+    return verdict(checks, {"offpolicy": {kind: one.record() for kind, one in found.items()}})
 
 
 def _scored(manifest: Manifest, model: OnnxModel, now: Situation) -> tuple[Scored, Scored | None]:

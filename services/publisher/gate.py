@@ -48,6 +48,8 @@ class GateBounds:
     """Time of a golden batch over the champion's."""
     latency_ms: float = 25.0
     """Time of a golden batch that is always allowed."""
+    offpolicy: bool = False
+    """Whether a candidate must not be surely worse than the champion where answers were left to chance."""
     rows_age_s: float = 120.0
     """How far the rows in the store may lag behind what the weights have learned."""
 

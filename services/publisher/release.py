@@ -7,6 +7,7 @@ the broker has acknowledged it.
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 from freshrank.v1.models_pb2 import Route
 
@@ -227,19 +228,17 @@ class Releases:
         self._settle(entry.release)
 
     def _hold(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
-        figures = before_and_after(entry.metrics)
-        self._audit.add(now_us, "held", entry.release, parent=entry.parent, checks=verdict.to_json(), **figures)
+        figures = _judged(verdict) | before_and_after(entry.metrics)
+        self._audit.add(now_us, "held", entry.release, parent=entry.parent, **figures)
         old = self.wanted()
         self._keeper.change(lambda book: held(book, entry, now_us))
         self._leave(old, now_us)
         self._outside.decided("held", _seconds(entry.created_us, now_us))
 
     def _route(self, entry: Entry, reason: str, actor: str, now_us: int, verdict: Verdict | None = None) -> None:
-        checks, figures = verdict.to_json() if verdict else [], before_and_after(entry.metrics)
+        figures = _judged(verdict) | before_and_after(entry.metrics)
         parent = self.book.champion
-        self._audit.add(
-            now_us, "promoted", entry.release, parent=parent, actor=actor, reason=reason, checks=checks, **figures
-        )
+        self._audit.add(now_us, "promoted", entry.release, parent=parent, actor=actor, reason=reason, **figures)
         old = self.wanted()
         self._keeper.change(lambda book: promoted(book, entry, reason, now_us))
         self._leave(old, now_us)
@@ -249,9 +248,8 @@ class Releases:
     def _refuse(
         self, release: str, reason: str, now_us: int, verdict: Verdict | None = None, manifest: Manifest | None = None
     ) -> None:
-        checks = verdict.to_json() if verdict else []
-        figures = before_and_after(manifest.metrics) if manifest else {}
-        self._audit.add(now_us, "refused", release, reason=reason, checks=checks, **figures)
+        figures = _judged(verdict) | (before_and_after(manifest.metrics) if manifest else {})
+        self._audit.add(now_us, "refused", release, reason=reason, **figures)
         entry = Entry.of(manifest, 0, State.REFUSED, reason, now_us) if manifest else _unread(release, reason, now_us)
         self._keeper.change(lambda book: book.with_entry(entry))
         self._settle(release)
@@ -304,6 +302,11 @@ class Releases:
             ):
                 return entry
         raise NotFound("there is no earlier release to go back to")
+
+
+def _judged(verdict: Verdict | None) -> dict[str, Any]:
+    """What a verdict leaves in the audit record; a person's decision has none."""
+    return {"checks": []} if verdict is None else {"checks": verdict.to_json(), **verdict.figures}
 
 
 def _unread(release: str, reason: str, now_us: int) -> Entry:

@@ -5,7 +5,7 @@ up again, because they are the ones that change.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -140,6 +140,11 @@ class Snapshot:
 
     def __len__(self) -> int:
         return sum(len(batch.closed) for batch in self._batches)
+
+    @property
+    def closed(self) -> Iterator[Closed]:
+        """The impressions, the oldest first."""
+        return (closed for batch in self._batches for closed in batch.closed)
 
     def score(self, models: Sequence[Model], spec: ModelSpec, rows: RowLookup) -> list[Scored]:
         """Score every kept impression with each model over the same inputs, but those without a head of the spec's."""

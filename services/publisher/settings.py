@@ -99,6 +99,11 @@ class PublisherSettings(ServiceSettings):
     stability: float = Field(
         0.2, gt=0, description="population stability index of a release's scores against the champion's that may be"
     )
+    offpolicy: Literal["figures", "gate"] = Field(
+        "figures",
+        description="clicks that release and champion would have earned where answers were left to chance: figures of"
+        " the audit record, or also a check that the release is not surely worse",
+    )
     latency_ms: float = Field(25.0, gt=0, description="ms of a golden batch in onnxruntime that are always allowed")
     rows_age_s: float = Field(120.0, gt=0, description="s that the pushed rows may lag behind a release's weights")
     compression: Annotated[str, AfterValidator(_a_plan)] = Field(
@@ -142,6 +147,7 @@ class PublisherSettings(ServiceSettings):
             latency_ms=self.latency_ms,
             rows_age_s=self.rows_age_s,
             stability=self.stability,
+            offpolicy=self.offpolicy == "gate",
         )
 
     def compression_asked(self) -> Compression:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from services.common import health as probes
 from services.common.clock import Clock, WallClock
-from services.common.errors import TemporaryError
+from services.common.errors import InvalidInput, TemporaryError
 from services.common.health import Health
 from services.common.metrics import Metrics
 from services.common.spec import ModelSpec
@@ -23,14 +24,17 @@ from services.common.tracing import tracing_for
 from services.online.registry import PlanSource
 from services.trainer.archive import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
-from services.trainer.factory import learner_of, trigger_of
+from services.trainer.checkpoint import Checkpoints, Name
+from services.trainer.factory import hold_of, learner_of, trigger_of
 from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.kafka import KafkaSource
+from services.trainer.learner import Learner
 from services.trainer.loop import Loop, LoopConfig
 from services.trainer.meters import Meters
 from services.trainer.observe import All, Logged, Observer, Traced
 from services.trainer.settings import TrainerSettings
 from services.trainer.tensorboard import TensorBoard
+from services.trainer.transfer import take_over
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +113,14 @@ def build(
     paths = ArmPaths(settings.store, settings.arm)
     archive = Archive(paths.examples, settings.archive_days * DAY_S, clock) if settings.archive else None
     arm = Arm(
-        paths, source, lambda spec, b: learner_of(settings, spec, b), wanted, points, settings.checkpoints, archive
+        paths,
+        source,
+        lambda spec, b: learner_of(settings, spec, b),
+        wanted,
+        points,
+        settings.checkpoints,
+        archive,
+        lambda learner: begin(settings, learner),
     )
     config = LoopConfig(
         push_interval_us=int(settings.push_interval * 1e6),
@@ -117,8 +128,20 @@ def build(
         objective=tuple(settings.objective.items()),
         log_clock=settings.clock == "log",
     )
-    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points)
+    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points, hold_of(settings))
     return Trainer(loop, source, health)
+
+
+def begin(settings: TrainerSettings, learner: Learner) -> None:
+    """Give the learner of a new arm what the settings say it begins with. Raises InvalidInput."""
+    folder = settings.transfer_from
+    if folder is None:
+        return
+    name = Name.parse(folder.name)
+    if name is None or not folder.is_dir():
+        raise InvalidInput("transfer_from", "missing", f"{folder} is no checkpoint: .../checkpoints/<lineage>-<seq>")
+    taken = take_over(learner, Checkpoints(folder.parent, NoHooks()).load(name), settings.transfer_users)
+    log.info("began with another arm's weights and rows", extra=asdict(taken))
 
 
 def features_of(settings: TrainerSettings, plans: PlanSource) -> Callable[[], ModelSpec]:

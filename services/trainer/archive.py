@@ -103,12 +103,15 @@ class Archive:
 class ArchiveSource:
     """Reads an archive as the trainer reads the topic: the same `Source`, in files."""
 
-    def __init__(self, folder: Path, messages: int = 20) -> None:
-        """`messages` of all partitions make a batch. Raises CorruptState when the folder holds no archive."""
+    def __init__(self, folder: Path, messages: int = 20, until: float = 1.0) -> None:
+        """`messages` make a batch; `until` is the share of each partition that is read, the oldest.
+
+        Raises CorruptState when the folder holds no archive.
+        """
         self.folder, self._folders = folder, _partitions(folder)
         if not any(_files(part) for part in self._folders.values()):
             raise CorruptState(f"{folder} holds no examples: <partition>/<from>-<to>.parquet")
-        self._most = messages
+        self._most, self._until = messages, until
         self._next: dict[int, int] = {}
         self._loaded: dict[int, tuple[int, list[tuple[int, bytes]]]] = {}
         self.seek({})
@@ -124,7 +127,7 @@ class ArchiveSource:
     @property
     def messages(self) -> int:
         """Messages in all, as far as offsets tell."""
-        return sum(end - start for part in self._folders.values() for start, end in _files(part))
+        return sum(self._end(p) - self._start(p) for p in self.partitions)
 
     @property
     def partitions(self) -> Sequence[int]:
@@ -148,7 +151,7 @@ class ArchiveSource:
             return None
         partition = min(behind, key=lambda p: self._next[p] / self._end(p))
         start = self._next[partition]
-        taken = self._from(partition, start)[: self._most]
+        taken = [entry for entry in self._from(partition, start) if entry[0] < self._end(partition)][: self._most]
         end = taken[-1][0] + 1 if taken else self._end(partition)
         self._next[partition] = end
         return _batch({partition: (start, end)}, {partition: taken})
@@ -177,8 +180,13 @@ class ArchiveSource:
                 return left
         return []
 
+    def _start(self, partition: int) -> int:
+        return min((start for start, _ in _files(self._folders[partition])), default=0)
+
     def _end(self, partition: int) -> int:
-        return max((end for _, end in _files(self._folders[partition])), default=0)
+        last = max((end for _, end in _files(self._folders[partition])), default=0)
+        start = self._start(partition)
+        return start + int((last - start) * self._until)
 
 
 def _batch(ranges: Ranges, found: Mapping[int, Sequence[tuple[int, bytes]]]) -> Batch:

@@ -88,11 +88,13 @@ class Arm:
         hooks: Hooks,
         keep: int = 3,
         archive: Archive | None = None,
+        start: Callable[[Learner], None] = lambda learner: None,
     ) -> None:
         """Goes on from the newest whole checkpoint and its journal, or begins with the `wanted` features.
 
-        `make` builds an empty learner. Raises CorruptState when there are checkpoints but none is whole, InvalidInput
-        when the model or the row dimension is not that of the checkpoint.
+        `start` is given the learner of an arm that begins, `make` builds an empty one. Raises CorruptState when there
+        are checkpoints but none is whole, InvalidInput when the row dimension, the heads or the model are not those of
+        the checkpoint.
         """
         self.paths, self._source, self._make, self._hooks = paths, source, make, hooks
         self._archive = archive
@@ -109,6 +111,7 @@ class Arm:
         saved = self._checkpoints.newest()
         if saved is None:
             self.learner = make(wanted(), None)
+            start(self.learner)
             source.seek({})
             self.save()
         else:

@@ -9,6 +9,8 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from services.trainer.triggers import Quiet
+
 
 class Detector(Protocol):
     """What river's detectors have in common."""
@@ -47,7 +49,7 @@ def _page_hinkley() -> Detector:
 DETECTORS: Mapping[str, Callable[[], Detector]] = {"adwin": _RisingAdwin, "page_hinkley": _page_hinkley}
 
 
-class DriftTrigger:
+class DriftTrigger(Quiet):
     """When a detector says that losses have risen for good; it starts anew behind the release that follows."""
 
     def __init__(self, detector: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from services.trainer import calls
 from services.trainer.calls import Number, Way, Word
 from services.trainer.drift import DETECTORS, DriftTrigger
+from services.trainer.shift import ShiftTrigger
 from services.trainer.triggers import AtLeast, CostTrigger, PerformanceTrigger, TimeTrigger, Trigger, VolumeTrigger
 
 _EXAMPLE = "any(time(30), drift(adwin))"
@@ -25,6 +26,10 @@ WAYS: Mapping[str, Way] = {
     "performance": Way(
         lambda worse, window: PerformanceTrigger(worse, int(window)),
         (Number("worse", 0.001, 10), Number("impressions", 10, 1e6, 500)),
+    ),
+    "shift": Way(
+        lambda bound, window: ShiftTrigger(bound, int(window)),
+        (Number("bound", 0.02, 10), Number("impressions", 500, 1e5, 2_000)),
     ),
     "drift": Way(DriftTrigger, (Word("detector", tuple(DETECTORS)),)),
 }

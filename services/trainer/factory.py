@@ -11,6 +11,7 @@ from services.trainer.models.base import Sizes
 from services.trainer.models.registry import MODELS
 from services.trainer.retrieval import TwoTower
 from services.trainer.settings import TrainerSettings
+from services.trainer.slices import Hold, HoldBounds
 from services.trainer.strategies import expression as strategies
 from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
 from services.trainer.strategies.optimisers import DenseConfig
@@ -77,6 +78,11 @@ def device_of(settings: TrainerSettings) -> torch.device:
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
+
+
+def hold_of(settings: TrainerSettings) -> Hold:
+    """What makes a due release wait."""
+    return Hold(HoldBounds(settings.hold_psi, settings.hold_seconds))
 
 
 def trigger_of(settings: TrainerSettings) -> Trigger:

@@ -12,6 +12,7 @@ from services.common.encode import Layout, encode_values, layout_of
 from services.common.ids import keys_of
 from services.common.records import CLOSED, FLIP, INITIAL
 from services.common.spec import Arrays, ModelSpec
+from services.trainer.distributions import Sample, drawn
 from services.trainer.examples import Example, Step
 from services.trainer.keyindex import Keys, Slots
 from services.trainer.strategies.weights import WeightConfig, item_weights
@@ -54,6 +55,8 @@ class Group:
     """[B, N]: weight of loss(0) for every head."""
     positives: Floats
     """[B, N, heads]: weight of loss(1) - loss(0)."""
+    copy: bool = False
+    """Learned beside the one that it was made from: its impressions are not counted again."""
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """The inputs on a device, sharing memory with `arrays` on the CPU."""
@@ -93,6 +96,24 @@ def groups_of(step: Step, spec: ModelSpec, tables: Tables, weights: WeightConfig
     """The groups of a step that are learned from: what appeared, then what flipped."""
     kinds = (step.initial, step.flips)
     return [group_of(examples, spec, tables, weights) for examples in kinds if examples]
+
+
+def sample_of(groups: Sequence[Group], spec: ModelSpec, seed: int) -> Sample:
+    """What a step says about shoppers: features of what appeared and is learned from, ids of what was clicked."""
+    user, item = (
+        [np.zeros((0, len(spec.user_features)), np.float32)],
+        [np.zeros((0, len(spec.item_features)), np.float32)],
+    )
+    clicked: list[str] = []
+    for group in groups:
+        if group.kind == INITIAL:
+            learned = group.negatives > 0
+            user.append(group.arrays["user"][learned.any(axis=1)])
+            item.append(group.arrays["item"][drawn(learned, seed)])
+        else:
+            clicked += [example.impression_id for example in group.examples if (example.labels & 1).any()]
+    names = tuple(ref.name for ref in (*spec.user_features, *spec.item_features))
+    return Sample(names, np.concatenate(user), np.concatenate(item), frozenset(clicked))
 
 
 def fill_rows(group: Group, tables: Tables) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from services.common.records import INITIAL
 from services.common.spec import ModelSpec
 from services.trainer.champion import Teacher
+from services.trainer.distributions import Sample
 from services.trainer.examples import Batch, Example, Reader, Step, StepSize
-from services.trainer.groups import Floats, Group, Tables, group_of, groups_of
+from services.trainer.groups import Floats, Group, Tables, group_of, groups_of, sample_of
 from services.trainer.progress import Progress, RunningLoss
 from services.trainer.strategies.base import Learned, Strategy, Update
 from services.trainer.strategies.weights import WeightConfig
@@ -25,6 +26,9 @@ from services.trainer.tables import RowConfig, RowTable
 
 Arrays = dict[str, NDArray[Any]]
 Blocks = dict[str, list[list[int]]]
+
+_MOST_SAMPLES = 1_000
+"""Samples kept for a caller who is slow to take them."""
 
 GOLDEN = 64
 """Newest impressions kept as recorded requests of the next release."""
@@ -90,6 +94,7 @@ class Learner:
         self.log_us = 0
         self._expired_us = 0
         self._oldest_us = 0
+        self._samples: deque[Sample] = deque(maxlen=_MOST_SAMPLES)
 
     def apply(self, batch: Batch) -> list[Learned]:
         """Score, then learn, step by step; the positions move behind the batch."""
@@ -102,6 +107,12 @@ class Learner:
         """Arrival of the oldest action learned since the last call; 0 = none."""
         oldest, self._oldest_us = self._oldest_us, 0
         return oldest
+
+    def take_samples(self) -> list[Sample]:
+        """Features and clicks of each step since the last call, in order; what triggers look at."""
+        samples = list(self._samples)
+        self._samples.clear()
+        return samples
 
     def adapt(self, spec: ModelSpec) -> None:
         """Take another list of features."""
@@ -175,6 +186,7 @@ class Learner:
         for example in step.forgets:
             self._forget(example)
         self.steps += 1
+        self._samples.append(sample_of(groups, self.spec, self.steps))
         update = Update(groups, self.steps, self.encode, teachers, finished)
         learned = self.strategy.learn(update) if self.learning else Learned(0.0, 0.0)
         self.recent.extend(step.initial)

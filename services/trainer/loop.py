@@ -11,6 +11,7 @@ from services.trainer.arm import Arm, Source
 from services.trainer.control import Control
 from services.trainer.hooks import Hooks
 from services.trainer.observe import Observer
+from services.trainer.slices import Hold
 from services.trainer.strategies.base import Learned
 from services.trainer.triggers import Trigger
 
@@ -42,10 +43,12 @@ class Loop:
         clock: Clock,
         observer: Observer,
         hooks: Hooks,
+        hold: Hold | None = None,
     ) -> None:
-        """`wanted` says which features there are now."""
+        """`wanted` says which features there are now; `hold` may make a due release wait."""
         self.arm, self._source, self._config, self._wanted = arm, source, config, wanted
         self._trigger, self._clock, self._observer, self._hooks = trigger, clock, observer, hooks
+        self._hold = hold or Hold()
         self._control = Control()
         self._looked_us = self._pushed_us = 0
         # From the last release, not from the restart: one that restarts often releases all the same.
@@ -67,8 +70,7 @@ class Loop:
             self._observer.learned(batch, steps, (self._clock.now_us() - started) / 1e6)
         if self._clock.now_us() - self._pushed_us >= self._config.push_interval_us:
             self.push()
-        self._trigger.see(self.arm.learner.progress.take_losses())
-        if reason := self._trigger.due(self._trigger_us(), self.arm.learner.learned):
+        if reason := self._due():
             self.release(reason)
         return steps
 
@@ -90,6 +92,20 @@ class Loop:
             self._export(started, reason)
         seconds = (self._clock.now_us() - started) / 1e6
         self._trigger.fired(self._trigger_us(), self.arm.learner.learned, seconds)
+        self._hold.released()
+
+    def _due(self) -> str:
+        """What makes a release go now: the trigger's reason, once nothing holds it."""
+        learner, held = self.arm.learner, self._hold.why
+        self._trigger.see(learner.progress.take_losses())
+        for sample in learner.take_samples():
+            self._trigger.watch(sample)
+            self._hold.watch(sample)
+        now_us = self._trigger_us()
+        reason = self._hold.passed(self._trigger.due(now_us, learner.learned), now_us)
+        if self._hold.why and not held:
+            self._observer.held(self._hold.why)
+        return reason
 
     def _export(self, started: int, reason: str) -> None:
         learner = self.arm.learner
@@ -117,6 +133,7 @@ class Loop:
             if wanted.epoch > self.arm.epoch:
                 self.arm.begin(wanted)
                 self._trigger.fired(self._trigger_us(), self.arm.learner.released_at)
+                self._hold.released()
         except (CorruptState, InvalidInput) as error:
             self._observer.failed("control", error)
             return

@@ -29,6 +29,7 @@ class Meters:
         self._figure = metrics.gauge(
             "progressive", "Figures of the last candidate on impressions before learning", ("figure",)
         )
+        self._holds = metrics.counter("holds_total", "Due releases that waited for a representative slice")
         self._failures = metrics.counter("failures_total", "What was given up while the loop went on", ("what",))
 
     def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
@@ -55,6 +56,10 @@ class Meters:
         self._learned.set(learned)
         for figure, value in metrics.items():
             self._figure.labels(figure).set(value)
+
+    def held(self, why: str) -> None:
+        """See `Observer`."""
+        self._holds.inc()
 
     def failed(self, what: str, error: Exception) -> None:
         """See `Observer`."""

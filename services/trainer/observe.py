@@ -26,6 +26,10 @@ class Observer(Protocol):
         """A candidate was exported."""
         ...
 
+    def held(self, why: str) -> None:
+        """A due release begins to wait, because of this."""
+        ...
+
     def failed(self, what: str, error: Exception) -> None:
         """Something was given up and the loop goes on: "export", "champion", "control", "features"."""
         ...
@@ -43,12 +47,15 @@ class Nobody:
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
         """Nothing."""
 
+    def held(self, why: str) -> None:
+        """Nothing."""
+
     def failed(self, what: str, error: Exception) -> None:
         """Nothing."""
 
 
 class Logged(Nobody):
-    """Writes releases and failures to a log."""
+    """Writes releases, what holds them, and failures to a log."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -56,6 +63,10 @@ class Logged(Nobody):
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
         """See `Observer`."""
         self._log.info("exported", extra={"release": name, "learned": learned, "seconds": seconds, **metrics})
+
+    def held(self, why: str) -> None:
+        """See `Observer`."""
+        self._log.info("held", extra={"why": why})
 
     def failed(self, what: str, error: Exception) -> None:
         """See `Observer`."""
@@ -82,6 +93,11 @@ class All:
         """See `Observer`."""
         for observer in self._observers:
             observer.released(name, metrics, learned, seconds)
+
+    def held(self, why: str) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.held(why)
 
     def failed(self, what: str, error: Exception) -> None:
         """See `Observer`."""

@@ -1,9 +1,9 @@
 """Settings of the trainer: FRESHRANK_TRAINER_<FIELD>, read once in `__main__`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
@@ -46,7 +46,17 @@ class TrainerSettings(ServiceSettings):
         "",
         description="when releases are made instead, such as any(time(300), drift(adwin)): of time(seconds),"
         " volume(examples), batch(), cost(seconds per 1,000 examples), performance(share worse, impressions),"
-        " drift(adwin or page_hinkley); any, all, majority",
+        " drift(adwin or page_hinkley), shift(stability index, impressions); any, all, majority",
+    )
+    hold_psi: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="population stability index of a feature, or of the label share, since the last release against the"
+        " window before, above which a due release waits; 0 = none waits",
+    )
+    hold_seconds: float = Field(
+        60.0, ge=0, le=3_600, description="s that a due release waits at most: what has changed for good must go too"
     )
     push_interval: float = Field(
         1.0, ge=0, le=60, description="seconds between row deltas; 0 = one after every batch, for lockstep replays"
@@ -82,8 +92,10 @@ class TrainerSettings(ServiceSettings):
     loss: Annotated[str, AfterValidator(_a_loss)] = Field(
         "", description="what a wrong score costs, such as focal(2), smoothed(0.1); empty = cross-entropy"
     )
-    labels: Literal["flips", "waiting", "fake_negatives", "calibrated"] = Field(
-        "flips", description="how late labels are learned: taken back by flips, waited for, weighed, or calibrated"
+    labels: Literal["flips", "waiting", "fake_negatives", "calibrated", "at_release"] = Field(
+        "flips",
+        description="how late labels are learned: taken back by flips, waited for, weighed, or calibrated; at_release"
+        " learns nothing between releases and needs epochs(...) in the strategy",
     )
     hold_out: float = Field(
         0.0, ge=0, le=0.5, description="share of impressions that choose before they are learned, at each release"
@@ -131,6 +143,10 @@ class TrainerSettings(ServiceSettings):
         True, description="keep what is learned as Parquet under the arm, for full retrains and `freshrank evaluate`"
     )
     archive_days: float = Field(30.0, gt=0, description="days after which such a file is taken away")
+    transfer_from: Path | None = Field(
+        None, description="checkpoint of another arm (folder <lineage>-<seq>) that this one begins with; none = anew"
+    )
+    transfer_users: bool = Field(True, description="take shoppers' rows over too, not only items'")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="of the dense part; auto takes a GPU if there is one"
     )
@@ -142,3 +158,9 @@ class TrainerSettings(ServiceSettings):
     )
     poll_messages: int = Field(500, ge=1, le=100_000, description="messages per batch at most")
     tensorboard: Path | None = Field(None, description="folder for TensorBoard; none = <store>/arms/<arm>/tensorboard")
+
+    @model_validator(mode="after")
+    def _learns_at_all(self) -> Self:
+        if self.labels == "at_release" and not any(part.name == "epochs" for part in strategies.parts(self.strategy)):
+            raise ValueError("labels = at_release learns nothing without epochs(...) in the strategy")
+        return self

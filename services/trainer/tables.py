@@ -98,6 +98,15 @@ class RowTable:
         self._save_later(present)
         return slots
 
+    def admit(self, ids: Sequence[str], now_us: int) -> Slots:
+        """Give each id a row, however often it was seen; the slots [n] of all, -1 where there is no room."""
+        keys = keys_of(ids)
+        missing = np.flatnonzero(self.find(keys) == ABSENT)
+        self._admit([ids[int(k)] for k in missing], keys[missing])
+        slots = self.find(keys)
+        self.seen_us[slots[slots >= 0]] = now_us
+        return slots
+
     def learn(self, slots: Slots, gradients: Floats, rate: float) -> None:
         """One Adagrad step on rows of different slots; `gradients` [n, dim], `rate` scales the configured one."""
         moved = gradients.any(axis=1)
@@ -113,6 +122,11 @@ class RowTable:
         rows = self.rows[slots] * np.float32(1 - c.rate * rate * c.decay) - step[:, None] * gradients
         norm = np.sqrt(np.einsum("nd,nd->n", rows, rows))
         self.rows[slots] = rows * np.minimum(1.0, c.max_norm / np.maximum(norm, 1e-12))[:, None].astype(np.float32)
+        self._touch(slots)
+
+    def put(self, slots: Slots, rows: Floats, squares: Floats) -> None:
+        """Write rows and what their steps have summed up, as they were at another time."""
+        self.rows[slots], self.squares[slots] = rows, squares
         self._touch(slots)
 
     def remove(self, ids: Sequence[str]) -> int:

@@ -33,6 +33,9 @@ class TensorBoard:
         for figure, value in metrics.items():
             self._writer.add_scalar(f"progressive/{figure}", value, learned)
 
+    def held(self, why: str) -> None:
+        """Not of interest."""
+
     def failed(self, what: str, error: Exception) -> None:
         """Not of interest."""
 

@@ -1,7 +1,8 @@
 """When a checkpoint and a release are made. Pure: the time is an argument.
 
-A trigger looks at the clock, at how much was learned, at what the last update cost, or at the losses of impressions
-whose labels have become final. Several make one: whichever comes first, all of them, most of them.
+A trigger looks at the clock, at how much was learned, at what the last update cost, at the losses of impressions
+whose labels have become final, or at samples of what was learned from. Several make one: whichever comes first, all of
+them, most of them. None is in a checkpoint: after a restart each begins anew.
 """
 
 import math
@@ -9,12 +10,18 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from services.trainer.distributions import Sample
+
 
 class Trigger(Protocol):
     """Says when enough has come together."""
 
     def see(self, losses: Sequence[float]) -> None:
         """Log-losses of impressions, scored before they were learned and labelled to the end, in order."""
+        ...
+
+    def watch(self, sample: Sample) -> None:
+        """Features and clicks of impressions that were learned from, in order."""
         ...
 
     def due(self, now_us: int, learned: int) -> str:
@@ -26,13 +33,20 @@ class Trigger(Protocol):
         ...
 
 
-class _Counting:
-    """What triggers have in common that look at no losses: the examples at the last release."""
-
-    _learned: int | None = None
+class Quiet:
+    """What a trigger does about what it does not look at."""
 
     def see(self, losses: Sequence[float]) -> None:
-        """See `Trigger`."""
+        """Nothing."""
+
+    def watch(self, sample: Sample) -> None:
+        """Nothing."""
+
+
+class _Counting(Quiet):
+    """What triggers have in common that look at examples only: how many there were at the last release."""
+
+    _learned: int | None = None
 
     def fired(self, now_us: int, learned: int, seconds: float = 0.0) -> None:
         """See `Trigger`."""
@@ -113,7 +127,7 @@ class CostTrigger(_Counting):
         self._cost = seconds
 
 
-class PerformanceTrigger:
+class PerformanceTrigger(Quiet):
     """When the mean loss of the newest impressions is worse by a share than the best one since the last release."""
 
     def __init__(self, worse: float, window: int = 500) -> None:
@@ -158,6 +172,11 @@ class AtLeast:
         """See `Trigger`."""
         for trigger in self._triggers:
             trigger.see(losses)
+
+    def watch(self, sample: Sample) -> None:
+        """See `Trigger`."""
+        for trigger in self._triggers:
+            trigger.watch(sample)
 
     def due(self, now_us: int, learned: int) -> str:
         """See `Trigger`; the reasons of those that are due."""

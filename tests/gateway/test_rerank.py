@@ -39,6 +39,20 @@ def test_exploration_never_shows_an_item_twice_and_stops_when_nothing_is_left() 
         assert shown.explored.sum() <= 1
 
 
+def test_what_is_sampled_does_not_depend_on_what_was_explored() -> None:
+    """Of answers that explore their first place, every candidate left over is as likely in the sample."""
+    order, often, answers = np.arange(14), np.zeros(14), 0
+    for seed in range(6000):
+        shown = rerank.explore(order, 4, 0.2, seed)
+        if shown.explored is not None and shown.explored.tolist() == [True, False, False, False]:
+            answers += 1
+            often[rerank.unshown(order, shown.order, 3, seed)] += 1
+    # Ten are left over: the displaced first one is always, each of the other ten in nine answers of ten.
+    assert often[0] / answers == pytest.approx(0.3, abs=0.06)
+    np.testing.assert_allclose(often[4:] / answers, 0.3 * 0.9, atol=0.06)
+    assert not often[1:4].any()
+
+
 def test_a_shuffled_answer_knows_how_likely_each_place_was() -> None:
     order, share, total, rounds = np.arange(6), 0.3, np.zeros(6), 6000
     for seed in range(rounds):

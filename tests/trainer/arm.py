@@ -20,6 +20,7 @@ from services.trainer.learner import Learner
 from services.trainer.loop import Loop, LoopConfig
 from services.trainer.observe import Nobody
 from services.trainer.settings import TrainerSettings
+from services.trainer.slices import Hold
 from services.trainer.triggers import Trigger, VolumeTrigger
 from tests.trainer.world import SPEC, START_US, FileSource, read_logs
 
@@ -44,6 +45,7 @@ class Recorder(Nobody):
     def __init__(self) -> None:
         self.releases: list[str] = []
         self.deltas: list[int] = []
+        self.holds: list[str] = []
         self.failures: list[tuple[str, Exception]] = []
         self.points: Counter[str] = Counter()
 
@@ -55,6 +57,9 @@ class Recorder(Nobody):
 
     def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
         self.releases.append(name)
+
+    def held(self, why: str) -> None:
+        self.holds.append(why)
 
     def failed(self, what: str, error: Exception) -> None:
         self.failures.append((what, error))
@@ -85,8 +90,10 @@ def arm(
     chosen: TrainerSettings | None = None,
     push_interval_us: int = 1_000_000,
     archive: Archive | None = None,
+    hold: Hold | None = None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
+    torch.set_num_threads(1)  # sums keep their order
     clock = ManualClock(START_US)
     plain, points = chosen or settings(), hooks or NoHooks()
     state = Arm(
@@ -98,15 +105,13 @@ def arm(
         archive=archive,
     )
     watcher = observer or Nobody()
-    loop = Loop(
-        state, source, LoopConfig(push_interval_us), wanted, trigger or VolumeTrigger(40), clock, watcher, points
-    )
+    when = trigger or VolumeTrigger(40)
+    loop = Loop(state, source, LoopConfig(push_interval_us), wanted, when, clock, watcher, points, hold)
     return loop, clock
 
 
 def run(loop: Loop, clock: ManualClock, source: FileSource) -> None:
-    """To the end of the source, and down in good order; on one thread, as the service: sums keep their order."""
-    torch.set_num_threads(1)
+    """To the end of the source, and down in good order."""
     while not source.done:
         loop.turn()
         clock.advance_to(clock.now_us() + TURN_US)

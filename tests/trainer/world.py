@@ -38,6 +38,8 @@ class Shop:
     listed: int = 8
     spec: ModelSpec = SPEC
     made: int = 0
+    price: float = 1.0
+    """Factor on the prices that features tell."""
     taste: np.ndarray = field(init=False)  # type: ignore[type-arg]
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class Shop:
                 ImpressionItem(
                     item_id=f"item-{i}",
                     position=k,
-                    features=self._features(float(price[k]), float(rank[k])),
+                    features=self._features(float(price[k]) * self.price, float(rank[k])),
                     content=[int(i) * 7919 + t for t in range(3)],
                     shown=True,
                 )

@@ -74,9 +74,11 @@ def compare(trial: Trial, triggers: Mapping[str, str], source: Log) -> Compared:
     source.seek({})
     while (batch := source.poll()) is not None:
         learner.apply(batch)
-        losses = learner.progress.take_losses()
+        losses, samples = learner.progress.take_losses(), learner.take_samples()
         for deployment in found.deployments.values():
             deployment.trigger.see(losses)
+            for sample in samples:
+                deployment.trigger.watch(sample)
             _release_when_due(deployment, learner)
     return found
 

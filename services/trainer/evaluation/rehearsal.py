@@ -135,6 +135,8 @@ def rehearse(
         learner.apply(batch)
         learn += time.process_time() - began
         trigger.see(learner.progress.take_losses())
+        for sample in learner.take_samples():
+            trigger.watch(sample)
         if learner.learning and trigger.due(learner.log_us, learner.learned):
             began = time.process_time()
             releases += 1

@@ -52,6 +52,34 @@ class ChosenLayers(Part):
         return dense.joined({n: torch.ones_like(v) for n, v in named.items() if n in chosen(list(named), self._which)})
 
 
+class Thaw(ChosenLayers):
+    """Only the last layers learn until so many impressions have come; then all do (gradual unfreezing; Howard, 2018).
+
+    For a model whose weights were taken over from another shop.
+    """
+
+    name = "thaw"
+
+    def __init__(self, impressions: float = 1000) -> None:
+        super().__init__("top")
+        self._impressions = impressions
+        self.counters = {"seen": 0.0}
+
+    def begin(self, dense: DenseOptimiser) -> None:
+        """See `Part`: frozen from the start."""
+        self.vectors, self.counters = {"base": dense.flat.clone()}, {"seen": 0.0}
+
+    def gradient(self, dense: DenseOptimiser, impressions: int) -> None:
+        """See `Part`."""
+        self.counters["seen"] += impressions
+        if self.counters["seen"] >= self._impressions:
+            self.vectors.pop("base", None)
+        super().gradient(dense, impressions)
+
+    def released(self, moment: Moment) -> None:
+        """See `Part`: a release freezes nothing."""
+
+
 def chosen(names: Sequence[str], which: Which) -> set[str]:
     """Parameters that stay free.
 

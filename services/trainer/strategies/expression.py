@@ -5,10 +5,12 @@ from functools import partial
 
 from services.trainer import calls
 from services.trainer.calls import Number, Way, Word
-from services.trainer.strategies.adapters import AdaptiveRank, ChosenLayers, LowRank
+from services.trainer.strategies.adapters import AdaptiveRank, ChosenLayers, LowRank, Thaw
 from services.trainer.strategies.adaptive import DriftStep, Hypergradient
 from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights, Fusion
+from services.trainer.strategies.augmentation import Augmentation
 from services.trainer.strategies.distillation import Distillation
+from services.trainer.strategies.epochs import Epochs
 from services.trainer.strategies.losses import (
     CrossEntropy,
     Focal,
@@ -28,6 +30,13 @@ PARTS: Mapping[str, Way] = {
     "ewc": Way(ElasticWeights, (Number("strength", 0, 1e9, 100), Number("fade", 0, 1, 0.9))),
     "fusion": Way(Fusion, (Number("share", 0, 1, 0.7),)),
     "fusion_chosen": Way(ChosenFusion),
+    "epochs": Way(
+        Epochs, (Number("epochs", 1, 1000, 3), Number("patience", 1, 1000, 4), Number("kept", 1, 1e7, 20_000))
+    ),
+    "augmentation": Way(
+        Augmentation, (Word("change", ("crop", "mask", "reorder"), "mask"), Number("share", 0.01, 1, 0.5))
+    ),
+    "thaw": Way(Thaw, (Number("impressions", 1, 1e9, 1000),)),
     "layers": Way(ChosenLayers, (Word("which", ("top", "biases"), "top"),)),
     "lora": Way(LowRank, (Number("rank", 1, 256, 4), Number("alpha", 0.01, 1e4, 8), Number("rate", 1e-6, 1, 0.003))),
     "adalora": Way(

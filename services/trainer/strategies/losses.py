@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from services.common.records import FLIP, INITIAL
 from services.trainer.groups import Group
 
-Labels = Literal["flips", "waiting", "fake_negatives", "calibrated"]
+Labels = Literal["flips", "waiting", "fake_negatives", "calibrated", "at_release"]
 """How labels that come late are learned; see `GroupLoss`."""
 
 
@@ -147,7 +147,7 @@ class GroupLoss:
     - `calibrated`: an action adds loss(1) alone, nothing is weighed, and what is fitted is the share of positives
       among what is then learned, b = p / (1 + p) (fake negative calibration; Ktena et al., 2019). The paper turns b
       back into p when it serves; here the logit of b, which is ln p, is taken inside the loss, so scores stay p.
-    - `waiting`: only groups of final labels are given to it.
+    - `waiting`: only groups of final labels are given to it; `at_release`: those alone that a part learns at a release.
     """
 
     point: PointLoss

@@ -7,8 +7,9 @@ What else happens in an update are `parts`, each asked at fixed points.
 """
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -74,13 +75,14 @@ class OnlineStrategy:
         self._rows = (RowSteps(tables.item), RowSteps(tables.user))
         self._waiting = {"steps": 0, "impressions": 0}
         self._held = HeldOut(config.hold_out)
-        self._new = CLOSED if config.labels == "waiting" else INITIAL
+        self._new = CLOSED if config.labels in ("waiting", "at_release") else INITIAL
         """The kind of example in which an impression is learned for the first time."""
         for part in self.parts:
             part.begin(self._dense)
 
     def learn(self, update: Update) -> Learned:
         """One update of dense weights, rows and retrieval matrices from a step's groups."""
+        update = replace(update, finished=self._held.keep(update.finished))
         groups, teachers = self._wanted(update)
         for part in self.parts:
             groups += part.more(update)
@@ -94,11 +96,17 @@ class OnlineStrategy:
     def released(self, encode: Encode, number: int) -> None:
         """See `Strategy`."""
         held = [encode(examples) for examples in self._held.take(chunk=64)]
-        moment = Moment(self._dense, held, self._loss_under)
+        seed = itertools.count(1)
+
+        def step(groups: Sequence[Group]) -> None:
+            # Far from the numbers of plain steps: the same chance twice would hide the same rows.
+            self._step(groups, [None] * len(groups), (number << 24) + next(seed))
+
+        moment = Moment(self._dense, held, self._loss_under, encode, step, self.tables, number)
         for part in self.parts:
             part.released(moment)
         for group in held:
-            self._step([group], [None], number)
+            step([group])
 
     def forget(self, user: str, before_us: int) -> None:
         """See `Strategy`."""
@@ -167,9 +175,10 @@ class OnlineStrategy:
 
     def _wanted(self, update: Update) -> tuple[list[Group], list[Floats | None]]:
         """The groups of a step that are learned now, and their teachers."""
-        finished = self._held.keep(update.finished)
+        if self.config.labels == "at_release":
+            return [], []
         if self.config.labels == "waiting":
-            return [update.encode(finished)] if finished else [], []
+            return [update.encode(update.finished)] if update.finished else [], []
         for group in update.groups:
             self._held.leave_out(group)
         return list(update.groups), list(update.teachers)
@@ -183,7 +192,7 @@ class OnlineStrategy:
         total = torch.zeros((), device=self._device)
         for k, group in enumerate(groups):
             inputs = self._inputs(group, items.values, items.places[k], users.values, users.places[k], chance)
-            if group.kind == self._new and self.ranker.due(number):
+            if self._is_new(group) and self.ranker.due(number):
                 self.ranker.observe(inputs)
             total = total + self._loss_of(group, inputs, teachers[k], chance)
         weight = float(sum(group.negatives.sum() for group in groups))
@@ -195,10 +204,14 @@ class OnlineStrategy:
         for steps, rows in zip(self._rows, (items, users), strict=True):
             steps.add(rows)
         self._waiting["steps"] += 1
-        self._waiting["impressions"] += sum(len(group.negatives) for group in groups if group.kind == self._new)
+        self._waiting["impressions"] += sum(len(group.negatives) for group in groups if self._is_new(group))
         if self._waiting["steps"] >= self.config.accumulate:
             self._move()
         return Learned(loss, weight)
+
+    def _is_new(self, group: Group) -> bool:
+        """True when its impressions are learned for the first time."""
+        return group.kind == self._new and not group.copy
 
     def _loss_of(
         self, group: Group, inputs: dict[str, Tensor], teacher: Floats | None, chance: np.random.Generator

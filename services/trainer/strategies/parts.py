@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from services.common.spec import ModelSpec
-from services.trainer.groups import Floats, Group
+from services.trainer.groups import Floats, Group, Tables
 from services.trainer.models.base import RankingModel
-from services.trainer.strategies.base import Update
+from services.trainer.strategies.base import Encode, Update
 from services.trainer.strategies.losses import GroupLoss
 from services.trainer.strategies.optimisers import DenseOptimiser
 
@@ -46,7 +46,13 @@ class Moment:
     held: Sequence[Group]
     """Finished impressions that were kept out of learning, on the rows as they are."""
     loss_of: Callable[[Tensor, Sequence[Group]], float]
-    """Mean log-loss of groups under a vector of dense weights."""
+    """Mean log-loss of groups under a vector of dense weights, on the rows as they are."""
+    encode: Encode
+    step: Callable[[Sequence[Group]], None]
+    """Learn groups once more."""
+    tables: Tables
+    number: int
+    """Of the last step: what chance comes from."""
 
 
 class Part:

@@ -74,3 +74,18 @@ class RowSteps:
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """The way back."""
         self._slots, self._gradients = [state["slots"]], [state["gradients"]]
+
+
+class RowsBefore:
+    """Rows as they were, to go back to."""
+
+    def __init__(self, table: RowTable, slots: Sequence[Slots]) -> None:
+        """Of the slots that may change; -1 is passed over."""
+        self._table = table
+        unique = np.unique(np.concatenate([*slots, np.zeros(0, np.int64)]))
+        self._slots = unique[unique >= 0]
+        self._rows, self._squares = table.rows[self._slots].copy(), table.squares[self._slots].copy()
+
+    def restore(self) -> None:
+        """Put them back."""
+        self._table.put(self._slots, self._rows, self._squares)

@@ -1,6 +1,8 @@
 """Parts of a strategy: what defines each technique."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +10,15 @@ import torch
 
 from services.common import records
 from services.common.ids import share_of
-from services.trainer.examples import Batch
+from services.trainer.examples import Batch, Example
+from services.trainer.groups import Group
 from services.trainer.learner import Learner
 from services.trainer.strategies import expression
 from services.trainer.strategies.adapters import AdaptiveRank, LowRank
 from services.trainer.strategies.adaptive import DriftStep
 from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights
-from services.trainer.strategies.base import Update
+from services.trainer.strategies.base import Learned, Update
+from services.trainer.strategies.online import OnlineStrategy
 from services.trainer.strategies.parts import Moment, Seen
 from services.trainer.strategies.replay import Replay
 from tests.trainer.strategies.shop import (
@@ -37,6 +41,9 @@ EVERY = [
     "ewc(100)",
     "fusion(0.5)",
     "fusion_chosen()",
+    "epochs(2, 2)",
+    "augmentation(mask)",
+    "thaw(60)",
     "layers(top)",
     "lora(1)",
     "adalora(1, 0.5)",
@@ -116,7 +123,8 @@ def test_the_share_of_fusion_is_chosen_by_the_held_out_loss() -> None:
     learned(made, shop, 200)
     dense = strategy(made)._dense
     good, bad = dense.flat.clone(), torch.randn(dense.flat.shape, generator=torch.Generator().manual_seed(1))
-    moment = Moment(dense, [made.encode(finished(shop, 40))], strategy(made)._loss_under)
+    held, engine = [made.encode(finished(shop, 40))], strategy(made)
+    moment = Moment(dense, held, engine._loss_under, made.encode, lambda groups: None, made.tables, 1)
     assert ChosenFusion()._chosen(moment, bad, good) == 1.0
     assert ChosenFusion()._chosen(moment, good, bad) == 0.0
     assert torch.equal(dense.flat, good), "looking changes nothing"
@@ -256,6 +264,101 @@ def test_replay_brings_its_share_and_forgets_shoppers() -> None:
     assert sum(len(group.negatives) for group in more) == 18
     made._forget(step.initial[0])
     assert step.initial[0].user not in {e.user for e in replay._kept if e.event_time_us < step.initial[0].event_time_us}
+
+
+def test_between_releases_nothing_is_learned_and_at_one_all_of_it() -> None:
+    made, shop = learner(labels="at_release", strategy="epochs(4)"), Shop(items=20)
+    before, rows = weights(made), len(made.tables.item)
+    learned(made, shop, 150)
+    assert torch.equal(weights(made), before)
+    assert len(made.tables.item) > rows, "ids are counted as they come"
+    made.released()
+    made.progress._window.clear()
+    learned(made, shop, 150)
+    assert made.progress.metrics()["auc"] > 0.7
+
+
+def test_nothing_would_ever_be_learned_without_epochs() -> None:
+    with pytest.raises(ValueError, match="learns nothing without epochs"):
+        learner(labels="at_release", strategy="replay(9)")
+
+
+def test_early_stopping_goes_back_to_the_best_weights_and_rows() -> None:
+    """So many epochs over few impressions that the held-out loss must rise."""
+    made, shop = (
+        learner(labels="at_release", strategy="epochs(60, 3)", hold_out=0.4, learning_rate=0.05),
+        Shop(items=20),
+    )
+    learned(made, shop, 60)
+    engine = strategy(made)
+    examples = list(engine._held._kept)
+    losses: list[float] = []
+    look = engine._loss_under
+
+    def seen(flat: torch.Tensor, groups: Sequence[Group]) -> float:
+        losses.append(look(flat, groups))
+        return losses[-1]
+
+    engine._loss_under = seen  # type: ignore[method-assign]
+    ended: dict[str, float] = {}
+    step = engine._step
+    engine._step = lambda *given: _first(ended, engine, examples, made, step, *given)  # type: ignore[method-assign,assignment]
+    made.released()
+    assert part(made).counters["stopped"] == 1
+    assert part(made).counters["steps"] < 60 * 3
+    assert ended["loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+def _first(
+    ended: dict[str, float], engine: OnlineStrategy, held: list[Example], made: Learner, step: Any, *given: Any
+) -> Learned:
+    """Before the held-out impressions themselves are learned, note how they are scored."""
+    groups = given[0]
+    if groups[0].examples[0].impression_id in {example.impression_id for example in held}:
+        ended.setdefault("loss", loss_on(made, held))
+    found: Learned = step(*given)
+    return found
+
+
+@pytest.mark.parametrize("change", ["crop", "mask", "reorder"])
+def test_copies_have_another_history_and_the_same_labels(change: str) -> None:
+    made, shop = learner(strategy=f"augmentation({change}, 1)"), Shop()
+    step = step_of(shop.messages(10))
+    groups = [made.encode(step.initial), made.encode(step.flips)]
+    copies = part(made).more(Update(groups, 1, made.encode))
+    assert [copy.kind for copy in copies] == [group.kind for group in groups]
+    for group, copy in zip(groups, copies, strict=True):
+        assert copy.copy
+        assert np.array_equal(copy.negatives, group.negatives)
+        assert np.array_equal(copy.positives, group.positives)
+        kept, before = copy.arrays["history_mask"].sum(), group.arrays["history_mask"].sum()
+        assert kept == before if change == "reorder" else 0 < kept < before
+        assert np.array_equal(group.arrays["history_mask"], made.encode(group.examples).arrays["history_mask"])
+
+
+def test_the_same_impressions_are_copied_when_they_flip() -> None:
+    made, shop = learner(strategy="augmentation(mask, 0.5)"), Shop()
+    step = step_of(shop.messages(40))
+    groups = [made.encode(step.initial), made.encode(step.flips)]
+    shown, flipped = part(made).more(Update(groups, 1, made.encode))
+    ids = {e.impression_id for e, w in zip(shown.examples, shown.negatives, strict=True) if w.any()}
+    for example, weights_ in zip(flipped.examples, flipped.positives, strict=True):
+        assert bool(weights_.any()) == (example.impression_id in ids)
+    assert 10 < len(ids) < 30
+
+
+def test_what_was_taken_over_thaws_after_so_many_impressions() -> None:
+    made, shop = learner(strategy="thaw(40)"), Shop()
+    before = weights(made)
+    dense = strategy(made)._dense
+
+    def moved() -> set[str]:
+        return {n.rpartition(".")[0] for n, v in dense.named(dense.flat - before).items() if v.any()}
+
+    learned(made, shop, 30)
+    assert moved() == {"deep", "out"}
+    learned(made, shop, 20)
+    assert "attention.query" in moved()
 
 
 def test_accumulated_steps_equal_one_large_one() -> None:

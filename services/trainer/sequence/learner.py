@@ -1,0 +1,154 @@
+"""Model, item rows and optimiser together: one step, and the ranks of what was really next."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.trainer.sequence.losses import Sample, Sampler, sampled_softmax
+from services.trainer.sequence.metrics import Scores, counts, scored
+from services.trainer.sequence.model import SequenceModel, Sizes
+from services.trainer.sequence.packed import NONE, Packed, pack
+from services.trainer.sequence.rows import BETAS, ItemRows
+from services.trainer.sequence.sessions import Ints, Sessions
+
+_SCORED = 256
+"""Prefixes scored over the whole catalogue at a time."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the model is trained; the same for every way of updating."""
+
+    sizes: Sizes = field(default_factory=Sizes)
+    rate: float = 1e-3
+    """Learning rate of the dense weights."""
+    row_rate: float = 4e-3
+    """Learning rate of the item rows."""
+    spread: float = 0.05
+    """Standard deviation of each value of a new row."""
+    rows: int = 16
+    """Packed rows per step."""
+    candidates: int = 2048
+    """Items expected in a step's sample; 0: all items."""
+    power: float = 0.5
+    """Of an item's count in its chance to be in the sample: 0 uniform, 1 by popularity."""
+    half: bool = True
+    """Products of matrices in bfloat16 in training; scoring is always in float32."""
+    patience: int = 3
+    """Epochs without a better held-out score before training ends."""
+    epochs: int = 40
+    """Most epochs of one update."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one forward pass looked at, for losses and for the terms that a way adds."""
+
+    slots: Tensor
+    """[U] slots of the rows lent."""
+    rows: Tensor
+    """[U, D] the rows, a leaf."""
+    vectors: Tensor
+    """[U, D] item vectors of them."""
+    hidden: Tensor
+    """[n, D] sessions at each counted place."""
+    targets: Tensor
+    """[n] places within U."""
+    sample: Sample
+    """Candidates, as places within U."""
+
+
+class Learner:
+    """Learns from packed sessions of slots."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self.settings = settings
+        torch.manual_seed(seed)
+        self.model = SequenceModel(settings.sizes)
+        self.rows = ItemRows(settings.sizes.dim, settings.spread)
+        self.begin(np.zeros(1, np.int64), seed, 0.0)
+
+    def begin(self, popularity: Ints, seed: int, dropout: float) -> None:
+        """Start an update: an empty optimiser, `popularity` [V] for sampling, and chance from `seed` alone."""
+        torch.manual_seed(seed)
+        self.random = np.random.default_rng(seed)
+        self.model.set_dropout(dropout)
+        self.rows.begin()
+        size = self.settings.candidates or max(1, len(popularity))
+        self._sampler = Sampler(popularity, size, self.settings.power if self.settings.candidates else 0.0)
+        self._dense = torch.optim.Adam(self.model.parameters(), lr=self.settings.rate, betas=BETAS, fused=True)
+
+    def reset(self, seed: int) -> None:
+        """New weights and new rows for the same items."""
+        torch.manual_seed(seed)
+        items = self.rows.items
+        self.model = SequenceModel(self.settings.sizes)
+        self.rows = ItemRows(self.settings.sizes.dim, self.settings.spread)
+        self.rows.add(items, seed)
+
+    def slots(self, sessions: Sessions) -> Sessions:
+        """The same sessions with slots for items; those without a row are left out."""
+        slots = self.rows.find(sessions.items)
+        return Sessions(sessions.ids, slots, sessions.starts).known(slots >= 0)
+
+    def see(self, batch: Packed) -> Seen:
+        """Forward pass in training; `step` moves the rows it lends."""
+        counted = batch.targets != NONE
+        inputs, targets = batch.inputs[batch.sessions > 0], batch.targets[counted]
+        sample = self._sampler.draw(self.random)
+        slots = torch.unique(torch.cat([inputs, targets, sample.slots]))
+        place = torch.zeros(len(self.rows), dtype=torch.int64)
+        place[slots] = torch.arange(len(slots))
+        rows = self.rows.lend(slots)
+        vectors = self.model.items(rows)
+        items = torch.nn.functional.embedding(place[batch.inputs], vectors)
+        hidden = self.model(items, batch.sessions, self.settings.half)[counted]
+        among = Sample(place[sample.slots], sample.log_weights)
+        return Seen(slots, rows, vectors, hidden, place[targets], among)
+
+    def loss(self, seen: Seen) -> Tensor:
+        """Softmax of the next item."""
+        return sampled_softmax(seen.hidden, seen.vectors, seen.targets, seen.sample, self.settings.half)
+
+    def step(self, loss: Tensor) -> None:
+        """Move dense weights and lent rows down the gradient."""
+        self._dense.zero_grad()
+        torch.autograd.backward(loss)
+        self._dense.step()
+        self.rows.step(self.settings.row_rate)
+
+    def scores(self, sessions: Sessions) -> Scores:
+        """Recall and MRR of every next item of sessions of slots, ranked among all rows."""
+        above, tied = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        with torch.no_grad():
+            table = self.model.items(self.rows.values)
+            for hidden, targets in self.asked(pack(sessions, self.settings.sizes.length)):
+                for at in range(0, len(hidden), _SCORED):
+                    part = slice(at, at + _SCORED)
+                    found = counts(hidden[part] @ table.T, targets[part])
+                    above.append(found[0])
+                    tied.append(found[1])
+        return scored(np.concatenate(above), np.concatenate(tied))
+
+    def asked(self, packed: Packed) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors [n, D] and targets [n] of each batch, in the order of the counted places, without dropout."""
+        self.model.eval()
+        with torch.no_grad():
+            table = self.model.items(self.rows.values)
+            for batch in packed.batches(self.settings.rows):
+                counted = batch.targets != NONE
+                yield self.model(table[batch.inputs], batch.sessions)[counted], batch.targets[counted]
+        self.model.train()
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and rows by name: what an update starts from."""
+        dense = {f"model.{name}": value.clone() for name, value in self.model.state_dict().items()}
+        return dense | {f"rows.{name}": value for name, value in self.rows.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take `state` in."""
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+        self.rows.load({k.removeprefix("rows."): v for k, v in state.items() if k.startswith("rows.")})
