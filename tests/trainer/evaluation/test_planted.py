@@ -48,7 +48,7 @@ def outcome(learns: bool) -> tuple[Happened, Outcome]:
 
 def known(learns: bool = True) -> oracle.Known:
     shop, found = outcome(learns)
-    return oracle.known(shop, found.lists, START_US)
+    return oracle.known(shop, found.lists)
 
 
 def test_the_order_of_the_truth_has_no_regret() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from services.trainer.evaluation.figures import JudgedList
 from services.trainer.evaluation.planted.log import number_of
-from services.trainer.evaluation.planted.shop import Happened
+from services.trainer.evaluation.planted.shop import START_US, Happened
 
 Floats = NDArray[np.float64]
 
@@ -46,13 +46,13 @@ class Known:
         return at_stake(self.clicks, top)
 
 
-def known(happened: Happened, lists: Sequence[JudgedList], start_us: int) -> Known:
-    """Put judged lists beside the truth, in order of time; `start_us` is the beginning of the log."""
+def known(happened: Happened, lists: Sequence[JudgedList]) -> Known:
+    """Put judged lists beside the truth, in order of time."""
     judged = sorted(lists, key=lambda each: each.time_us)
     rows = [number_of(each.impression_id) for each in judged]
     shape = (len(rows), happened.plan.listed)
     scores = np.array([each.scores for each in judged], np.float64).reshape(shape)
-    seconds = (happened.time_us[rows] - start_us) / 1e6
+    seconds = (happened.time_us[rows] - START_US) / 1e6
     return Known(seconds, scores, happened.clicks[rows].reshape(shape), happened.labelled[rows].reshape(shape))
 
 
