@@ -10,7 +10,8 @@ what a random order loses on the same lists, since a changed shop has more or le
 - `triggers`: one learner, released by each trigger; the change comes in the middle between two releases by time.
 - `alarms`: a perfect model that does not learn; false alarms a day without drift, and log time until a shift of a
   share of the shoppers is told. Losses come when the click window ends; that wait is part of the delay.
-- `delay`: ways to learn late labels, clicks 200 s behind their lists on average and windows of 600 s.
+- `delay`: ways to learn late labels, clicks 200 s behind their lists on average and windows of 600 s: in a steady
+  shop, in one whose clicks and delays go in waves of an hour, and in one whose tastes shift.
 
 A run that was broken off goes on where it was.
 """
@@ -34,7 +35,7 @@ from services.trainer.evaluation.planted import oracle
 from services.trainer.evaluation.planted.log import PlantedSource
 from services.trainer.evaluation.planted.oracle import Known
 from services.trainer.evaluation.planted.plan import CatalogueChange, FeatureShift, Plan, TasteShift, Traffic
-from services.trainer.evaluation.planted.shop import START_US, happen
+from services.trainer.evaluation.planted.shop import START_US, Happened, happen
 from services.trainer.evaluation.rehearsal import Trial, rehearse
 
 Floats = NDArray[np.float64]
@@ -153,7 +154,21 @@ def released(size: Size, plan: Plan) -> dict[str, Any]:
         name: {**_through(size, known(each.served.judge.lists)), **_told(size, each)}
         for name, each in found.deployments.items()
     }
-    return {"served": served, "learner": _through(size, known(found.learner.lists))}
+    learner = known(found.learner.lists)
+    happened = source.happened
+    return {"served": served, "learner": _through(size, learner), "alarms": _alarmed(size, happened, learner)}
+
+
+def _alarmed(size: Size, happened: Happened, learner: Known) -> dict[str, Any]:
+    """What detectors make of the losses of a model that learns: alarms before the change, and the first behind it."""
+    clicks = happened.in_time[np.searchsorted((happened.time_us - START_US) / 1e6, learner.seconds)]
+    told, found = signals(learner.scores, clicks), {}
+    for text, name in WATCHED:
+        shown = np.array([learner.seconds[k] - size.change_s for k in alarms(text, told[name])])
+        behind = shown[shown >= 0] + happened.plan.window_s
+        first = float(behind[0]) if len(behind) else None
+        found[f"{text} on {name}"] = {"before": int((shown < 0).sum()), "behind": len(behind), "after_s": first}
+    return found
 
 
 def _told(size: Size, deployment: Deployment) -> dict[str, Any]:
@@ -230,6 +245,13 @@ STEADY = Traffic(delay_s=200.0)
 MOVING = Traffic(delay_s=200.0, swing=0.7, delay_swing=0.7)
 
 
+def delayed(size: Size, seed: int) -> dict[str, Plan]:
+    """Shops of the delay study; in the last one tastes shift as the half begins that is judged."""
+    steady = Plan(seed=seed, lists=size.delay_lists, traffic=STEADY)
+    shift = TasteShift(size.delay_lists / 2)
+    return {"steady": steady, "moving": replace(steady, traffic=MOVING), "shifting": replace(steady, changes=(shift,))}
+
+
 def delay(size: Size, plan: Plan, labels: str) -> dict[str, Any]:
     """One way to learn late labels; judged over the second half of the lists."""
     source = source_of(plan)
@@ -256,8 +278,7 @@ def tasks(size: Size, seeds: int) -> Iterator[Task]:
             yield Task(f"alarms/quiet, {name}/all/{seed}", partial(quiet, size, seed, traffic))
         for share in (0.1, 0.3, 1.0):
             yield Task(f"alarms/shift of {share:.0%}/all/{seed}", partial(noticed, size, seed, share))
-        for name, traffic in (("steady", STEADY), ("moving", MOVING)):
-            plan = Plan(seed=seed, lists=size.delay_lists, traffic=traffic)
+        for name, plan in delayed(size, seed).items():
             for labels in LABELS:
                 yield Task(f"delay/{name}/{labels}/{seed}", partial(delay, size, plan, labels))
         for shop, plan in changed(size, seed).items():

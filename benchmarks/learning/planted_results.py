@@ -89,6 +89,13 @@ def _report_of_triggers(shop: str, found: Sequence[dict[str, Any]]) -> Iterator[
             f" first after s {told['told_after_s']}"
         )
 
+    for signal in found[0]["alarms"]:
+        told = [each["alarms"][signal] for each in found]
+        counts = {key: spread([each[key] for each in told], 1) for key in ("before", "behind", "after_s")}
+        yield f"  {shop}, {signal:36} alarms before {counts['before']}, behind {counts['behind']}," + (
+            f" first after s {counts['after_s']}"
+        )
+
 
 def _delay_figures(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     for key in ("excess_log_loss", "regret"):
