@@ -59,6 +59,7 @@ def trials() -> list[Trial]:
         _with("epochs beside", strategy="epochs(1, 4)", hold_out=0.1),
         _with("labels waited for", labels="waiting"),
         _with("fake negatives weighed", labels="fake_negatives"),
+        _with("fake negatives calibrated", labels="calibrated"),
         _with("focal 2", loss="focal(2)"),
         _with("focal 1", loss="focal(1)"),
         _with("smoothed 0.05", loss="smoothed(0.05)"),

@@ -98,10 +98,10 @@ class TrainerSettings(ServiceSettings):
     loss: Annotated[str, AfterValidator(_a_loss)] = Field(
         "", description="what a wrong score costs, such as focal(2), smoothed(0.1); empty = cross-entropy"
     )
-    labels: Literal["flips", "waiting", "fake_negatives", "at_release"] = Field(
+    labels: Literal["flips", "waiting", "fake_negatives", "calibrated", "at_release"] = Field(
         "flips",
-        description="how late labels are learned: taken back by flips, waited for, or weighed; at_release learns"
-        " nothing between releases and needs epochs(...) in the strategy",
+        description="how late labels are learned: taken back by flips, waited for, weighed, or calibrated; at_release"
+        " learns nothing between releases and needs epochs(...) in the strategy",
     )
     privacy: Annotated[str, AfterValidator(_a_privacy)] = Field(
         "",

@@ -3,25 +3,46 @@
 import copy
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from services.common.spec import ModelSpec
-from services.trainer.archive import ArchiveSource
 from services.trainer.evaluation.figures import JudgedList
 from services.trainer.evaluation.forgetting import Forgetting
 from services.trainer.evaluation.judge import DeployedLate, Judge
-from services.trainer.examples import Example
+from services.trainer.examples import Batch, Example
 from services.trainer.factory import learner_of, trigger_of
 from services.trainer.groups import Group, Tables
 from services.trainer.learner import Learner
 from services.trainer.models.base import RankingModel
 from services.trainer.settings import TrainerSettings
+
+
+class Log(Protocol):
+    """Examples that come to an end: an archive, or a planted shop."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The features of its impressions."""
+        ...
+
+    @property
+    def messages(self) -> int:
+        """Messages in all."""
+        ...
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """See `Source`."""
+        ...
+
+    def poll(self) -> Batch | None:
+        """The next messages; None at the end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +114,7 @@ class Watch:
 
 def rehearse(
     trial: Trial,
-    source: ArchiveSource,
+    source: Log,
     spec: ModelSpec,
     lags: Sequence[float] = (),
     progress: Callable[[int], None] = lambda messages: None,

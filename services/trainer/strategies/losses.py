@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from services.common.records import FLIP, INITIAL
 from services.trainer.groups import Group
 
-Labels = Literal["flips", "waiting", "fake_negatives", "at_release"]
+Labels = Literal["flips", "waiting", "fake_negatives", "calibrated", "at_release"]
 """How labels that come late are learned; see `GroupLoss`."""
 
 
@@ -142,7 +142,11 @@ class GroupLoss:
     - `flips`: what appeared is loss(0); an action adds loss(1) - loss(0), which takes the first back. The sum is the
       loss under full labels, whatever the delay.
     - `fake_negatives`: an action adds loss(1) alone, and each candidate is weighed by what it was sampled from:
-      1 - p² for what appeared, 1 + p for an action (fake negative weighting; Ktena et al., 2019).
+      1 - p² for what appeared, 1 + p for an action (fake negative weighting; Ktena et al., 2019). These are the
+      importance weights of elapsed-time sampling (Yang et al., 2021) when nothing is waited for.
+    - `calibrated`: an action adds loss(1) alone, nothing is weighed, and what is fitted is the share of positives
+      among what is then learned, b = p / (1 + p) (fake negative calibration; Ktena et al., 2019). The paper turns b
+      back into p when it serves; here the logit of b, which is ln p, is taken inside the loss, so scores stay p.
     - `waiting`: only groups of final labels are given to it; `at_release`: those alone that a part learns at a release.
     """
 
@@ -163,11 +167,15 @@ class GroupLoss:
         return total
 
     def _appeared(self, logits: Tensor, group: Group) -> Tensor:
+        if self.labels == "calibrated" and group.kind == INITIAL:
+            return self.point.zero(F.logsigmoid(logits))
         zero = self.point.zero(logits)
         late = self.labels == "fake_negatives" and group.kind == INITIAL
         return zero * (1 - torch.sigmoid(logits).detach() ** 2) if late else zero
 
     def _acted(self, logits: Tensor, group: Group) -> Tensor:
+        if self.labels == "calibrated" and group.kind == FLIP:
+            return self.point.one(F.logsigmoid(logits))
         if self.labels == "fake_negatives" and group.kind == FLIP:
             return self.point.one(logits) * (1 + torch.sigmoid(logits).detach())
         return self.point.flip(logits)

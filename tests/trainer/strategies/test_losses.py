@@ -60,10 +60,11 @@ def test_the_weight_of_a_doubtful_positive_is_not_learned() -> None:
     torch.testing.assert_close(z.grad, p * (p - 1))
 
 
-def test_fake_negative_weights_give_the_gradient_of_full_labels_in_expectation() -> None:
+@pytest.mark.parametrize("labels", ["fake_negatives", "calibrated"])
+def test_what_counts_fake_negatives_settles_where_full_labels_do(labels: str) -> None:
     """With true probability p, the stream holds every impression as a negative and a share p again as a positive."""
     group = learner().encode(step_of(Shop().messages(1)).initial)
-    loss = GroupLoss(CrossEntropy(), torch.ones(3), "fake_negatives")
+    loss = GroupLoss(CrossEntropy(), torch.ones(3), labels)
     z = torch.full((*group.negatives.shape, 3), -1.0, requires_grad=True)
     true = torch.sigmoid(torch.tensor(-1.0))
     group.kind = INITIAL
@@ -72,6 +73,18 @@ def test_fake_negative_weights_give_the_gradient_of_full_labels_in_expectation()
     group.positives = np.full_like(group.positives, float(true))
     (total + loss(z, group)).backward()
     torch.testing.assert_close(z.grad, torch.zeros_like(z), atol=1e-6, rtol=0)
+
+
+def test_calibrated_labels_fit_the_share_of_positives_among_what_is_learned() -> None:
+    group = learner().encode(step_of(Shop().messages(1)).initial)
+    loss = GroupLoss(CrossEntropy(), torch.ones(3), "calibrated")
+    z = torch.linspace(-6, 6, group.negatives.size * 3).reshape(*group.negatives.shape, 3)
+    b = torch.sigmoid(z) / (1 + torch.sigmoid(z))
+    shown = torch.from_numpy(group.negatives).unsqueeze(-1)
+    torch.testing.assert_close(loss(z, group), F.binary_cross_entropy(b, torch.zeros_like(b), shown, reduction="sum"))
+    group.kind, group.positives = FLIP, np.ones_like(group.positives)
+    group.negatives = np.zeros_like(group.negatives)
+    torch.testing.assert_close(loss(z, group), F.binary_cross_entropy(b, torch.ones_like(b), reduction="sum"))
 
 
 def test_losses_of_a_line_stand_on_each_other() -> None:
@@ -91,7 +104,7 @@ def test_what_is_learned_under_it_still_ranks(loss: str) -> None:
     assert made.progress.metrics()["auc"] > 0.72
 
 
-@pytest.mark.parametrize("labels", ["waiting", "fake_negatives"])
+@pytest.mark.parametrize("labels", ["waiting", "fake_negatives", "calibrated"])
 def test_late_labels_are_learned_by_waiting_or_by_weight(labels: str) -> None:
     made, shop = learner(labels=labels), Shop(items=20)
     learned(made, shop, 500)
