@@ -27,17 +27,18 @@ class LowRank(Dropout):
         self.rank, self.scale = rank, alpha / rank
         self.base: State = {}
         """The model's weights after the first update, by name."""
+        self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
+        """B [m, r] and A [r, n] of each matrix [m, n] during an update."""
 
     def begin(self, learner: Learner, data: Sessions) -> None:
         """Take the factors out of what is merged, or start them when nothing is yet."""
-        self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         if not self.base:
             return
         for name, weight in learner.model.named_parameters():
             if weight.dim() == 2 and min(weight.shape) > 2 * self.rank:
                 b, a = factors((weight.detach() - self.base[name]) / self.scale, self.rank)
-                self._factors[name] = b.requires_grad_(), a.requires_grad_()
-        leaves = [leaf for pair in self._factors.values() for leaf in pair]
+                self.pairs[name] = b.requires_grad_(), a.requires_grad_()
+        leaves = [leaf for pair in self.pairs.values() for leaf in pair]
         self._adam = torch.optim.Adam(leaves, lr=learner.settings.rate, betas=BETAS)
 
     def gradient(self, learner: Learner) -> None:
@@ -45,7 +46,7 @@ class LowRank(Dropout):
         if not self.base:
             return
         dense = dict(learner.model.named_parameters())
-        slopes = {name: dense[name].grad for name in self._factors}
+        slopes = {name: dense[name].grad for name in self.pairs}
         self._adam.zero_grad()
         found = [name for name, slope in slopes.items() if slope is not None]
         torch.autograd.backward([self._merged(name) for name in found], [slopes[name] for name in found])
@@ -70,7 +71,7 @@ class LowRank(Dropout):
         self.base = {name: value.clone() for name, value in state.items()}
 
     def _merged(self, name: str) -> Tensor:
-        b, a = self._factors[name]
+        b, a = self.pairs[name]
         return self.base[name] + self.scale * (b @ a)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.trainer.sequence.learner import Learner
+from services.trainer.sequence.learner import Learner, Seen
 from services.trainer.sequence.mixing import ROWS, mixed, put, weights
 from services.trainer.sequence.packed import pack
 from services.trainer.sequence.sessions import Sessions
@@ -43,7 +43,7 @@ class LearnedTransfer(Following):
         """Learn the gates of the last update from what is new, and start from what they say."""
         if self.old:
             self._learn(learner, data)
-            put(learner, self._combined(self.logits))
+            put(learner, self.combined(self.logits))
         self._start = weights(learner, self.known)
         self.clicks = torch.from_numpy(np.bincount(data.items, minlength=len(learner.rows))).float()
 
@@ -53,7 +53,7 @@ class LearnedTransfer(Following):
             return
         self.old, self.new = self._start, weights(learner, len(learner.rows))
         if len(self.logits):
-            put(learner, self._combined(self.logits))
+            put(learner, self.combined(self.logits))
 
     def state(self) -> State:
         """Gates, clicks and both ends."""
@@ -79,18 +79,19 @@ class LearnedTransfer(Following):
         for _ in range(self.epochs):
             order = learner.random.permutation(len(data))
             for batch in pack(data.take(order), learner.settings.sizes.length).batches(learner.settings.rows):
-                combined = self._combined(leaf)
+                combined = self.combined(leaf)
                 put(learner, combined)
                 seen = learner.see(batch)
                 learner.backward(learner.loss(seen))
                 adam.zero_grad()
-                _chain(learner, combined, seen.slots, seen.rows)
+                carry(learner, combined, seen)
                 adam.step()
         learner.model.train()
         learner.rows.begin()
         self.logits = leaf.detach()
 
-    def _combined(self, logits: Tensor) -> State:
+    def combined(self, logits: Tensor) -> State:
+        """The weights of both ends, each with its gate."""
         dense = [name for name in self.old if name != ROWS]
         shares = dict(zip(dense, torch.sigmoid(logits[:-FEATURES]), strict=True))
         told = features(self.old[ROWS], self.new[ROWS], self.clicks)
@@ -107,11 +108,11 @@ def features(old: Tensor, new: Tensor, clicks: Tensor) -> Tensor:
     return torch.stack([torch.ones(len(old)), clicks[: len(old)].log1p(), turned], dim=1)
 
 
-def _chain(learner: Learner, combined: Mapping[str, Tensor], slots: Tensor, rows: Tensor) -> None:
-    """Carry the gradients of weights and of rows [U, D] on to what they were combined by."""
+def carry(learner: Learner, combined: Mapping[str, Tensor], seen: Seen) -> None:
+    """Carry the gradients of the learner's weights and rows on to what they were combined by (the chain rule)."""
     dense = {f"model.{name}": weight.grad for name, weight in learner.model.named_parameters()}
-    known = slots[slots < len(combined[ROWS])]
+    known = seen.slots[seen.slots < len(combined[ROWS])]
     slopes = [(combined[name], slope) for name, slope in dense.items() if slope is not None]
-    if rows.grad is not None:
-        slopes.append((combined[ROWS][known], rows.grad[: len(known)]))
+    if seen.rows.grad is not None:
+        slopes.append((combined[ROWS][known], seen.rows.grad[: len(known)]))
     torch.autograd.backward([value for value, _ in slopes], [slope for _, slope in slopes])
