@@ -52,10 +52,10 @@ def load(folder: Path, period: int) -> Sessions:
 class Run:
     """One row: a way of updating with one seed, as far as it has come."""
 
-    def __init__(self, name: str, seed: int, out: Path, every: int) -> None:
+    def __init__(self, name: str, seed: int, out: Path, every: int, settings: Settings = SETTINGS) -> None:
         self.name, self.seed, self.every = name, seed, every
         self.way: Update = WAYS[name]()
-        self.learner = Learner(SETTINGS, seed)
+        self.learner = Learner(settings, seed)
         self.next = 0
         """Period to learn next."""
         self._path = out.with_suffix(".state") / f"{name}-{seed}.safetensors"

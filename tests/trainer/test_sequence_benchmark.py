@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.learning.diginetica import Results, Run, load
 from services.common.errors import InvalidInput
+from services.trainer.sequence.catalogue import WAYS
+from tests.trainer.test_sequence_periods import SMALL
 
 
 def write_period(folder: Path, period: int, lines: list[str]) -> None:
@@ -35,14 +37,15 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, line: str, said: str)
         load(tmp_path, 0)
 
 
-def test_a_restart_finds_what_an_unbroken_run_finds(shop: Path) -> None:
+@pytest.mark.parametrize("name", sorted(set(WAYS) - {"frozen", "full-retrain", "last-period-only"}))
+def test_a_restart_finds_what_an_unbroken_run_finds(shop: Path, name: str) -> None:
     figures = ("period", "recall", "mrr", "n", "epochs", "samples")
-    unbroken = Run("replay", 1, shop / "a.json", 1)
+    unbroken = Run(name, 1, shop / "a.json", 1, SMALL)
     wanted = [unbroken.advance(shop) for _ in range(2)]
-    broken = Run("replay", 1, shop / "b.json", 1)
+    broken = Run(name, 1, shop / "b.json", 1, SMALL)
     found = [broken.advance(shop)]
     broken.save()
-    again = Run("replay", 1, shop / "b.json", 1)
+    again = Run(name, 1, shop / "b.json", 1, SMALL)
     assert again.next == 1
     found.append(again.advance(shop))
     for mine, theirs in zip(found, wanted, strict=True):

@@ -179,7 +179,7 @@ def test_a_small_past_is_kept_whole() -> None:
 def test_a_restart_goes_on_bit_for_bit(name: str) -> None:
     def on(way: Update, learner: Learner, first: int, last: int) -> Mapping[str, torch.Tensor]:
         for period in range(first, last):
-            periods.update(learner, way, shop(period, n=60), period, 1, quiet)
+            periods.update(learner, way, shop(period, n=30), period, 1, quiet)
         return learner.state()
 
     way, learner = WAYS[name](), Learner(SMALL, seed=1)

@@ -4,7 +4,6 @@ Beside the loss of what is new, each step asks some exemplars, and takes the cro
 the last update would answer and what this one does, over the items known then.
 """
 
-import copy
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -13,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from services.trainer.sequence.distillation import Teacher
 from services.trainer.sequence.learner import Learner, Seen
-from services.trainer.sequence.model import SequenceModel
 from services.trainer.sequence.packed import NONE, Packed, pack
 from services.trainer.sequence.sessions import Ints, Sessions, joined, spans
 from services.trainer.sequence.ways import Keeping, State
@@ -31,7 +30,7 @@ class Ader(Keeping):
         """Items known to the model of the last update."""
         self.share = 0.0
         """Weight of the exemplars in this update."""
-        self._teacher: SequenceModel | None = None
+        self._teacher: Teacher | None = None
 
     def sessions(self, newest: Sessions, random: np.random.Generator) -> Sessions:
         """What is new; exemplars are asked in `term`."""
@@ -41,8 +40,7 @@ class Ader(Keeping):
         """Keep the last model as the teacher, and spread the exemplars over the steps of an epoch."""
         if not len(self.kept):
             return
-        self._teacher = copy.deepcopy(learner.model).eval()
-        self._table = learner.model.items(learner.rows.values.clone())
+        self._teacher = Teacher(learner, self.known)
         targets = int(data.lengths.sum()) - len(data)
         self.share = self.weight * (self.known / len(learner.rows) * len(self.kept) / max(1, targets)) ** 0.5
         length, rows = learner.settings.sizes.length, learner.settings.rows
@@ -53,16 +51,7 @@ class Ader(Keeping):
         """The weighted cross-entropy of the teacher's and the model's answers for some exemplars."""
         if self._teacher is None:
             return None
-        batch = next(self._exemplars)
-        again = learner.see(batch)
-        old = torch.nonzero(again.slots[again.sample.slots] < self.known)[:, 0]
-        among, log_weights = again.sample.slots[old], again.sample.log_weights[old]
-        with torch.no_grad():
-            hidden = self._teacher(self._table[batch.inputs], batch.sessions)[batch.targets != NONE]
-            wanted = torch.softmax(hidden @ self._table[again.slots[among]].T + log_weights, dim=-1)
-        answers = torch.log_softmax(again.hidden @ again.vectors[among].T + log_weights, dim=-1)
-        crossed: Tensor = (wanted * answers).sum(1).mean()
-        return -self.share * crossed
+        return self.share * self._teacher.crossed(learner.see(next(self._exemplars))).mean()
 
     def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
         """Choose exemplars anew from all prefixes of what was new and the exemplars so far."""

@@ -3,6 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from services.trainer.sequence.ader import Ader
+from services.trainer.sequence.anchors import ChosenFusion, ElasticWeights, Fusion, OnlineElasticWeights
+from services.trainer.sequence.distillation import Distillation
+from services.trainer.sequence.lowrank import LowRank
+from services.trainer.sequence.selfsupervised import ContrastiveSessions, MaskedItems
+from services.trainer.sequence.transfer import LearnedTransfer
 from services.trainer.sequence.ways import (
     Dropout,
     FineTune,
@@ -18,6 +23,15 @@ WAYS: Mapping[str, Callable[[], Update]] = {
     "dropout": Dropout,
     "replay": Replay,
     "ader": Ader,
+    "ewc": ElasticWeights,
+    "ewc-online": OnlineElasticWeights,
+    "lora": LowRank,
+    "fusion": Fusion,
+    "fusion-chosen": ChosenFusion,
+    "distillation": Distillation,
+    "sml": LearnedTransfer,
+    "masked-items": MaskedItems,
+    "contrastive": ContrastiveSessions,
     "frozen": Frozen,
     "last-period-only": LastPeriodOnly,
     "full-retrain": FullRetrain,

@@ -47,12 +47,16 @@ class Settings:
 class Seen:
     """What one forward pass looked at, for losses and for the terms that a way adds."""
 
+    batch: Packed
+    """What was asked."""
     slots: Tensor
-    """[U] slots of the rows lent."""
+    """[U] slots of the rows lent, ascending."""
     rows: Tensor
     """[U, D] the rows, a leaf."""
     vectors: Tensor
     """[U, D] item vectors of them."""
+    inputs: Tensor
+    """[R, L] the batch's inputs as places within U."""
     hidden: Tensor
     """[n, D] sessions at each counted place."""
     targets: Tensor
@@ -95,7 +99,7 @@ class Learner:
         return Sessions(sessions.ids, slots, sessions.starts).known(slots >= 0)
 
     def see(self, batch: Packed) -> Seen:
-        """Forward pass in training; `step` moves the rows it lends."""
+        """Forward pass in training; `move` moves the rows it lends."""
         counted = batch.targets != NONE
         inputs, targets = batch.inputs[batch.sessions > 0], batch.targets[counted]
         sample = self._sampler.draw(self.random)
@@ -104,10 +108,11 @@ class Learner:
         place[slots] = torch.arange(len(slots))
         rows = self.rows.lend(slots)
         vectors = self.model.items(rows)
-        items = torch.nn.functional.embedding(place[batch.inputs], vectors)
+        places = place[batch.inputs]
+        items = torch.nn.functional.embedding(places, vectors)
         hidden = self.model(items, batch.sessions, self.settings.half)[counted]
         among = Sample(place[sample.slots], sample.log_weights)
-        return Seen(slots, rows, vectors, hidden, place[targets], among)
+        return Seen(batch, slots, rows, vectors, places, hidden, place[targets], among)
 
     def loss(self, seen: Seen) -> Tensor:
         """Softmax of the next item."""
@@ -115,8 +120,16 @@ class Learner:
 
     def step(self, loss: Tensor) -> None:
         """Move dense weights and lent rows down the gradient."""
+        self.backward(loss)
+        self.move()
+
+    def backward(self, loss: Tensor) -> None:
+        """Find the gradients of dense weights and lent rows."""
         self._dense.zero_grad()
         torch.autograd.backward(loss)
+
+    def move(self) -> None:
+        """Move what has a gradient."""
         self._dense.step()
         self.rows.step(self.settings.row_rate)
 

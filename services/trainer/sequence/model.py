@@ -87,14 +87,15 @@ class SequenceModel(nn.Module):
         """Item vectors [n, D] of rows [n, D]."""
         return f.normalize(rows, dim=-1) if self.sizes.unit else rows
 
-    def forward(self, items: Tensor, sessions: Tensor, half: bool = False) -> Tensor:
+    def forward(self, items: Tensor, sessions: Tensor, half: bool = False, ahead: bool = False) -> Tensor:
         """Vectors [R, L, D] of what was seen up to each place, scaled: their product with item vectors is the logit.
 
         `items` [R, L, D] item vectors, `sessions` [R, L] as `Packed`. `half`: blocks in bfloat16.
+        `ahead`: places also look at what comes later in their session.
         """
         x = items * math.sqrt(self.sizes.dim)
         x = drop(x, self.dropout) if self.training else x
-        hidden, back = _masks(sessions)
+        hidden, back = _masks(sessions, ahead)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             for block in self.blocks:
                 x = block(x, hidden, back)
@@ -109,10 +110,12 @@ def drop(x: Tensor, share: float) -> Tensor:
     return x * (torch.rand(x.shape) >= share).to(x.dtype).mul_(1 / (1 - share))
 
 
-def _masks(sessions: Tensor) -> tuple[Tensor, Tensor]:
-    """(what each place must not look at, as a large negative number [R, 1, L, L]; how far back it is [L, L])."""
+def _masks(sessions: Tensor, ahead: bool) -> tuple[Tensor, Tensor]:
+    """(what each place must not look at, as a large negative number [R, 1, L, L]; how far away it is [L, L])."""
     place = torch.arange(sessions.shape[1])
     back = place[:, None] - place
-    seen = (sessions[:, :, None] == sessions[:, None, :]) & (back >= 0)
+    seen = sessions[:, :, None] == sessions[:, None, :]
+    if not ahead:
+        seen &= back >= 0
     hidden = torch.zeros(seen.shape).masked_fill_(~seen, -1e9)
-    return hidden.unsqueeze(1), back.clamp(min=0)
+    return hidden.unsqueeze(1), back.abs() if ahead else back.clamp(min=0)

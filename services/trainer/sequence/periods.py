@@ -56,7 +56,9 @@ def update(learner: Learner, way: Update, newest: Sessions, period: int, seed: i
     popularity = np.bincount(data.items, minlength=len(learner.rows))
     learner.begin(popularity, start, way.dropout)
     way.begin(learner, data)
-    found = fit(learner, way, data, learner.slots(held_out), report)
+    asked = learner.slots(held_out)
+    found = fit(learner, way, data, asked, report)
+    way.finish(learner, asked)
     way.remember(learner, training, random)
     return found
 
@@ -100,5 +102,7 @@ def _epoch(learner: Learner, way: Update, data: Sessions) -> tuple[int, float]:
         loss = learner.loss(seen)
         total, steps = total + loss.item(), steps + 1
         added = way.term(learner, seen)
-        learner.step(loss if added is None else loss + added)
+        learner.backward(loss if added is None else loss + added)
+        way.gradient(learner)
+        learner.move()
     return steps, total / max(1, steps)

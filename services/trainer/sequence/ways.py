@@ -42,6 +42,14 @@ class Update(Protocol):
         """What is added to the loss of a step; None: nothing."""
         ...
 
+    def gradient(self, learner: Learner) -> None:
+        """Look at the gradients of a step, or change them, before anything moves."""
+        ...
+
+    def finish(self, learner: Learner, held_out: Sessions) -> None:
+        """Change the weights once more when the best ones are in place; `held_out` (slots) was not trained on."""
+        ...
+
     def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
         """Keep what later updates need of this one, when it is done."""
         ...
@@ -76,6 +84,12 @@ class FineTune:
         """Nothing is added."""
         return None
 
+    def gradient(self, learner: Learner) -> None:
+        """Nothing is changed."""
+
+    def finish(self, learner: Learner, held_out: Sessions) -> None:
+        """The weights stay as they are."""
+
     def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
         """Nothing is kept."""
 
@@ -105,6 +119,26 @@ class LastPeriodOnly(Dropout):
     """New weights for each period, from that period alone."""
 
     fresh = True
+
+
+class Following(Dropout):
+    """What treats that which the last update knew otherwise than what is new; the first update is plain."""
+
+    def __init__(self) -> None:
+        self.known = 0
+        """Rows there were at the last update; new ones come behind them."""
+
+    def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
+        """How many rows there are."""
+        self.known = len(learner.rows)
+
+    def state(self) -> State:
+        """How many rows there were."""
+        return {"known": torch.tensor(self.known)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take it in."""
+        self.known = int(state["known"])
 
 
 class Keeping(Dropout):
