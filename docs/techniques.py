@@ -368,6 +368,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             {"labels": "fake_negatives"},
             result="trivago/fake negatives weighed",
         ),
+        Technique(
+            "Fake negative calibration",
+            "Ktena et al., 2019",
+            "services/trainer/strategies/losses.py",
+            f"{LOSS_TESTS}::",
+            {"labels": "calibrated"},
+        ),
         _loss(
             "Focal loss",
             "Lin et al., 2017",
