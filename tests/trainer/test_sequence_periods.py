@@ -13,7 +13,7 @@ from services.trainer.sequence.metrics import Scores
 from services.trainer.sequence.model import Sizes
 from services.trainer.sequence.packed import NONE, pack
 from services.trainer.sequence.sessions import Sessions, joined
-from services.trainer.sequence.ways import FineTune, FullRetrain, LastPeriodOnly, Replay, Update
+from services.trainer.sequence.ways import DROPOUT, BaseDropout, FineTune, FullRetrain, LastPeriodOnly, Replay, Update
 
 SMALL = Settings(
     sizes=Sizes(dim=16, blocks=1, heads=1, length=8),
@@ -207,3 +207,12 @@ def test_a_term_of_a_way_takes_part_in_the_step() -> None:
 def test_padding_asks_nothing() -> None:
     packed = pack(shop(0, n=1), 8)
     assert int((packed.targets != NONE).sum()) == 3
+
+
+def test_dropout_of_the_base_ends_with_it_and_a_restart_remembers() -> None:
+    way, sessions = BaseDropout(), joined([])
+    assert way.dropout == DROPOUT
+    way.remember(Learner(Settings(), 1), sessions, np.random.default_rng(0))
+    again = BaseDropout()
+    again.load(way.state())
+    assert way.dropout == again.dropout == 0.0

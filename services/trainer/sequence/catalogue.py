@@ -9,6 +9,7 @@ from services.trainer.sequence.lowrank import LowRank
 from services.trainer.sequence.selfsupervised import ContrastiveSessions, MaskedItems
 from services.trainer.sequence.transfer import LearnedTransfer
 from services.trainer.sequence.ways import (
+    BaseDropout,
     Dropout,
     FineTune,
     Frozen,
@@ -21,6 +22,7 @@ from services.trainer.sequence.ways import (
 WAYS: Mapping[str, Callable[[], Update]] = {
     "fine-tune": FineTune,
     "dropout": Dropout,
+    "base-dropout": BaseDropout,
     "replay": Replay,
     "ader": Ader,
     "ewc": ElasticWeights,

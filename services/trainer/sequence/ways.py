@@ -107,6 +107,25 @@ class Dropout(FineTune):
     dropout = DROPOUT
 
 
+class BaseDropout(FineTune):
+    """Dropout in the first and largest training alone; the small updates after it are plain fine-tuning."""
+
+    def __init__(self) -> None:
+        self.dropout = DROPOUT
+
+    def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
+        """The base is trained."""
+        self.dropout = 0.0
+
+    def state(self) -> State:
+        """Whether it is."""
+        return {"dropout": torch.tensor(self.dropout, dtype=torch.float64)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take it in."""
+        self.dropout = float(state["dropout"])
+
+
 class Frozen(Dropout):
     """Trained once, on the first period."""
 
