@@ -50,7 +50,10 @@ DETECTORS: Mapping[str, Callable[[], Detector]] = {"adwin": _RisingAdwin, "page_
 
 
 class DriftTrigger(Quiet):
-    """When a detector says that losses have risen for good; it starts anew behind the release that follows."""
+    """When a detector says that losses have risen for good; it starts anew behind the release that follows.
+
+    It looks at surpluses where there are any: losses rise and fall with the click rate of the day, surpluses do not.
+    """
 
     def __init__(self, detector: str) -> None:
         """`detector` is one of DETECTORS."""
@@ -59,10 +62,10 @@ class DriftTrigger(Quiet):
         self._drifted = False
         self._name = f"drift({detector})"
 
-    def see(self, losses: Sequence[float]) -> None:
+    def see(self, losses: Sequence[float], surpluses: Sequence[float] = ()) -> None:
         """See `Trigger`."""
-        for loss in losses:
-            self._detector.update(loss)
+        for value in surpluses or losses:
+            self._detector.update(value)
             self._drifted |= self._detector.drift_detected
 
     def due(self, now_us: int, learned: int) -> str:

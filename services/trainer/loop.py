@@ -97,7 +97,7 @@ class Loop:
     def _due(self) -> str:
         """What makes a release go now: the trigger's reason, once nothing holds it."""
         learner, held = self.arm.learner, self._hold.why
-        self._trigger.see(learner.progress.take_losses())
+        self._trigger.see(*learner.progress.take_losses())
         for sample in learner.take_samples():
             self._trigger.watch(sample)
             self._hold.watch(sample)

@@ -44,6 +44,7 @@ class Progress:
         self._most = waiting
         self._window: deque[Judged] = deque(maxlen=window)
         self._losses: deque[float] = deque(maxlen=_MOST_LOSSES)
+        self._surpluses: deque[float] = deque(maxlen=_MOST_LOSSES)
         self.dropped = 0
         """Impressions given up because too many were waiting."""
 
@@ -73,14 +74,20 @@ class Progress:
         clicks = clicks[shown_items(example)]
         if len(clicks) == len(judged.learner):
             self._window.append(Judged(judged.learner, judged.champion, clicks))
-            self._losses.append(scores.log_loss(clicks, judged.learner))
+            loss = scores.log_loss(clicks, judged.learner)
+            self._losses.append(loss)
+            self._surpluses.append(loss - scores.entropy(judged.learner))
         return True
 
-    def take_losses(self) -> list[float]:
-        """The learner's log-loss on each impression closed since the last call, in order; what triggers look at."""
-        losses = list(self._losses)
+    def take_losses(self) -> tuple[list[float], list[float]]:
+        """The learner's log-loss on each impression closed since the last call, in order, and its surplus.
+
+        The surplus is the loss less what the scores themselves expect of it; see `Trigger.see`.
+        """
+        losses, surpluses = list(self._losses), list(self._surpluses)
         self._losses.clear()
-        return losses
+        self._surpluses.clear()
+        return losses, surpluses
 
     def metrics(self) -> dict[str, float]:
         """auc, log_loss, ndcg_at_10, ctr, predicted_ctr, impressions; with `champion_` the same of the champion.

@@ -37,6 +37,18 @@ def log_loss(labels: Labels, scores: Floats) -> float:
     return float(-np.where(labels, np.log(p), np.log1p(-p)).mean())
 
 
+def entropy(scores: Floats) -> float:
+    """Mean log-loss that probabilities expect of themselves; NaN when there are none.
+
+    >>> round(entropy(np.array([0.5, 0.5], np.float32)), 4)
+    0.6931
+    """
+    if not len(scores):
+        return float("nan")
+    p = np.clip(scores.astype(np.float64), EPSILON, 1 - EPSILON)
+    return float(-(p * np.log(p) + (1 - p) * np.log1p(-p)).mean())
+
+
 def ndcg(labels: Labels, scores: Floats, top: int = 10) -> float:
     """NDCG of one list; NaN without a positive. Ties keep the order served.
 

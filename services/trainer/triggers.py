@@ -16,8 +16,12 @@ from services.trainer.distributions import Sample
 class Trigger(Protocol):
     """Says when enough has come together."""
 
-    def see(self, losses: Sequence[float]) -> None:
-        """Log-losses of impressions, scored before they were learned and labelled to the end, in order."""
+    def see(self, losses: Sequence[float], surpluses: Sequence[float] = ()) -> None:
+        """Log-losses of impressions, scored before they were learned and labelled to the end, in order.
+
+        `surpluses`: what of each lies above the loss that the scores themselves expect, 0 in the mean while they are
+        right, however many clicks there are.
+        """
         ...
 
     def watch(self, sample: Sample) -> None:
@@ -36,7 +40,7 @@ class Trigger(Protocol):
 class Quiet:
     """What a trigger does about what it does not look at."""
 
-    def see(self, losses: Sequence[float]) -> None:
+    def see(self, losses: Sequence[float], surpluses: Sequence[float] = ()) -> None:
         """Nothing."""
 
     def watch(self, sample: Sample) -> None:
@@ -137,7 +141,7 @@ class PerformanceTrigger(Quiet):
         self._best = math.inf
         self._name = f"performance({worse:g}, {window})"
 
-    def see(self, losses: Sequence[float]) -> None:
+    def see(self, losses: Sequence[float], surpluses: Sequence[float] = ()) -> None:
         """See `Trigger`; a window that is not full is not judged."""
         for loss in losses:
             if len(self._window) == self._window.maxlen:
@@ -168,10 +172,10 @@ class AtLeast:
     def __init__(self, needed: int, triggers: Sequence[Trigger]) -> None:
         self._needed, self._triggers = needed, tuple(triggers)
 
-    def see(self, losses: Sequence[float]) -> None:
+    def see(self, losses: Sequence[float], surpluses: Sequence[float] = ()) -> None:
         """See `Trigger`."""
         for trigger in self._triggers:
-            trigger.see(losses)
+            trigger.see(losses, surpluses)
 
     def watch(self, sample: Sample) -> None:
         """See `Trigger`."""

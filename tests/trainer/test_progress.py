@@ -102,3 +102,16 @@ def test_a_flip_alone_waits_for_candidates_to_be_counted_with() -> None:
     assert running.take()[1] == 0
     running.add(one / 2, one, 0 * one)
     assert running.take() == (pytest.approx(np.log(2)), 1)
+
+
+def test_the_surplus_of_right_scores_is_zero_in_the_mean() -> None:
+    chance, progress = np.random.default_rng(0), Progress()
+    for k in range(2_000):
+        p = float(chance.uniform(0.05, 0.5))
+        clicked = [int(chance.random() < p) for _ in range(4)]
+        progress.scored([example(INITIAL, f"{k}", [0] * 4)], np.array([[p] * 4], np.float32), None)
+        progress.closed(example(CLOSED, f"{k}", clicked))
+    losses, surpluses = progress.take_losses()
+    assert len(losses) == len(surpluses) == 2_000
+    assert abs(np.mean(surpluses)) < 3 * np.std(surpluses) / np.sqrt(2_000)
+    assert progress.take_losses() == ([], [])

@@ -127,3 +127,18 @@ def test_other_text_is_refused_with_a_sentence(text: str, said: str) -> None:
     with pytest.raises(ValueError, match="trigger\\n.*") as caught:
         TrainerSettings(trigger=text)
     assert said in str(caught.value)
+
+
+def test_more_clicks_alone_are_no_drift() -> None:
+    """A click rate that doubles raises losses; while the scores are right, nothing lies above what they expect."""
+    chance = np.random.default_rng(4)
+    by_surplus, by_loss = DriftTrigger("adwin"), DriftTrigger("adwin")
+    for rate in (0.03, 0.12):
+        p = np.full((4_000, 10), rate)
+        clicks = chance.random(p.shape) < p
+        told = -np.where(clicks, np.log(p), np.log1p(-p)).mean(axis=1)
+        expected = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean(axis=1)
+        by_loss.see(told.tolist())
+        by_surplus.see(told.tolist(), (told - expected).tolist())
+    assert by_loss.due(0, 1) == "drift(adwin)"
+    assert by_surplus.due(0, 1) == ""

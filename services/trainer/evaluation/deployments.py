@@ -76,7 +76,7 @@ def compare(trial: Trial, triggers: Mapping[str, str], source: Log) -> Compared:
         learner.apply(batch)
         losses, samples = learner.progress.take_losses(), learner.take_samples()
         for deployment in found.deployments.values():
-            deployment.trigger.see(losses)
+            deployment.trigger.see(*losses)
             for sample in samples:
                 deployment.trigger.watch(sample)
             _release_when_due(deployment, learner)

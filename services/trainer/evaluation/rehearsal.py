@@ -134,7 +134,7 @@ def rehearse(
         learner.learning = trial.learns or not releases
         learner.apply(batch)
         learn += time.process_time() - began
-        trigger.see(learner.progress.take_losses())
+        trigger.see(*learner.progress.take_losses())
         for sample in learner.take_samples():
             trigger.watch(sample)
         if learner.learning and trigger.due(learner.log_us, learner.learned):
