@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
-from services.trainer.model import Ranker, Sizes
 
 from services.common.encode import Floats, NoRows
 from services.common.errors import CorruptState, InvalidInput
@@ -25,13 +24,15 @@ from services.publisher.compression.rows import Coded, Int8Rows, half, int8, thr
 from services.publisher.onnx_file import FileBounds, OnnxModel
 from services.publisher.settings import PublisherSettings
 from services.trainer.export import onnx_bytes
+from services.trainer.models.base import Sizes
+from services.trainer.models.din import DeepInterestNetwork
 from tests.trainer.world import SPEC
 
 
-def ranker(hidden: tuple[int, int] = (16, 8)) -> Ranker:
+def ranker(hidden: tuple[int, int] = (16, 8)) -> DeepInterestNetwork:
     """With weights as after some learning: nothing is zero."""
     torch.manual_seed(1)
-    made = Ranker(SPEC, Sizes(hidden=hidden))
+    made = DeepInterestNetwork(SPEC, Sizes(hidden=hidden))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
