@@ -195,6 +195,30 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             ".py::test_dropout_keeps_the_mean_and_drops_the_share_asked_for",
         ),
         _sequence(
+            "Dropout of the base alone, next item",
+            "",
+            "base-dropout",
+            "ways",
+            "_periods.py::test_dropout_of_the_base_ends_with_it_and_a_restart_remembers",
+        ),
+        _sequence("Elastic weights, next item", "Kirkpatrick et al., 2017", "ewc", "anchors", "_ways.py::"),
+        _sequence("LoRA, next item", "Hu et al., 2022", "lora", "lowrank", "_ways.py::"),
+        _sequence("Learned transfer (SML), next item", "Zhang et al., 2020", "sml", "transfer", "_ways.py::"),
+        _sequence("Parameter fusion, next item", "Wortsman et al., 2022", "fusion", "mixing", "_ways.py::"),
+        _sequence(
+            "Distillation without exemplars, next item", "Li, Hoiem, 2017", "distillation", "distillation", "_ways.py::"
+        ),
+        _sequence(
+            "Masked items, next item", "Sun et al., 2019", "masked-items", "selfsupervised", "_selfsupervised.py::"
+        ),
+        _sequence(
+            "Contrastive sessions, next item",
+            "Xie et al., 2022",
+            "contrastive",
+            "selfsupervised",
+            "_selfsupervised.py::",
+        ),
+        _sequence(
             "Herded exemplars and adaptive distillation, next item",
             "Mi et al., 2020",
             "ader",
@@ -273,6 +297,15 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "services/trainer/slices.py",
             "tests/trainer/test_shift.py::",
             {"hold_psi": 0.25},
+        ),
+    ),
+    "Several processes": (
+        Technique(
+            "Synchronous and stale steps, dense by DistributedDataParallel, rows by key",
+            "Li et al., 2014; Li et al., 2020",
+            "services/trainer/distributed/strategy.py",
+            "tests/trainer/test_distributed.py::",
+            how="`torchrun -m services.trainer.distributed`",
         ),
     ),
     "Privacy": (
@@ -557,11 +590,19 @@ def _row(one: Technique, studies: Mapping[str, Any]) -> str:
 
 def _measured(result: str, studies: Mapping[str, Any]) -> str:
     study, _, way = result.partition("/")
+    if study == "diginetica":
+        return _next_item(studies.get(study, {}).get("rows", {}).get(f"{way}-1"))
     found = studies.get(study, {}).get("results", {}).get(way)
     if not found:
         return "-"
-    if study == "diginetica":
-        return f"{study}: Recall@20 {found['recall']:.1f}, MRR@20 {found['mrr']:.1f}"
     change = found["mrr_difference"]
     interval = f"[{change['lower']:+.4f}, {change['upper']:+.4f}]"
     return f"{study}: MRR {change['value']:+.4f} {interval}, AUC {found['auc']['value']:.4f}"
+
+
+def _next_item(found: Mapping[str, Any] | None) -> str:
+    """Means over all periods; a way that was not measured to the end has none."""
+    if not found or len(found["periods"]) < 16:
+        return "-"
+    recall, mrr = (sum(p[name] for p in found["periods"]) / 16 for name in ("recall", "mrr"))
+    return f"diginetica: Recall@20 {recall:.1f}, MRR@20 {mrr:.1f}"
