@@ -397,7 +397,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "Fake negative weighting",
             "Ktena et al., 2019",
             "services/trainer/strategies/losses.py",
-            f"{LOSS_TESTS}::test_fake_negative_weights_give_the_gradient_of_full_labels_in_expectation",
+            f"{LOSS_TESTS}::test_what_counts_fake_negatives_settles_where_full_labels_do",
             {"labels": "fake_negatives"},
             result="trivago/fake negatives weighed",
         ),
