@@ -9,6 +9,7 @@ from services.trainer.sequence.lowrank import LowRank
 from services.trainer.sequence.selfsupervised import ContrastiveSessions, MaskedItems
 from services.trainer.sequence.transfer import LearnedTransfer
 from services.trainer.sequence.ways import (
+    BaseAlone,
     BaseDropout,
     Dropout,
     FineTune,
@@ -19,10 +20,21 @@ from services.trainer.sequence.ways import (
     Update,
 )
 
+
+class BaseFusion(BaseAlone, Fusion):
+    """Fusion after a base that was trained with dropout."""
+
+
+class BaseAder(BaseAlone, Ader):
+    """ADER after a base that was trained with dropout."""
+
+
 WAYS: Mapping[str, Callable[[], Update]] = {
     "fine-tune": FineTune,
     "dropout": Dropout,
     "base-dropout": BaseDropout,
+    "base-fusion": BaseFusion,
+    "base-ader": BaseAder,
     "replay": Replay,
     "ader": Ader,
     "ewc": ElasticWeights,

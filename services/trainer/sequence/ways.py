@@ -107,23 +107,28 @@ class Dropout(FineTune):
     dropout = DROPOUT
 
 
-class BaseDropout(FineTune):
-    """Dropout in the first and largest training alone; the small updates after it are plain fine-tuning."""
+class BaseAlone(FineTune):
+    """Dropout in the first and largest training alone; mixed in before a way, whose later updates then have none."""
 
-    def __init__(self) -> None:
-        self.dropout = DROPOUT
+    dropout = DROPOUT
 
     def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
         """The base is trained."""
+        super().remember(learner, newest, random)
         self.dropout = 0.0
 
     def state(self) -> State:
-        """Whether it is."""
-        return {"dropout": torch.tensor(self.dropout, dtype=torch.float64)}
+        """Whether it is, beside what the way remembers."""
+        return super().state() | {"dropout": torch.tensor(self.dropout, dtype=torch.float64)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take it in."""
+        super().load(state)
         self.dropout = float(state["dropout"])
+
+
+class BaseDropout(BaseAlone, Dropout):
+    """Plain fine-tuning after a base that was trained with dropout."""
 
 
 class Frozen(Dropout):
