@@ -87,7 +87,7 @@ def test_a_trigger_sees_the_loss_of_every_judged_impression_once(tmp_path: Path)
     seen: list[float] = []
 
     class Watching(VolumeTrigger):
-        def see(self, losses: Sequence[float]) -> None:
+        def see(self, losses: Sequence[float], surpluses: Sequence[float] = ()) -> None:
             seen.extend(losses)
 
     source = FileSource({0: Shop(items=20).messages(120)})
