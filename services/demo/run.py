@@ -33,6 +33,7 @@ from services.demo.traffic import Pace, Traffic
 from services.demo.turns import Turn
 from services.demo.world import World
 from services.features import commands
+from services.publisher.audit import Audit
 
 _SIMULATED = {
     "FRESHRANK_PUBLISHER_RIPE_S": "15",
@@ -196,8 +197,7 @@ class Demo:
 
     def audit(self) -> list[dict[str, Any]]:
         """Decisions of the publisher."""
-        path = self.plan.store / "releases" / "audit.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return Audit(self.plan.store / "releases" / "audit.jsonl").entries()
 
 
 async def run(options: Options) -> int:

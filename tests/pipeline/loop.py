@@ -37,6 +37,7 @@ from services.demo.traffic import Pace, Traffic
 from services.demo.world import World
 from services.features import commands
 from services.online.registry import with_defaults
+from services.publisher.audit import Audit
 
 ROOT = Path(__file__).parents[2]
 QUICK = {
@@ -203,8 +204,7 @@ class Loop:
 
     def audit(self) -> list[dict[str, Any]]:
         """Decisions of the publisher."""
-        path = self.plan.store / "releases" / "audit.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return Audit(self.plan.store / "releases" / "audit.jsonl").entries()
 
     def impressions(self) -> list[events_pb2.Impression]:
         """All impressions on the log, partition by partition."""

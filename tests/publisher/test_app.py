@@ -25,6 +25,7 @@ from services.demo.processes import Program
 from services.demo.stack import Stack
 from services.demo.tools import Tools
 from services.online.keys import entity_key, feature_field, ord_field
+from services.publisher.audit import Audit
 from services.publisher.replay import Closed
 from tests.publisher.exports import Net, export, figures, noisy, window, write_delta
 
@@ -104,13 +105,14 @@ class Story:
         return value, order
 
     def refusals(self) -> list[str]:
-        path = self.store / "releases" / "audit.jsonl"
-        return [str(json.loads(line).get("reason")) for line in path.read_text().splitlines()] if path.exists() else []
+        return [str(entry.get("reason")) for entry in self._entries()]
 
     def audited(self) -> list[str]:
-        return [
-            json.loads(line)["decision"] for line in (self.store / "releases" / "audit.jsonl").read_text().splitlines()
-        ]
+        return [entry["decision"] for entry in self._entries()]
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """Whole lines: the publisher may be writing one."""
+        return Audit(self.store / "releases" / "audit.jsonl").entries()
 
 
 def example(kind: int, shown: Impression, items: Sequence[int], labels: Sequence[int]) -> dict[str, Any]:
