@@ -2,7 +2,8 @@
 
 Files of a partition are named by the offsets they hold, `<from>-<to>.parquet`, and are written before the checkpoint
 that has passed them. So the archive is never behind the checkpoints, and after a crash the same range is written
-again under the same first offset. A message is kept as it came: whoever reads it decodes what the trainer decoded.
+again under the same first offset. A small file is written anew with what comes next: a release every half minute would
+leave thousands a day. A message is kept as it came: whoever reads it decodes what the trainer decoded.
 """
 
 import json
@@ -25,8 +26,15 @@ from services.trainer.hooks import NoHooks
 ROLL_BYTES = 64 * 1024 * 1024
 """Bytes of one partition's messages from which a file is written before its time."""
 
+SMALL_BYTES = 4 * 1024 * 1024
+"""Bytes on disk below which the newest file of a partition is written anew with what comes next."""
+
 SPEC = "spec.json"
 DAY_S = 24 * 3600.0
+_SINCE = b"freshrank.since_us"
+"""Key of a file's metadata: when its oldest part was written."""
+_LOOK_S = 3600.0
+"""How often old files are looked for."""
 
 _NAME = re.compile(r"(\d{16})-(\d{16})\.parquet")
 _SCHEMA = pa.schema([("offset", pa.int64()), ("value", pa.binary())])
@@ -52,13 +60,14 @@ class Archive:
         folder.mkdir(parents=True, exist_ok=True)
         for part in _partitions(folder).values():
             remove_staging(part)
-        self._done = {p: max(end for _, end in _files(f)) for p, f in _partitions(folder).items() if _files(f)}
+        self._newest = {p: found[-1] for p, part in _partitions(folder).items() if (found := _files(part))}
         self._open: dict[int, _Open] = {}
+        self._looked_s = -math.inf
 
     def add(self, batch: Batch) -> None:
         """Take a batch; what is in a file already (learned again after a rollback) is passed over."""
         for partition, (start, end) in batch.ranges.items():
-            start = max(start, self._done.get(partition, 0))
+            start = max(start, self._newest.get(partition, (0, 0))[1])
             if start >= end:
                 continue
             held = self._open.setdefault(partition, _Open(start, start))
@@ -81,23 +90,51 @@ class Archive:
         """Write what waits, and take away what is too old."""
         for partition in list(self._open):
             self._write(partition)
-        before = self._clock.now_us() / 1e6 - self._keep_s
+        now_s = self._clock.now_us() / 1e6
+        if now_s - self._looked_s >= _LOOK_S:
+            self._looked_s = now_s
+            self._drop(now_s - self._keep_s)
+
+    def _drop(self, before_s: float) -> None:
         for part in _partitions(self._folder).values():
             for path in part.glob("*.parquet"):
-                if path.stat().st_mtime < before:
+                if path.stat().st_mtime < before_s:
                     path.unlink()
 
     def _write(self, partition: int) -> None:
         held = self._open.pop(partition)
-        self._done[partition] = held.end
         folder = self._folder / str(partition)
         folder.mkdir(exist_ok=True)
-        path = folder / f"{held.start:016d}-{held.end:016d}.parquet"
+        start, table = held.start, pa.table({"offset": held.offsets, "value": held.values}, _SCHEMA)
+        since = str(self._clock.now_us())
+        small = self._small(partition, held.start)
+        if small is not None:
+            since = small.schema.metadata[_SINCE].decode()
+            start, table = self._newest[partition][0], pa.concat_tables([small, table])
+        table = table.replace_schema_metadata({_SINCE: since})
+        path = _path(folder, start, held.end)
         staging = folder / f".staging-{path.name}"
-        pq.write_table(pa.table({"offset": held.offsets, "value": held.values}, _SCHEMA), staging, compression="zstd")
+        pq.write_table(table, staging, compression="zstd")
         sync_file(staging)
         staging.rename(path)
         sync_folder(folder)
+        if small is not None:
+            _path(folder, *self._newest[partition]).unlink()  # a crash before this leaves both, which say the same
+        self._newest[partition] = (start, held.end)
+
+    def _small(self, partition: int, start: int) -> pa.Table | None:
+        """What the newest file of a partition holds, if it is small, of today and ends where the next one starts."""
+        first, end = self._newest.get(partition, (0, -1))
+        path = _path(self._folder / str(partition), first, end)
+        try:
+            if end != start or path.stat().st_size >= SMALL_BYTES:
+                return None
+            table = pq.read_table(path)
+            # Files are taken away whole: what is old may not be kept by what comes.
+            young = self._clock.now_us() - int((table.schema.metadata or {})[_SINCE]) < DAY_S * 1e6
+            return table if young else None
+        except (OSError, KeyError, ValueError, pa.ArrowException):
+            return None  # gone with its age, or unreadable: it stays what it is
 
 
 class ArchiveSource:
@@ -109,11 +146,12 @@ class ArchiveSource:
         Raises CorruptState when the folder holds no archive.
         """
         self.folder, self._folders = folder, _partitions(folder)
-        if not any(_files(part) for part in self._folders.values()):
+        self._files = {p: found for p, part in self._folders.items() if (found := _files(part))}
+        if not self._files:
             raise CorruptState(f"{folder} holds no examples: <partition>/<from>-<to>.parquet")
         self._most, self._until = messages, until
         self._next: dict[int, int] = {}
-        self._loaded: dict[int, tuple[int, list[tuple[int, bytes]]]] = {}
+        self._loaded: dict[int, tuple[tuple[int, int], list[tuple[int, bytes]]]] = {}
         self.seek({})
 
     @property
@@ -132,7 +170,7 @@ class ArchiveSource:
     @property
     def partitions(self) -> Sequence[int]:
         """Partitions that there are."""
-        return sorted(self._folders)
+        return sorted(self._files)
 
     @property
     def done(self) -> bool:
@@ -170,22 +208,21 @@ class ArchiveSource:
 
     def _from(self, partition: int, offset: int) -> list[tuple[int, bytes]]:
         """Messages of the file that holds the first one from `offset` on; empty at the end."""
-        for start, end in _files(self._folders[partition]):
+        for start, end in self._files[partition]:
             if end <= offset:
                 continue
-            if self._loaded.get(partition, (-1, []))[0] != start:
-                self._loaded[partition] = (start, _read(self._folders[partition], start, end))
+            if self._loaded.get(partition, ((-1, -1), []))[0] != (start, end):
+                self._loaded[partition] = ((start, end), _read(self._folders[partition], start, end))
             left = [entry for entry in self._loaded[partition][1] if entry[0] >= offset]
             if left:
                 return left
         return []
 
     def _start(self, partition: int) -> int:
-        return min((start for start, _ in _files(self._folders[partition])), default=0)
+        return self._files[partition][0][0]
 
     def _end(self, partition: int) -> int:
-        last = max((end for _, end in _files(self._folders[partition])), default=0)
-        start = self._start(partition)
+        start, last = self._start(partition), max(end for _, end in self._files[partition])
         return start + int((last - start) * self._until)
 
 
@@ -195,12 +232,16 @@ def _batch(ranges: Ranges, found: Mapping[int, Sequence[tuple[int, bytes]]]) -> 
 
 
 def _read(folder: Path, start: int, end: int) -> list[tuple[int, bytes]]:
-    path = folder / f"{start:016d}-{end:016d}.parquet"
+    path = _path(folder, start, end)
     try:
         table = pq.read_table(path)
         return list(zip(table["offset"].to_pylist(), table["value"].to_pylist(), strict=True))
     except (OSError, KeyError, pa.ArrowException) as error:
         raise CorruptState(f"{path.name}: {error}") from error
+
+
+def _path(folder: Path, start: int, end: int) -> Path:
+    return folder / f"{start:016d}-{end:016d}.parquet"
 
 
 def _partitions(folder: Path) -> dict[int, Path]:

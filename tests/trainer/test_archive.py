@@ -7,7 +7,7 @@ import pytest
 
 from services.common.clock import ManualClock
 from services.common.errors import CorruptState
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import DAY_S, SMALL_BYTES, Archive, ArchiveSource
 from services.trainer.examples import Batch
 from tests.trainer.arm import arm, digest, run
 from tests.trainer.world import FileSource, Shop
@@ -58,14 +58,63 @@ def test_what_was_not_flushed_when_the_process_died_is_written_by_the_next(tmp_p
     assert _contents(ArchiveSource(tmp_path)) == [b"lost", b"new"]
 
 
-def test_files_go_when_they_are_too_old(tmp_path: Path) -> None:
+def test_a_small_file_is_written_anew_with_what_comes_next(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    for k in range(5):
+        archive.add(_batch(k, b"%d" % k))
+        archive.flush()
+    assert [path.name for path in tmp_path.glob("0/*")] == [f"{0:016d}-{5:016d}.parquet"]
+    assert _contents(ArchiveSource(tmp_path)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_large_file_stays_as_it_is(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    archive.add(_batch(0, os.urandom(SMALL_BYTES)))
+    archive.flush()
+    archive.add(_batch(1, b"next"))
+    archive.flush()
+    assert len(list(tmp_path.glob("0/*"))) == 2
+
+
+def test_a_file_that_a_crash_left_beside_its_successor_is_read_once(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    archive.add(_batch(0, b"a"))
+    archive.flush()
+    old = next(tmp_path.glob("0/*"))
+    left = old.read_bytes()
+    archive.add(_batch(1, b"b"))
+    archive.flush()
+    old.write_bytes(left)
+    assert _contents(ArchiveSource(tmp_path)) == [b"a", b"b"]
+    again = Archive(tmp_path)
+    again.add(_batch(0, b"a", b"b", b"c"))
+    again.flush()
+    assert _contents(ArchiveSource(tmp_path)) == [b"a", b"b", b"c"]
+
+
+def test_an_unreadable_file_stops_nobody_from_keeping_what_comes(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    archive.add(_batch(0, b"a"))
+    archive.flush()
+    next(tmp_path.glob("0/*")).write_bytes(b"torn")
+    archive.add(_batch(1, b"b"))
+    archive.flush()
+    assert len(list(tmp_path.glob("0/*"))) == 2
+    with pytest.raises(CorruptState, match="parquet"):
+        _contents(ArchiveSource(tmp_path))
+
+
+def test_files_go_when_they_are_too_old_and_what_comes_does_not_keep_them(tmp_path: Path) -> None:
     clock = ManualClock(1_000_000 * 1_000_000)
-    archive = Archive(tmp_path, keep_s=10, clock=clock)
+    archive = Archive(tmp_path, keep_s=3 * DAY_S, clock=clock)
     archive.add(_batch(0, b"old"))
     archive.flush()
     os.utime(next(tmp_path.glob("0/*.parquet")), (1_000_000, 1_000_000))
-    clock.advance_to(1_000_011 * 1_000_000)
+    clock.advance_to(int((1_000_000 + 2 * DAY_S) * 1_000_000))
     archive.add(_batch(1, b"new"))
+    archive.flush()
+    assert _contents(ArchiveSource(tmp_path)) == [b"old", b"new"]
+    clock.advance_to(int((1_000_000 + 3.1 * DAY_S) * 1_000_000))
     archive.flush()
     assert _contents(ArchiveSource(tmp_path)) == [b"new"]
 

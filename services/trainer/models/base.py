@@ -4,6 +4,7 @@ A model scores candidates one by one for every head: a score does not depend on 
 that holds only some items of an impression trains the same function. Ids are never in the graph: rows are inputs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -36,7 +37,7 @@ class Sizes:
     """Logit every head starts from: about one click in twenty."""
 
 
-class RankingModel(nn.Module):
+class RankingModel(nn.Module, ABC):
     """Scores [B, N, heads]; inputs as `spec.input_shapes`."""
 
     model: ClassVar[str]
@@ -59,15 +60,19 @@ class RankingModel(nn.Module):
         users, items = ([ref.id for ref in refs] for refs in (spec.user_features, spec.item_features))
         self.user_numeric = NumericInput(user_blocks or [users], users, outputs)
         self.item_numeric = NumericInput(item_blocks or [items], items, outputs)
+        self.build(spec, sizes)
+
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """Make the layers that a model has beside its numeric features, and their first weights."""
 
     @staticmethod
+    @abstractmethod
     def numeric_sums(spec: ModelSpec, sizes: Sizes) -> int:
         """How many linear sums the numeric features of a side go into."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, x: Inputs) -> Tensor:
         """Logits [B, N, heads], of padding too."""
-        raise NotImplementedError
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Probabilities [B, N, heads]; inputs in the order of `names`; 0 where `mask` is 0."""

@@ -6,7 +6,6 @@ all ones to begin with (divided by the root of their number), so that heads can 
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +20,9 @@ class DeepFM(EmbeddingModel):
 
     model = "deepfm"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         dim, hidden = spec.row_dim, sizes.hidden[0]
         self.dim = dim
         self.context_field = nn.Linear(3 * sizes.context, dim, bias=False)

@@ -5,7 +5,6 @@ action and for its age. A wide part (linear in the numeric inputs) stands beside
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +43,9 @@ class DeepInterestNetwork(EmbeddingModel):
 
     model = "din"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         dim, outputs = spec.row_dim, self.numeric_sums(spec, sizes)
         self.attention = Attention(dim, sizes.attention)
         self.shopper = nn.Linear(2 * dim + 3 * sizes.context, dim)

@@ -4,8 +4,6 @@ A bottom network makes one vector of all numeric features; it and the vectors of
 are the fields; a top network reads the bottom's vector and the dot product of each two different fields.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +20,9 @@ class DLRM(EmbeddingModel):
 
     model = "dlrm"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         dim, (first, second) = spec.row_dim, sizes.hidden
         self.bottom_bias = nn.Parameter(torch.zeros(first))
         self.bottom = nn.Linear(first, dim)

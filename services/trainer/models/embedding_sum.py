@@ -4,8 +4,6 @@ Item, shopper, history, context and numeric features each give a vector of the s
 anything, so the shopper moves all candidates alike: a baseline for what items alone explain.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from services.common.spec import ModelSpec
@@ -18,14 +16,9 @@ class EmbeddingSum(EmbeddingModel):
 
     model = "embedding_sum"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         self.fields = nn.Linear(3 * sizes.context, spec.row_dim, bias=False)
         self.out = nn.Linear(spec.row_dim, self.heads)
         self.initialise_embeddings()

@@ -4,7 +4,6 @@ An item is `content · projection + mask × row`: without a row it is its conten
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +18,9 @@ KINDS = 16
 class EmbeddingModel(RankingModel):
     """A ranking model with a vector [D] of each item, D = `spec.row_dim`."""
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         self.content = nn.Linear(spec.content_dim, spec.row_dim, bias=False)
         self.context = nn.Embedding(3 * CONTEXT_BUCKETS, sizes.context)
         self.history_kind = nn.Embedding(KINDS, spec.row_dim)

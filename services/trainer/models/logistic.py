@@ -4,8 +4,6 @@ The baseline that every other model has to beat, and the one that can be read: a
 has moves all candidates alike, so it changes how likely a click is, never the order.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -19,14 +17,9 @@ class LogisticRegression(RankingModel):
 
     model = "logistic"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         self.item_content = nn.Linear(spec.content_dim, self.heads)
         self.item_row = nn.Linear(spec.row_dim, self.heads, bias=False)
         self.user_row = nn.Linear(spec.row_dim, self.heads, bias=False)

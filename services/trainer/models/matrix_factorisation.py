@@ -7,8 +7,6 @@ context. The biases are linear in these vectors and in the numeric features. Hea
 them: a factorisation of shopper × item × head.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +20,9 @@ class MatrixFactorisation(EmbeddingModel):
 
     model = "factorisation"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         dim = spec.row_dim
         self.implicit = nn.Linear(dim, dim, bias=False)
         self.attributes = nn.Linear(3 * sizes.context, dim)

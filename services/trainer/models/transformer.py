@@ -7,7 +7,6 @@ is encoded once for all candidates, and a layer compares L² + N × L pairs inst
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,14 +63,9 @@ class TransformerRanker(EmbeddingModel):
 
     model = "transformer"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         dim, hidden = spec.row_dim, sizes.hidden[0]
         self.place = nn.Parameter(torch.randn(spec.history_length, dim) * 0.1)
         self.age = nn.Parameter(torch.randn(dim) * 0.01)

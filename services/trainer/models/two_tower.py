@@ -6,7 +6,6 @@ the towers by which candidates are found in the whole catalogue are those of `re
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +20,9 @@ class TwoTowers(EmbeddingModel):
 
     model = "two_tower"
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        sizes: Sizes,
-        user_blocks: Sequence[Sequence[int]] | None = None,
-        item_blocks: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        super().__init__(spec, sizes, user_blocks, item_blocks)
+    def build(self, spec: ModelSpec, sizes: Sizes) -> None:
+        """See `RankingModel.build`."""
+        super().build(spec, sizes)
         hidden, self.width = sizes.hidden
         self.from_user = nn.Linear(2 * spec.row_dim + 3 * sizes.context, hidden)
         self.from_item = nn.Linear(spec.row_dim, hidden)

@@ -1,5 +1,6 @@
 """Fine-tuning at each release: what came since the last one, several times over, with early stopping."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,18 +31,19 @@ class Epochs(Part):
 
     def __init__(self, epochs: float = 3, patience: float = 4, kept: float = 20_000) -> None:
         super().__init__()
-        self._epochs, self._patience, self._most = int(epochs), int(patience), int(kept)
-        self._since: list[Example] = []
+        self._epochs, self._patience = int(epochs), int(patience)
+        self._since: deque[Example] = deque(maxlen=int(kept))
         self.counters = {"steps": 0.0, "stopped": 0.0}
 
     def more(self, update: Update) -> Sequence[Group]:
         """See `Part`: nothing now."""
-        self._since = [*self._since, *update.finished][-self._most :]
+        self._since.extend(update.finished)
         return ()
 
     def released(self, moment: Moment) -> None:
         """See `Part`."""
-        examples, self._since = self._since, []
+        examples = list(self._since)
+        self._since.clear()
         if not examples:
             return
         best = _Best(moment)
@@ -59,15 +61,16 @@ class Epochs(Part):
 
     def forget(self, user: str, before_us: int) -> None:
         """See `Part`."""
-        self._since = [e for e in self._since if e.user != user or e.event_time_us >= before_us]
+        kept = [e for e in self._since if e.user != user or e.event_time_us >= before_us]
+        self._since = deque(kept, maxlen=self._since.maxlen)
 
     def state(self) -> dict[str, Tensor]:
         """See `Part`."""
-        return remembered.pack(self._since)
+        return remembered.pack(list(self._since))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """See `Part`."""
-        self._since = remembered.unpack(state)
+        self._since = deque(remembered.unpack(state), maxlen=self._since.maxlen)
 
     def _batches(self, count: int, chance: np.random.Generator) -> list[list[int]]:
         orders = [chance.permutation(count).tolist() for _ in range(self._epochs)]
