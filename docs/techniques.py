@@ -12,7 +12,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning"
-STRATEGY_TESTS = "tests/trainer/strategies/test_parts.py"
 LOSS_TESTS = "tests/trainer/strategies/test_losses.py"
 _LOGISTIC = "tests/trainer/test_models.py"
 
@@ -33,9 +32,16 @@ class Technique:
     """study/way of benchmarks/results/learning/<study>.json; empty where nothing was measured."""
 
 
+def _strategy_test(function: str) -> str:
+    """Where a test of a strategy stands."""
+    folder = ROOT / "tests" / "trainer" / "strategies"
+    found = [path for path in sorted(folder.glob("test_*.py")) if f"def {function}(" in path.read_text()]
+    return f"{found[0].relative_to(ROOT)}::{function}" if found else f"{folder.relative_to(ROOT)}::{function}"
+
+
 def _strategy(name: str, paper: str, line: str, module: str, test: str, result: str = "") -> Technique:
     where = f"services/trainer/strategies/{module}.py"
-    return Technique(name, paper, where, f"{STRATEGY_TESTS}::{test}", {"strategy": line}, result=result)
+    return Technique(name, paper, where, _strategy_test(test), {"strategy": line}, result=result)
 
 
 def _loss(name: str, paper: str, line: str, test: str, result: str = "") -> Technique:
@@ -118,7 +124,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "Gradient accumulation",
             "",
             "services/trainer/strategies/online.py",
-            f"{STRATEGY_TESTS}::test_accumulated_steps_equal_one_large_one",
+            _strategy_test("test_accumulated_steps_equal_one_large_one"),
             {"accumulate": 4},
             result="trivago/accumulate 4",
         ),
@@ -279,7 +285,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "Hash share held out, learned after the release",
             "",
             "services/trainer/strategies/held.py",
-            f"{STRATEGY_TESTS}::test_held_out_impressions_are_learned_only_after_the_release",
+            _strategy_test("test_held_out_impressions_are_learned_only_after_the_release"),
             {"hold_out": 0.1},
             result="trivago/hold out 10 %",
         ),
@@ -287,7 +293,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "Periodic fine-tuning with early stopping",
             "Prechelt, 1998",
             "services/trainer/strategies/epochs.py",
-            f"{STRATEGY_TESTS}::test_early_stopping_goes_back_to_the_best_weights_and_rows",
+            _strategy_test("test_early_stopping_goes_back_to_the_best_weights_and_rows"),
             {"strategy": "epochs(3, 4)", "labels": "at_release", "hold_out": 0.1},
             result="trivago/epochs at releases",
         ),
