@@ -526,6 +526,20 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "tests/trainer/test_attribution.py::test_they_agree_with_occlusion_on_what_was_planted",
             how="`attribution.attribute`",
         ),
+        Technique(
+            "Arms compared on shoppers by a sequential test",
+            "Waudby-Smith et al., 2021",
+            "services/publisher/arms/comparison.py",
+            "tests/publisher/arms/test_referee.py::test_a_better_arm_is_promoted_and_gateways_are_told",
+            how="`freshrank arms start`",
+        ),
+        Technique(
+            "Learning from an arm's own shoppers only",
+            "",
+            "services/trainer/examples.py",
+            "tests/trainer/test_online.py::test_an_arm_may_learn_from_its_own_shoppers_only",
+            {"traffic": "own"},
+        ),
     ),
 }
 
@@ -536,7 +550,6 @@ MISSING = (
     "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
     "scheduled full retrains that are compared by the gate",
-    "several arms side by side, compared by the sequential test",
 )
 """Techniques that Freshrank does not offer (yet)."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import bring, evaluate, features, operate, releases, replay, start, status, tune
+from services.cli import arms, bring, evaluate, features, operate, releases, replay, start, status, tune
 from services.cli.failures import Commands
 
 HELP = """Freshrank keeps a shop's rankings fresh.
@@ -25,6 +25,7 @@ def build() -> typer.Typer:
     app.command("freeze")(operate.freeze)
     app.command("unfreeze")(operate.unfreeze)
     app.add_typer(releases.group(), name="releases")
+    app.add_typer(arms.group(), name="arms")
     app.command("explain")(operate.explain)
     app.command("forget")(operate.forget)
     app.add_typer(features.group(), name="features")

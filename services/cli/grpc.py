@@ -49,9 +49,9 @@ class Operator:
         )
         return answer
 
-    def rollback(self, release: str, actor: str, reason: str) -> pb.Release:
+    def rollback(self, release: str, actor: str, reason: str, arm: str = "") -> pb.Release:
         """Serve an earlier release; answers how it stands."""
-        request = pb.RollbackReleaseRequest(release=release, actor=actor, reason=reason)
+        request = pb.RollbackReleaseRequest(release=release, actor=actor, reason=reason, arm=arm)
         answer: pb.Release = self._call(self._stub.RollbackRelease, request)
         return answer
 
@@ -63,6 +63,27 @@ class Operator:
     def status(self) -> pb.Status:
         """What is served."""
         answer: pb.Status = self._call(self._stub.GetStatus, pb.GetStatusRequest())
+        return answer
+
+    def arms(self) -> pb.Arms:
+        """The arms, and the trial between them."""
+        answer: pb.Arms = self._call(self._stub.GetArms, pb.GetArmsRequest())
+        return answer
+
+    def start_trial(self, request: pb.StartTrialRequest) -> pb.Arms:
+        """Compare arms; answers how they stand."""
+        answer: pb.Arms = self._call(self._stub.StartTrial, request)
+        return answer
+
+    def stop_trial(self, actor: str, reason: str) -> pb.Arms:
+        """End the trial; answers how the arms stand."""
+        answer: pb.Arms = self._call(self._stub.StopTrial, pb.StopTrialRequest(actor=actor, reason=reason))
+        return answer
+
+    def promote_arm(self, arm: str, actor: str, reason: str) -> pb.Arms:
+        """Make an arm the incumbent; answers how the arms stand."""
+        request = pb.PromoteArmRequest(arm=arm, actor=actor, reason=reason)
+        answer: pb.Arms = self._call(self._stub.PromoteArm, request)
         return answer
 
     def forget(self, user: str, before_us: int) -> pb.ForgetUserResponse:

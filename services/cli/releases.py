@@ -116,6 +116,7 @@ def rollback(
     release: Annotated[
         str, typer.Argument(metavar="[RELEASE]", help="Back to this one; the previous when left out.")
     ] = "",
+    arm: Annotated[str, typer.Option(help="Arm of the previous release, when none is named.")] = "main",
     actor: Actor = "",
     reason: Reason = "",
     as_json: Json = False,
@@ -125,7 +126,7 @@ def rollback(
 
     with operator(settings) as api:
         before = api.status().champion
-        answer = api.rollback(release, who(actor), reason)
+        answer = api.rollback(release, who(actor), reason, arm)
     _serving(answer, as_json, before if not release else "")
 
 

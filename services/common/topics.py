@@ -61,7 +61,13 @@ ITEM_UPDATES = Topic(
     config=_COMPACT,
 )
 ROUTES = Topic(
-    "routes", '"route"', "freshrank.v1.Route", ("publisher",), ("gateway", "cli"), single=True, config=_COMPACT
+    "routes",
+    '"route", "route-<arm>", "arms"',
+    "Route, ArmSplit",
+    ("publisher",),
+    ("gateway", "cli"),
+    single=True,
+    config=_COMPACT,
 )
 COMMANDS = Topic(
     "commands", "command id", "freshrank.v1.Command", ("gateway", "cli"), ("publisher",), single=True, config=_LOG

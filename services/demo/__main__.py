@@ -5,6 +5,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from services.demo.arms import SLOTS, ArmPlan
 from services.demo.replay import Speed
 from services.demo.run import Options, run
 from services.demo.traffic import Pace
@@ -29,7 +30,19 @@ def main() -> int:
     parser.add_argument(
         "--strategies", default="", help="learned by in turn, apart by |, such as 'replay(2000, 0.2) | ewc(10)'"
     )
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        help="compared with the first by a trial, with trainer settings of its own: 'towers: model=two_tower; seed=2'",
+    )
     options = parser.parse_args()
+    try:
+        arms = tuple(ArmPlan.parse(text) for text in options.arm)
+    except ValueError as error:
+        parser.error(f"--arm: {error}")
+    if len(arms) > len(SLOTS):
+        parser.error(f"--arm: {len(SLOTS)} beside the first at most")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="freshrank-"))
     chosen = Options(
         folder=folder,
@@ -42,6 +55,7 @@ def main() -> int:
         speed=Speed(options.lockstep, options.speed),
         limit=options.limit,
         keep=options.keep,
+        arms=arms,
         strategies=tuple(text.strip() for text in options.strategies.split("|")) if options.strategies else (),
     )
     try:

@@ -15,8 +15,10 @@ from typing import Any
 
 from services.common.kafka import Outbox
 from services.common.topics import TOPICS
+from services.demo import arms as many
 from services.demo import loaders, show, summary, turns
 from services.demo.api import Api
+from services.demo.arms import ArmPlan, Trial
 from services.demo.cache import Progress, default_folder
 from services.demo.follow import Follower
 from services.demo.kafka import TopicSpec, create_topics
@@ -86,6 +88,8 @@ class Options:
     keep: bool = False
     strategies: tuple[str, ...] = ()
     """Learned by in turn, when the first release serves."""
+    arms: tuple[ArmPlan, ...] = ()
+    """Compared with the first arm by a trial, two at most."""
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -101,6 +105,7 @@ class Demo:
         self.steps: dict[str, float] = {}
         self.study: Study | None = None
         self.turns: list[Turn] = []
+        self.trial: Trial | None = None
 
     @contextmanager
     def step(self, name: str) -> Any:
@@ -127,6 +132,7 @@ class Demo:
                 **(_REPLAY if options.data else _SIMULATED),
                 **(_LOCKSTEP if options.data and options.speed.lockstep else {}),
                 **(loaders.settings(options.data) if options.data else {}),
+                **(many.SETTINGS if options.arms else {}),
                 **options.settings,
             }
             self.plan: Plan = plan_of(stack, options.folder, options.feature_repo, options.partitions, settings)
@@ -139,6 +145,10 @@ class Demo:
                     stack.supervisor.start(program(name, stack, self.plan))
                 for name in SERVICES:
                     await asyncio.to_thread(stack.supervisor.wait_ready, name)
+            if options.arms:
+                with self.step("arms"):
+                    self.trial = Trial(stack, self.plan, options.arms)
+                    await asyncio.to_thread(self.trial.start)
             admin = f"127.0.0.1:{self.plan.admin_port}"
             write_runfile(options.folder, environment(stack, self.plan), self.plan.gateway, admin, self.plan.urls)
             self.follower = Follower(stack.kafka.bootstrap, options.partitions, self.plan.urls)
@@ -148,7 +158,8 @@ class Demo:
             self.follower.close()
         finally:
             with self.step("stopping"):
-                stack.supervisor.stop(*(name for name in SERVICES if name in stack.supervisor.names()))
+                names = (*SERVICES, *(self.trial.names if self.trial else ()))
+                stack.supervisor.stop(*(name for name in names if name in stack.supervisor.names()))
                 stack.stop()
 
     async def watch(self) -> None:
@@ -224,7 +235,8 @@ async def run(options: Options) -> int:
 
 async def _simulate(demo: Demo) -> Story:
     options = demo.options
-    pace = replace(options.pace, seconds=options.pace.seconds + turns.SECONDS * len(options.strategies))
+    longer = turns.SECONDS * len(options.strategies) + (many.SECONDS if options.arms else 0.0)
+    pace = replace(options.pace, seconds=options.pace.seconds + longer)
     shoppers = max(600, int(10 * options.pace.events_per_second))
     world = World(options.domain, options.seed, shoppers=shoppers)
     with demo.step("catalogue"):
@@ -238,6 +250,9 @@ async def _simulate(demo: Demo) -> Story:
     while time.monotonic() < until and not (demo.record.answers and demo.record.answers[-1].release):
         await asyncio.sleep(0.5)
     story = await tell_story(demo.api, world)
+    if demo.trial:
+        await demo.trial.run()
+        driven.end()
     if options.strategies:
         taking = turns.Turns(demo.stack, demo.plan, demo.audit)
         await taking.run(options.strategies)
@@ -268,6 +283,8 @@ def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
         demo.console.print(show.cost_table("Without one input", demo.study.features()[:10]))
     if demo.turns:
         demo.console.print(show.turns_table(demo.turns))
+    if demo.trial and demo.trial.found:
+        demo.console.print(show.trial_table(demo.trial.found))
     demo.console.print(show.facts_table("In all", facts))
 
 

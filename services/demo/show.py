@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from freshrank.v1.models_pb2 import Arms
 from rich.console import Console
 from rich.table import Table
 
@@ -156,6 +157,20 @@ def turns_table(turns: Sequence[Turn]) -> Table:
     for turn in turns:
         name = turn.strategy or "plain"
         table.add_row(name, f"{turn.seconds:.0f}", str(len(turn.promoted)), str(len(turn.refused)))
+    return table
+
+
+def trial_table(arms: Arms) -> Table:
+    """The trial: each challenger against the incumbent."""
+    title = f"Arms; {arms.incumbent} answers everybody now"
+    table = Table(
+        "arm", "state", "shoppers", "clicks per list", "incumbent's", "lift, surely between", "why", title=title
+    )
+    for c in arms.challengers:
+        f = c.figures
+        names = ("reward", "reward_incumbent")
+        between = " and ".join(figure(f[name]) if name in f else "-" for name in ("lift_low", "lift_high"))
+        table.add_row(c.arm, c.state, f"{f['units']:.0f}", *(figure(f[name]) for name in names), between, c.reason)
     return table
 
 

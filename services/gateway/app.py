@@ -47,7 +47,7 @@ from services.gateway.pipeline import Pipeline, State
 from services.gateway.plan_file import PlanFile
 from services.gateway.processes import Child
 from services.gateway.ranker import Policy, Ranker
-from services.gateway.releases import World
+from services.gateway.releases import Routes, World, Worlds
 from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
@@ -116,7 +116,7 @@ class Parts:
         self.table, self.meters = table, meters
         self.replay = settings.clock == "request"
         self.wall, self.request_clock = WallClock(), ManualClock()
-        self.state = State(World(schema.nothing()))
+        self.state = State(Worlds.only(World(schema.nothing())))
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective)
         self.sender = kafka.Sender(Outbox(settings.bootstrap, ordered=False), settings.partitions, tracing.headers)
         self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
@@ -177,7 +177,9 @@ def _admin(settings: GatewaySettings, parts: Parts, meters: Meters, tracing: Tra
     bearer = [Bearer(settings.admin_token)] if settings.admin_token else []
     guard = Guard(meters, tracing, Concurrency(ADMIN_CALLS), (ADMIN,))
     admin = Server(ADMIN, [*bearer, guard], settings.reflection)
-    operations = Operations(settings.store, parts.sender, parts.intake, parts.route, lambda: uuid.uuid4().hex)
+    operations = Operations(
+        settings.store, parts.sender, parts.intake, lambda: parts.state.worlds, lambda: uuid.uuid4().hex
+    )
     servicer = AdminServicer(operations, deadlines, lambda: parts.times().now_us)
     models_pb2_grpc.add_AdminServicer_to_server(servicer, admin.grpc)  # type: ignore[no-untyped-call]
     return admin
@@ -280,9 +282,9 @@ class Worker:
         logger.info("ready", extra={"port": self._ranking.port, "items": int(table.header[COUNT])})
         await asyncio.Event().wait()
 
-    def _follower(self) -> Callable[[Route], None]:
+    def _follower(self) -> Callable[[Routes], None]:
         loop = asyncio.get_running_loop()
-        return lambda route: asyncio.run_coroutine_threadsafe(self._parts.keeper.routed(route), loop).result()
+        return lambda routes: asyncio.run_coroutine_threadsafe(self._parts.keeper.routed(routes), loop).result()
 
     def _probe(self) -> ThreadingHTTPServer | None:
         if self._admin is None:
@@ -297,6 +299,8 @@ class Worker:
             "applied": applied,
             "lag": 0,
             "champion": route.champion,
+            "arms": {arm: world.route.champion for arm, world in self._parts.state.worlds.arms.items()},
+            "trial": self._parts.state.worlds.split.trial,
             "slot": route.slot,
             "epoch": route.epoch,
             "table_items": int(table.header[COUNT]),

@@ -3,7 +3,7 @@
 A refresh runs in a thread beside the requests; they use the last whole picture.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,19 @@ MOST = 2_000
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Retrieval vectors of all items, as one release makes them."""
+
+    values: Floats
+    """[count, R]"""
+    rows: RowSlot
+    """What they were made with."""
+    stamps: Stamps
+    """Of those rows."""
+    index: Index | None = None
+
+
+@dataclass(frozen=True)
 class Picture:
     """All items at one moment; columns by slot [count]."""
 
@@ -43,14 +56,10 @@ class Picture:
     """Slots, best first."""
     popular: Ints
     newest: Ints
-    stamps: Mapping[str, Stamps]
-    """Of the blocks this was taken from; what has not moved since need not be read again."""
-    vectors: Floats | None = None
-    """[count, R]; None without a release that has retrieval matrices."""
-    index: Index | None = None
-    release: str = ""
-    rows: RowSlot = RowSlot()
-    """What the vectors were made with."""
+    stamps: Stamps
+    """Of the catalogue this was taken from; what has not moved since need not be read again."""
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)
+    """By release; one without retrieval matrices has none."""
 
     @property
     def count(self) -> int:
@@ -60,20 +69,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tower:
-    """The release whose retrieval matrices make the vectors; without matrices there are none."""
+    """A release whose retrieval matrices make vectors, with the rows it is served with."""
 
-    release: str = ""
-    matrices: Mapping[str, Floats] = field(default_factory=dict)
-    rows: RowSlot = RowSlot()
+    release: str
+    matrices: Mapping[str, Floats]
+    rows: RowSlot
 
 
-def paint(table: ItemTable, last: Picture | None, tower: Tower, popularity: Popularity) -> Picture:
+def paint(table: ItemTable, last: Picture | None, towers: Sequence[Tower], popularity: Popularity) -> Picture:
     """A new picture; only what moved since the last one is read and computed."""
     count = table.count
-    blocks = {"catalogue": "catalogue", "rows": f"row:{tower.rows.name}"}
-    stamps = {name: table.stamps(block, count) for name, block in blocks.items()}
-    moved = {name: _moved(last.stamps.get(name) if last else None, now) for name, now in stamps.items()}
-    records = _renewed(last.records if last else None, table.catalogue, moved["catalogue"])
+    stamps = table.stamps("catalogue", count)
+    moved = _moved(last.stamps if last else None, stamps)
+    records = _renewed(last.records if last else None, table.catalogue, moved)
     available = filters.available(records)
     published = np.where(records["published_us"] > 0, records["published_us"], records["updated_us"])
     slots = np.arange(count)
@@ -85,9 +93,9 @@ def paint(table: ItemTable, last: Picture | None, tower: Tower, popularity: Popu
         newest=top(np.where(available, published.astype(np.float64), np.nan), MOST),
         stamps=stamps,
     )
-    if not tower.matrices:
-        return picture
-    return _with_vectors(picture, table, last, tower, moved["catalogue"] | moved["rows"])
+    before = last.vectors if last else {}
+    made = {t.release: _vectors(picture, table, before.get(t.release), t, moved) for t in towers if t.matrices}
+    return replace(picture, vectors=made)
 
 
 def _moved(before: Stamps | None, now: Stamps) -> NDArray[np.bool_]:
@@ -123,11 +131,13 @@ def _best(table: ItemTable, feature: tuple[str, int] | None, slots: Ints, availa
     return top(np.where(available & (values > 0), values, np.nan), MOST)
 
 
-def _with_vectors(
-    picture: Picture, table: ItemTable, last: Picture | None, tower: Tower, moved: NDArray[np.bool_]
-) -> Picture:
-    same = last is not None and (last.release, last.rows) == (tower.release, tower.rows)
-    before, index = (last.vectors, last.index) if same and last is not None else (None, None)
+def _vectors(
+    picture: Picture, table: ItemTable, last: Vectors | None, tower: Tower, changed: NDArray[np.bool_]
+) -> Vectors:
+    same = last if last is not None and last.rows == tower.rows else None
+    before, index = (same.values, same.index) if same is not None else (None, None)
+    stamps = table.stamps(f"row:{tower.rows.name}", picture.count)
+    moved = changed | _moved(same.stamps if same is not None else None, stamps)
 
     def vectors_at(places: Ints) -> Floats:
         rows = item_rows(table, tower.rows, places)
@@ -138,7 +148,7 @@ def _with_vectors(
         known = len(before) if index is not None and before is not None else 0
         places = np.flatnonzero(moved) if index is not None else np.arange(picture.count)
         index = indexed(index, vectors, places, known)
-    return replace(picture, vectors=vectors, index=index, release=tower.release, rows=tower.rows)
+    return Vectors(vectors, tower.rows, stamps, index)
 
 
 def indexed(index: Index | None, vectors: Floats, changed: Ints, known: int) -> Index:
@@ -153,13 +163,13 @@ def indexed(index: Index | None, vectors: Floats, changed: Ints, known: int) -> 
     return index
 
 
-def nearest(picture: Picture, vector: Floats, keep: NDArray[np.bool_], count: int) -> Ints:
+def nearest(vectors: Vectors, vector: Floats, keep: NDArray[np.bool_], count: int) -> Ints:
     """Slots of the best matches among those to keep, best first."""
-    if picture.vectors is None or not vector.any():
+    if not vector.any():
         return np.zeros(0, np.int64)
-    if picture.index is None:
-        return top(np.where(keep, picture.vectors @ vector, -np.inf), count)
-    found = np.asarray(picture.index.search(vector, DEPTH * count).keys).astype(np.int64)
+    if vectors.index is None:
+        return top(np.where(keep, vectors.values @ vector, -np.inf), count)
+    found = np.asarray(vectors.index.search(vector, DEPTH * count).keys).astype(np.int64)
     return found[keep[found]][:count]
 
 
@@ -170,10 +180,15 @@ def first(slots: Ints, keep: NDArray[np.bool_], count: int) -> Ints:
 
 
 def sources(
-    picture: Picture, keep: NDArray[np.bool_], vector: Floats | None, recent: Ints, covisited: Ints, quotas: Quotas
+    picture: Picture,
+    keep: NDArray[np.bool_],
+    near: tuple[Vectors, Floats] | None,
+    recent: Ints,
+    covisited: Ints,
+    quotas: Quotas,
 ) -> list[tuple[str, Ints]]:
-    """Slots by source; `recent` and `covisited` are the shopper's own, newest or best first."""
-    similar = nearest(picture, vector, keep, quotas.similar) if vector is not None else np.zeros(0, np.int64)
+    """Slots by source. `near`: item vectors and the shopper's own; `recent`, `covisited`: newest or best first."""
+    similar = nearest(*near, keep, quotas.similar) if near is not None else np.zeros(0, np.int64)
     known = [slots[(slots >= 0) & (slots < picture.count)] for slots in (covisited, recent)]
     return [
         (retrieve.SIMILAR, similar),

@@ -65,8 +65,8 @@ class Explainer:
         return Explanation(item, float(totals[0]), float(served.score[place]), parts[: call.top], served.release)
 
     def _serving(self, release: str) -> Serving:
-        world = self._state.world
-        for serving in (world.champion, world.previous):
+        worlds = self._state.worlds.arms.values()
+        for serving in (serving for world in worlds for serving in (world.champion, world.previous)):
             if serving is not None and serving.release.name == release:
                 return serving
         raise NotFound(f"release {release!r} is not served any more" if release else "no release ranked this answer")

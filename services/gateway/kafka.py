@@ -4,17 +4,20 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 from freshrank.v1.events_pb2 import Forget, Inbound
-from freshrank.v1.models_pb2 import CatalogueItem, Command, Route
+from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, Route
 
+from services.common.arms import MAIN, SPLIT_KEY
 from services.common.clock import WallClock
 from services.common.errors import TemporaryError
 from services.common.ids import partition_of
 from services.common.kafka import Ack, Outbox, Tail
 from services.common.topics import COMMANDS, EVENTS, ITEM_UPDATES, ROUTES
+from services.gateway.releases import Routes, split_of
 from services.gateway.table_writer import Origin, TableWriter, boot_id
 from services.gateway.track import Parcel
 
@@ -67,16 +70,16 @@ class Sender:
 
 
 class RouteTail:
-    """Follows the routes topic in a thread; `on_route` is called there with each new route."""
+    """Follows the routes topic in a thread; `on_routes` is called there when it has changed."""
 
-    def __init__(self, bootstrap: str, on_route: Callable[[Route], None]) -> None:
-        self._bootstrap, self._on_route = bootstrap, on_route
+    def __init__(self, bootstrap: str, on_routes: Callable[[Routes], None]) -> None:
+        self._bootstrap, self._on_routes = bootstrap, on_routes
         self._stop = threading.Event()
         self.positions: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="routes", daemon=True)
 
     def start(self) -> None:
-        """Begin; the route that holds now comes first, an empty one when there is none."""
+        """Begin; what holds now comes first, nothing when there is no route."""
         self._thread.start()
 
     def close(self) -> None:
@@ -98,17 +101,25 @@ class RouteTail:
     def _follow(self) -> None:
         tail = Tail(self._bootstrap, ROUTES.name)
         try:
-            ends, newest, known = tail.ends(), Route(), False
+            ends, routes, known = tail.ends(), Routes(), False
             while not self._stop.is_set():
-                values = [value for _, _, _, _, value in tail.poll(100, 0.05) if value]
-                if values:
-                    newest = Route.FromString(values[-1])
-                if (values or not known) and all(tail.positions[p] >= end for p, end in ends.items()):
-                    self._on_route(newest)
+                records = [(key, value) for _, _, _, key, value in tail.poll(100, 0.05) if value]
+                for key, value in records:
+                    routes = with_record(routes, key or b"", value or b"")
+                if (records or not known) and all(tail.positions[p] >= end for p, end in ends.items()):
+                    self._on_routes(routes)
                     known = True
                 self.positions = dict(tail.positions)
         finally:
             tail.close()
+
+
+def with_record(routes: Routes, key: bytes, value: bytes) -> Routes:
+    """The routes after one more record of the topic. Raises DecodeError."""
+    if key == SPLIT_KEY:
+        return replace(routes, split=split_of(ArmSplit.FromString(value)))
+    route = Route.FromString(value)
+    return replace(routes, arms={**routes.arms, route.arm or MAIN: route})
 
 
 def write_table(bootstrap: str, folder: Path, stop: threading.Event) -> None:

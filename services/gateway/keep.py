@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from freshrank.v1.models_pb2 import Route
-
 from services.common.errors import FreshrankError, TemporaryError
 from services.common.plans import CrossFeature, Plan
 from services.gateway import catalogue, cross, retrieve
@@ -16,7 +14,7 @@ from services.gateway.blocks import HEARTBEAT
 from services.gateway.catalogue import Tower
 from services.gateway.meters import Meters
 from services.gateway.pipeline import State
-from services.gateway.releases import Release, World, load_release, world_of
+from services.gateway.releases import Release, Routes, Worlds, load_release, worlds_of
 from services.gateway.retrieve import Popularity
 from services.gateway.schema import Schema
 from services.gateway.table import ItemTable
@@ -54,14 +52,14 @@ class Keeper:
         self._crosses: dict[int, CrossFeature] = {}
         """Cross features of this plan and of earlier ones, which a release may still name."""
         self._plan: Plan | None = None
-        self._route: Route | None = None
+        self._routes: Routes | None = None
         self._releases: dict[str, Release] = {}
         self._changing = asyncio.Lock()
 
     @property
     def ready(self) -> bool:
         """Plan and route are known, and the catalogue has been seen."""
-        return self._plan is not None and self._route is not None and self.state.picture is not None
+        return self._plan is not None and self._routes is not None and self.state.picture is not None
 
     @property
     def plan(self) -> Plan | None:
@@ -76,10 +74,10 @@ class Keeper:
             self._plan = plan
             await self._change()
 
-    async def routed(self, route: Route) -> None:
-        """A new route; its releases are read before it takes effect."""
+    async def routed(self, routes: Routes) -> None:
+        """New routes; their releases are read before they take effect."""
         async with self._changing:
-            self._route = route
+            self._routes = routes
             await self._load_missing()
             await self._change()
 
@@ -90,8 +88,8 @@ class Keeper:
                 await self._change()
 
     async def _load_missing(self) -> bool:
-        names = (self._route.champion, self._route.previous) if self._route else ()
-        missing = [name for name in names if name and name not in self._releases]
+        names = sorted(self._routes.releases) if self._routes else ()
+        missing = [name for name in names if name not in self._releases]
         for name in missing:
             await self._load(name)
         return any(name in self._releases for name in missing)
@@ -104,23 +102,22 @@ class Keeper:
             logger.error("release cannot be read", extra={"release": name, "error": str(error)})
 
     async def _change(self) -> None:
-        if self._plan is None or self._route is None:
+        if self._plan is None or self._routes is None:
             return
-        named = {self._route.champion, self._route.previous}
+        named = self._routes.releases
         self._releases = {name: release for name, release in self._releases.items() if name in named}
-        self.state.world = await asyncio.to_thread(
-            world_of, self._plan, self._route, dict(self._releases), dict(self._crosses)
+        self.state.worlds = await asyncio.to_thread(
+            worlds_of, self._plan, self._routes, dict(self._releases), dict(self._crosses)
         )
 
     def paint(self, table: ItemTable) -> None:
         """Renew the picture of the catalogue; called in a thread with a reader of its own."""
-        world, plan = self.state.world, self._plan
-        serving = world.champion
+        worlds, plan = self.state.worlds, self._plan
         table.refresh()
-        release = serving.release if serving else None
-        tower = Tower(release.name, release.matrices, serving.rows) if release and serving else Tower()
+        servings = [world.champion for world in worlds.arms.values() if world.champion is not None]
+        towers = [Tower(s.release.name, s.release.matrices, s.rows) for s in servings]
         popularity = retrieve.popularity(plan) if plan else Popularity(None, None)
-        self.state.picture = catalogue.paint(table, self.state.picture, tower, popularity)
+        self.state.picture = catalogue.paint(table, self.state.picture, towers, popularity)
 
     def measure(self, table: ItemTable, now_us: int) -> float:
         """Seconds since the table's writer was last alive."""
@@ -130,12 +127,12 @@ class Keeper:
         return age_s
 
 
-def watched_views(world: World) -> list[str]:
-    """Views whose loss of data must be noticed: those that the next request will read."""
-    schema: Schema = world.schema
-    rows = world.champion.rows.name if world.champion else ""
+def watched_views(worlds: Worlds) -> list[str]:
+    """Views whose loss of data must be noticed: those that the next requests will read."""
+    schema: Schema = worlds.incumbent.schema
+    slots = [world.champion.rows.name for world in worlds.arms.values() if world.champion]
     views = [view.view for view in (*schema.user_views, *schema.pair_views, *schema.item_views)]
-    return [*dict.fromkeys(views), *([f"user_row_{rows}", f"item_row_{rows}"] if rows else [])]
+    return [*dict.fromkeys(views), *(f"{kind}_row_{slot}" for slot in slots if slot for kind in ("user", "item"))]
 
 
 async def watch_plan(keeper: Keeper, reader: PlanReader) -> None:
@@ -175,7 +172,7 @@ async def watch_epochs(keeper: Keeper, reader: Callable[[str], EpochReader]) -> 
     """
     while True:
         schema = keeper.state.world.schema
-        views = watched_views(keeper.state.world)
+        views = watched_views(keeper.state.worlds)
         try:
             found = await reader(schema.project).read(views)
             lost = sorted(view for view, epoch in found.items() if epoch is None)

@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from freshrank.v1.models_pb2 import (
+    Arms,
+    Challenger,
     Command,
     Freeze,
+    PromoteArmRequest,
     PromoteReleaseRequest,
     Release,
     ReleaseState,
     RollbackReleaseRequest,
     Route,
+    StartTrialRequest,
     Status,
+    StopTrialRequest,
 )
 
-from services.common.errors import InvalidInput, NotFound
+from services.common.arms import MAIN, arm_of
+from services.common.errors import CorruptState, InvalidInput, NotFound
 from services.common.kafka import Ack
 from services.gateway.intake import Intake, acknowledged
+from services.gateway.releases import Worlds
 
 WAIT_S = 10.0
 """A command is given so long to show in the route before the state as it is gets answered."""
@@ -45,18 +52,26 @@ class Operations:
     """The Admin service without its protocol."""
 
     def __init__(
-        self, store: Path, commands: Commands, intake: Intake, route: Callable[[], Route], new_id: Callable[[], str]
+        self, store: Path, commands: Commands, intake: Intake, worlds: Callable[[], Worlds], new_id: Callable[[], str]
     ) -> None:
-        self._store, self._commands, self._intake, self._route, self._new_id = store, commands, intake, route, new_id
+        self._store, self._commands, self._intake, self._worlds, self._new_id = store, commands, intake, worlds, new_id
+
+    def _route(self) -> Route:
+        return self._worlds().incumbent.route
+
+    def _route_of(self, arm: str) -> Route:
+        world = self._worlds().arms.get(arm)
+        return world.route if world is not None else Route()
 
     def releases(self) -> list[Release]:
         """All releases that were decided on or wait to be, newest first."""
-        found = decided(_audit(self._store / "releases" / "audit.jsonl"))
+        entries = (entry for path in sorted(self._store.glob("releases/audit*.jsonl")) for entry in _audit(path))
+        found = decided(entries)
         for manifest in self._manifests():
             _describe(found.setdefault(manifest["release"], Release(release=manifest["release"])), manifest)
-        route = self._route()
-        for release in found.values():
-            _routed(release, route)
+        for world in self._worlds().arms.values():
+            for release in found.values():
+                _routed(release, world.route)
         return sorted(found.values(), key=lambda release: (release.created_us, release.release), reverse=True)
 
     async def promote(self, asked: PromoteReleaseRequest, timeout_s: float) -> Release:
@@ -65,17 +80,18 @@ class Operations:
             raise InvalidInput("release", "missing_field", "is required")
         self._release(asked.release)
         await self._send(Command(promote=asked), timeout_s)
-        await self._until(lambda: self._route().champion == asked.release, timeout_s)
+        await self._until(lambda: asked.release in self._champions(), timeout_s)
         return self._release(asked.release)
 
     async def rollback(self, asked: RollbackReleaseRequest, timeout_s: float) -> Release:
         """Ask to go back. Raises NotFound for an unknown release, or as `acknowledged`."""
         if asked.release:
             self._release(asked.release)
-        before = self._route().champion
+        arm = self._arm_of(asked)
+        before = self._route_of(arm).champion
         await self._send(Command(rollback=asked), timeout_s)
-        await self._until(lambda: self._route().champion != before, timeout_s)
-        return self._release(asked.release or self._route().champion)
+        await self._until(lambda: self._route_of(arm).champion != before, timeout_s)
+        return self._release(asked.release or self._route_of(arm).champion)
 
     async def freeze(self, asked: Freeze, timeout_s: float) -> Freeze:
         """Turn the switch; answers what holds when it shows, or when the time is over."""
@@ -94,6 +110,50 @@ class Operations:
             slot=route.slot,
             epoch=route.epoch,
         )
+
+    def arms(self) -> Arms:
+        """The arms that are routed to, and how the trial between them stands."""
+        worlds = self._worlds()
+        found = _arms(self._store / "snapshots" / "publisher" / "arms.json")
+        found.incumbent = worlds.split.incumbent
+        found.arms.extend(sorted(arm for arm, world in worlds.arms.items() if world.route.champion))
+        return found
+
+    async def start_trial(self, asked: StartTrialRequest, timeout_s: float) -> Arms:
+        """Ask for a trial. Raises InvalidInput without challengers, NotFound for one that is not served."""
+        if not asked.challengers:
+            raise InvalidInput("challengers", "missing_field", "is required")
+        for number, arm in enumerate(asked.challengers):
+            self._check_arm(arm, f"challengers[{number}]")
+        before = self._worlds().split.trial
+        await self._send(Command(start_trial=asked), timeout_s)
+        await self._until(lambda: self._worlds().split.trial not in ("", before), timeout_s)
+        return self.arms()
+
+    async def stop_trial(self, asked: StopTrialRequest, timeout_s: float) -> Arms:
+        """Ask for the trial's end."""
+        await self._send(Command(stop_trial=asked), timeout_s)
+        await self._until(lambda: not self._worlds().split.challengers, timeout_s)
+        return self.arms()
+
+    async def promote_arm(self, asked: PromoteArmRequest, timeout_s: float) -> Arms:
+        """Ask for an arm to become the incumbent. Raises InvalidInput, or NotFound for one that is not served."""
+        self._check_arm(asked.arm, "arm")
+        await self._send(Command(promote_arm=asked), timeout_s)
+        await self._until(lambda: self._worlds().split.incumbent == asked.arm, timeout_s)
+        return self.arms()
+
+    def _check_arm(self, arm: str, field: str) -> None:
+        if not arm:
+            raise InvalidInput(field, "missing_field", "is required")
+        if not self._route_of(arm).champion:
+            raise NotFound(f"{field}: arm {arm!r} has no release that serves")
+
+    def _champions(self) -> set[str]:
+        return {world.route.champion for world in self._worlds().arms.values()}
+
+    def _arm_of(self, asked: RollbackReleaseRequest) -> str:
+        return arm_of(asked.release) or asked.arm or MAIN
 
     async def forget(self, user: str, before_us: int, now_us: int, timeout_s: float) -> Ack:
         """Put the wish to be forgotten on the log. Raises InvalidInput, or as `acknowledged`."""
@@ -163,6 +223,23 @@ def _routed(release: Release, route: Route) -> None:
         release.state = ReleaseState.RELEASE_STATE_CHAMPION
     elif release.release == route.previous:
         release.state = ReleaseState.RELEASE_STATE_PREVIOUS
+
+
+def _arms(path: Path) -> Arms:
+    """The trial that runs or ran last, as the publisher has written it down; empty without one."""
+    try:
+        data = json.loads(path.read_text())
+        terms = data["terms"]
+        if terms is None:
+            return Arms()
+        challengers = [Challenger(**standing) for standing in data["standings"]]
+        return Arms(
+            trial=terms["trial"], started_us=terms["started_us"], ended_us=data["ended_us"], challengers=challengers
+        )
+    except FileNotFoundError:
+        return Arms()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptState(f"{path.name}: {error!r}") from error
 
 
 def _audit(path: Path) -> Iterable[dict[str, Any]]:

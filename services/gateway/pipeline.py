@@ -21,7 +21,7 @@ from services.gateway.inputs import Served
 from services.gateway.ladder import Budget, LastSeen, Rung
 from services.gateway.meters import Meters
 from services.gateway.rank import Scored
-from services.gateway.releases import Serving, World
+from services.gateway.releases import Serving, World, Worlds
 from services.gateway.schema import Schema
 from services.gateway.shopper import ItemMisses, Pairs, Shopper, no_pairs, unknown
 from services.gateway.table import ItemTable
@@ -69,9 +69,14 @@ class Lagging:
 class State:
     """What the background tasks keep current; requests take what is there."""
 
-    world: World
+    worlds: Worlds
     picture: Picture | None = None
     lagging: Lagging = Lagging()
+
+    @property
+    def world(self) -> World:
+        """The incumbent arm's."""
+        return self.worlds.incumbent
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Pipeline:
 
     async def evaluate(self, caller: Caller, wanted: Wanted, now_us: int, budget: Budget) -> Evaluation:
         """Rank the caller's candidates: one round trip for features, one for scores."""
-        world = self.state.world
+        world = self.state.worlds.of(caller.user, now_us)
         serving = next(iter(world.servings(caller.user)), None)
         rows = serving.rows if serving else RowSlot()
         with self.meters.stage("items"):

@@ -13,7 +13,7 @@ from services.gateway import catalogue, ladder, rank, rerank, retrieve
 from services.gateway import filter as filters
 from services.gateway.calls import Answer, Caller, RankCall, RecommendCall, SimilarCall
 from services.gateway.candidates import RowSlot, Wanted, gather
-from services.gateway.catalogue import Picture
+from services.gateway.catalogue import Picture, Vectors
 from services.gateway.cross import DAY_US
 from services.gateway.feast import Ask
 from services.gateway.impressions import AsServed
@@ -21,8 +21,10 @@ from services.gateway.inputs import NO_HISTORY
 from services.gateway.ladder import Budget
 from services.gateway.pages import Pages, Rest
 from services.gateway.pipeline import Evaluation, Pipeline, with_pairs
+from services.gateway.releases import World
 from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits, Quotas
+from services.gateway.served import as_served
 from services.gateway.shopper import Recent, Shopper, no_pairs
 
 Floats = NDArray[np.float32]
@@ -72,7 +74,7 @@ class Ranker:
         explore = 0.0 if call.preview else self._policy.explore_rank
         shown = rerank.shuffled(found.scored.order, explore, _seed(found.impression_id))
         missing = [call.wanted.ids[i] for i in np.flatnonzero(found.candidates.records["live"] == 0).tolist()]
-        served = _as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=False)
+        served = as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=False)
         return self._answer(served, found, missing=missing, preview=call.preview)
 
     async def recommend(self, call: RecommendCall, budget: Budget) -> Answer:
@@ -84,7 +86,7 @@ class Ranker:
         explore = 0.0 if call.preview else self._policy.explore
         shown = rerank.explore(order, call.size, explore, _seed(found.impression_id))
         sample = rerank.unshown(order, shown.order, self._policy.unshown, _seed(found.impression_id))
-        served = _as_served(
+        served = as_served(
             found, call.caller, call.placement, call.now_us, shown, closed_loop=True, unshown=sample, score=score
         )
         ids = found.candidates.wanted.ids
@@ -103,11 +105,12 @@ class Ranker:
         slot = int(self._pipeline.table.slots([call.item])[0])
         if slot < 0 or slot >= picture.count or not picture.records["live"][slot]:
             raise NotFound(f"there is no item {call.item!r}")
-        vectors = picture.vectors if picture.vectors is not None else picture.records["content"]
+        known = self._vectors(picture, self._pipeline.state.world)
+        vectors = known.values if known is not None else picture.records["content"]
         keep = filters.without(picture.available, np.array([slot]))
         caller = call.caller
-        world = self._pipeline.state.world
-        shopper, rung = await self._shopper(caller, call.now_us, budget) if caller else (None, ladder.NONE)
+        world = self._pipeline.state.worlds.of(caller.user if caller else "", call.now_us)
+        shopper, rung = await self._shopper(world, caller, call.now_us, budget) if caller else (None, ladder.NONE)
         if shopper is not None:
             keep = filters.without(keep, self._pipeline.table.slots(_recent(shopper, world.schema.history).items))
         nearness = _cosine(vectors, slot)
@@ -118,15 +121,15 @@ class Ranker:
             return Answer(ids, nearness[slots].astype(np.float32), reasons=reasons, frozen=world.frozen, rung=rung)
         found = await self._pipeline.evaluate(caller, Wanted.of(ids), call.now_us, budget)
         shown = rerank.Shown(np.arange(len(ids)), None, None)
-        served = _as_served(found, caller, "similar", call.now_us, shown, closed_loop=True, score=nearness[slots])
+        served = as_served(found, caller, "similar", call.now_us, shown, closed_loop=True, score=nearness[slots])
         return self._answer(served, found, reasons=reasons)
 
     async def _recommended(self, call: RecommendCall, budget: Budget) -> tuple[Evaluation, list[str]]:
         pipeline, picture, caller = self._pipeline, self._picture(), call.caller
-        world = pipeline.state.world
-        shopper, rung = await self._shopper(caller, call.now_us, budget)
+        world = pipeline.state.worlds.of(caller.user, call.now_us)
+        shopper, rung = await self._shopper(world, caller, call.now_us, budget)
         with pipeline.meters.stage("retrieve"):
-            slots, reasons = self._candidates(call, picture, shopper)
+            slots, reasons = self._candidates(world, call, picture, shopper)
             wanted = Wanted.of(pipeline.table.ids(slots))
         serving = next(iter(world.servings(caller.user)), None)
         rows = serving.rows if serving else RowSlot()
@@ -143,15 +146,16 @@ class Ranker:
         found = await pipeline.score(world, caller, candidates, shopper, rung, call.now_us, budget)
         return found, reasons
 
-    async def _shopper(self, caller: Caller, now_us: int, budget: Budget) -> tuple[Shopper, ladder.Rung]:
-        world = self._pipeline.state.world
+    async def _shopper(self, world: World, caller: Caller, now_us: int, budget: Budget) -> tuple[Shopper, ladder.Rung]:
         serving = next(iter(world.servings(caller.user)), None)
         rows = serving.rows if serving else RowSlot()
         return await self._pipeline.read(world.schema, Ask(caller.user, caller.session, (), (), rows, now_us), budget)
 
-    def _candidates(self, call: RecommendCall, picture: Picture, shopper: Shopper) -> tuple[Ints, list[str]]:
+    def _candidates(
+        self, world: World, call: RecommendCall, picture: Picture, shopper: Shopper
+    ) -> tuple[Ints, list[str]]:
         table = self._pipeline.table
-        recent = _recent(shopper, self._pipeline.state.world.schema.history)
+        recent = _recent(shopper, world.schema.history)
         touched = table.slots(recent.items)
         bought = touched[recent.kinds == PURCHASE]
         keep = filters.without(picture.available, np.concatenate([bought, table.slots(call.exclude)]))
@@ -159,8 +163,8 @@ class Ranker:
             codes = [table.category_codes.get(name, -1) for name in call.categories]
             keep &= filters.in_categories(picture.records, codes)
         covisited = table.slots(self._covisits.next_to(list(recent.items[:10]), self._policy.quotas.covisited))
-        vector = self._vector(picture, shopper, touched)
-        found = catalogue.sources(picture, keep, vector, touched, covisited, self._policy.quotas)
+        near = self._near(world, picture, shopper, touched)
+        found = catalogue.sources(picture, keep, near, touched, covisited, self._policy.quotas)
         most = self._policy.candidates
         fill = [
             (reason, catalogue.first(slots, keep, most))
@@ -168,12 +172,15 @@ class Ranker:
         ]
         return retrieve.merge(found, most, fill)
 
-    def _vector(self, picture: Picture, shopper: Shopper, touched: Ints) -> Floats | None:
-        champion = self._pipeline.state.world.champion
-        if picture.vectors is None or champion is None or champion.release.name != picture.release:
+    def _vectors(self, picture: Picture, world: World) -> Vectors | None:
+        return picture.vectors.get(world.champion.release.name) if world.champion else None
+
+    def _near(self, world: World, picture: Picture, shopper: Shopper, touched: Ints) -> tuple[Vectors, Floats] | None:
+        vectors = self._vectors(picture, world)
+        if vectors is None or world.champion is None:
             return None
         known = touched[(touched >= 0) & (touched < picture.count)]
-        return retrieve.user_vector(shopper.row, picture.vectors[known], champion.release.matrices)
+        return vectors, retrieve.user_vector(shopper.row, vectors.values[known], world.champion.release.matrices)
 
     def _arranged(self, found: Evaluation, now_us: int) -> tuple[Floats, Ints]:
         """Scores with the shop's boosts, and the order of what may still be shown, varied.
@@ -197,7 +204,7 @@ class Ranker:
         page, left = ids[: rest.size], ids[rest.size :]
         found = await self._pipeline.evaluate(call.caller, Wanted.of(page), call.now_us, budget)
         shown = rerank.Shown(np.arange(len(page)), None, None)
-        served = _as_served(
+        served = as_served(
             found, call.caller, rest.placement, call.now_us, shown, True, page=rest.page, first=rest.position
         )
         following = Rest(left, rest.page + 1, rest.position + len(page), rest.size, rest.placement, rest.issued_s)
@@ -245,45 +252,6 @@ class Ranker:
             missing=missing,
             request_id=served.impression_id,
         )
-
-
-def _as_served(
-    found: Evaluation,
-    caller: Caller,
-    placement: str,
-    now_us: int,
-    shown: rerank.Shown,
-    closed_loop: bool,
-    unshown: Sequence[int] = (),
-    page: int = 0,
-    first: int = 0,
-    score: Floats | None = None,
-) -> AsServed:
-    return AsServed(
-        impression_id=found.impression_id,
-        user=caller.user,
-        session=caller.session,
-        context=caller.context,
-        placement=placement,
-        time_us=now_us,
-        release=found.serving.release.name if found.serving else "",
-        arm=found.world.route.arm,
-        slot=found.rows.name,
-        epoch=found.rows.epoch,
-        degradation=found.rung,
-        closed_loop=closed_loop,
-        page=page,
-        schema=found.world.schema,
-        shopper=found.shopper,
-        served=found.served,
-        candidates=found.candidates,
-        score=found.scored.score if score is None else score.astype(np.float32),
-        order=shown.order,
-        first_position=first,
-        propensity=shown.propensity,
-        explored=shown.explored,
-        unshown=unshown,
-    )
 
 
 def _recent(shopper: Shopper, history: str) -> Recent:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from freshrank.v1.models_pb2 import Route
+from freshrank.v1.models_pb2 import ArmSplit, Route
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from services.common.arms import MAIN, Share, Split
 from services.common.errors import CorruptState, NotFound
 from services.common.ids import share_of
 from services.common.plans import CrossFeature, Plan
@@ -88,13 +89,40 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Routes:
+    """What the topic routes says: each arm's route, and which arm answers whom."""
+
+    arms: Mapping[str, Route] = field(default_factory=dict)
+    split: Split = Split()
+
+    @property
+    def releases(self) -> set[str]:
+        """Names of all releases that may be asked."""
+        return {name for route in self.arms.values() for name in (route.champion, route.previous) if name}
+
+    @staticmethod
+    def only(route: Route) -> "Routes":
+        """One arm that answers everybody."""
+        arm = route.arm or MAIN
+        return Routes({arm: route}, Split(arm))
+
+
+def split_of(message: ArmSplit) -> Split:
+    """The split of a record; an empty one gives everybody to `main`."""
+    challengers = tuple(Share(c.arm, c.share) for c in message.challengers)
+    return Split(message.incumbent or MAIN, message.trial, challengers, message.sticky_us)
+
+
+@dataclass(frozen=True)
 class World:
-    """What one request is answered with; replaced as a whole when plan or route change."""
+    """What the shoppers of one arm are answered with; replaced as a whole when plan or route change."""
 
     schema: Schema
     route: Route = field(default_factory=Route)
     champion: Serving | None = None
     previous: Serving | None = None
+    reserve: Serving | None = None
+    """The incumbent's champion, behind a challenger's own."""
 
     @property
     def frozen(self) -> bool:
@@ -106,23 +134,57 @@ class World:
         both = [self.champion, self.previous]
         if self.previous is not None and share_of(user, "watch") < self.route.watch_share:
             both.reverse()
-        return [serving for serving in both if serving is not None]
+        return [serving for serving in (*both, self.reserve) if serving is not None]
 
 
-def world_of(
-    plan: Plan, route: Route, releases: Mapping[str, Release], crosses: Mapping[int, CrossFeature] | None = None
-) -> World:
-    """Put plan, route and loaded releases together; a routed release that is not among them is left out.
+@dataclass(frozen=True)
+class Worlds:
+    """The worlds of all arms, over one schema."""
+
+    split: Split
+    arms: Mapping[str, World]
+    """Of arms with a route; the incumbent is always there."""
+
+    @property
+    def incumbent(self) -> World:
+        """What everybody is answered with who is in no challenger's share."""
+        return self.arms[self.split.incumbent]
+
+    def of(self, user: str, time_us: int) -> World:
+        """The world of the shopper's arm; the incumbent's while that arm has nothing to serve."""
+        found = self.arms.get(self.split.arm_of(user, time_us))
+        return found if found is not None and found.champion is not None else self.incumbent
+
+    @staticmethod
+    def only(world: World) -> "Worlds":
+        """One arm that answers everybody."""
+        return Worlds(Split(world.route.arm or MAIN), {world.route.arm or MAIN: world})
+
+
+def worlds_of(
+    plan: Plan, routes: Routes, releases: Mapping[str, Release], crosses: Mapping[int, CrossFeature] | None = None
+) -> Worlds:
+    """Put plan, routes and loaded releases together; a routed release that is not among them is left out.
 
     `crosses`: cross features of earlier plans, which a release may still name.
     """
-    routed = [releases[name] for name in (route.champion, route.previous) if name in releases]
+    routed = [releases[name] for name in sorted(routes.releases) if name in releases]
     schema = schemas.build(plan, [release.spec for release in routed], crosses)
+    incumbent = routes.split.incumbent
+    first = _world(schema, routes.arms.get(incumbent, Route(arm=incumbent)), releases)
+    others = {
+        arm: _world(schema, route, releases, first.champion) for arm, route in routes.arms.items() if arm != incumbent
+    }
+    return Worlds(routes.split, {**others, incumbent: first})
+
+
+def _world(schema: Schema, route: Route, releases: Mapping[str, Release], reserve: Serving | None = None) -> World:
     return World(
         schema=schema,
         route=route,
         champion=_serving(releases.get(route.champion), route.slot, route.epoch, schema),
         previous=_serving(releases.get(route.previous), route.previous_slot, route.previous_epoch, schema),
+        reserve=reserve,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from services.common import health as probes
+from services.common.arms import MAIN, suffix
 from services.common.clock import Clock, WallClock
 from services.common.errors import PermanentError, TemporaryError
 from services.common.health import Health
@@ -18,6 +19,8 @@ from services.common.kafka import Outbox, Record
 from services.common.metrics import Metrics
 from services.common.topics import COMMANDS, EXAMPLES
 from services.publisher import commands
+from services.publisher.arms.court import Court, champions, state_folder
+from services.publisher.arms.referee import Referee
 from services.publisher.audit import Audit
 from services.publisher.book import Book, Keeper
 from services.publisher.desk import Desk
@@ -57,9 +60,9 @@ class Publisher:
         self, settings: PublisherSettings, sender: Sender, health: Health, meters: Meters, clock: Clock
     ) -> None:
         self._settings, self._health, self._meters, self._clock = settings, health, meters, clock
-        root, state = settings.store, settings.store / "snapshots" / "publisher"
-        self._audit = Audit(root / "releases" / "audit.jsonl")
-        self._keeper = Keeper(state / "book.json", settings.arm)
+        root, state = settings.store, state_folder(settings.store, settings.arm)
+        self._audit = Audit(root / "releases" / f"audit{suffix(settings.arm)}.jsonl")
+        self._keeper = Keeper(state / "book.json", settings.arm, slots=settings.slots)
         store = ReleaseStore(root, settings.arm, settings.backend)
         shelf = Shelf(store.releases)
         deltas = root / "arms" / settings.arm / "deltas"
@@ -82,6 +85,10 @@ class Publisher:
         self.served, self.labelled = self._watcher.served, self._watcher.labelled
         self._healthy = False
         self._reconciled_us = self._folded_us = 0
+        self._court = None
+        if settings.arm == MAIN:
+            referee = Referee(state / "arms.json", self._audit, sender.split, lambda: champions(settings.store))
+            self._court = Court(referee, settings.bootstrap, self._keeper, clock)
         self._examples = Reader(settings.bootstrap, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.bootstrap, COMMANDS.name, self._after("commands"), self._command)
 
@@ -97,6 +104,8 @@ class Publisher:
         loops.add("releases", self._release, 0.1)
         loops.add("golden", self._golden, self._settings.golden_every_s)
         loops.add("examples", self._consume, 0.0)
+        if self._court is not None:
+            loops.add("arms", self._court.step, 0.2)
         self._health.ready = True
 
     def close(self) -> None:
@@ -104,6 +113,8 @@ class Publisher:
         self._health.ready = False
         self._examples.close()
         self._commands.close()
+        if self._court is not None:
+            self._court.close()
         self._redis.close()
 
     def _rows(self) -> None:
@@ -180,7 +191,8 @@ class Publisher:
         while True:
             now_us = self._clock.now_us()
             try:
-                commands.obey(value, self._releases, self._audit, now_us)
+                referee = self._court.referee if self._court is not None else None
+                commands.obey(value, self._releases, self._audit, now_us, referee)
                 return
             except TemporaryError as error:
                 if time.monotonic() > until:
@@ -266,4 +278,4 @@ def _leadership(settings: PublisherSettings) -> Leadership:
 
         identity = settings.identity or socket.gethostname()
         return lease(settings.namespace, f"freshrank-publisher-{settings.arm}", identity)
-    return FileLock(settings.store / "snapshots" / "publisher" / "lock")
+    return FileLock(state_folder(settings.store, settings.arm) / "lock")

@@ -83,13 +83,13 @@ class Lane:
     epoch: int = 1
     slot: str = "a"
 
-    def next(self) -> "Lane":
+    def next(self, slots: str = "ab") -> "Lane":
         """The lane of a new lineage: higher epoch, the other slot.
 
         >>> Lane().next()
         Lane(lineage=2, epoch=2, slot='b')
         """
-        return Lane(self.lineage + 1, self.epoch + 1, "b" if self.slot == "a" else "a")
+        return Lane(self.lineage + 1, self.epoch + 1, slots[0] if self.slot == slots[1] else slots[1])
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class Book:
     """Everything; a change is a new book."""
 
     arm: str
+    slots: str = "ab"
+    """The two row slots of this arm: one serves, the other is filled by a rollback."""
     learning: Lane = Lane()
     """Where the trainer's deltas go."""
     serving: Lane = Lane()
@@ -200,7 +202,7 @@ def rolling_back(book: Book, undo: Undo, now_us: int) -> Book:
         if age_order(entry.release) > age_order(undo.target):
             book = book.moved(entry.release, State.ROLLED_BACK, undo.reason, now_us)
     book = book.moved(undo.target, State.CHAMPION, undo.reason, now_us)
-    lane = replace(book.learning.next(), slot="b" if book.serving.slot == "a" else "a")
+    lane = replace(book.learning.next(), slot=book.serving.next(book.slots).slot)
     return replace(
         book,
         champion=undo.target,
@@ -221,10 +223,11 @@ def filled(book: Book, time_us: int) -> Book:
 class Keeper:
     """Holds the book and its file together; every change is on disk before it is seen."""
 
-    def __init__(self, path: Path, arm: str, disk: Disk | None = None) -> None:
+    def __init__(self, path: Path, arm: str, disk: Disk | None = None, slots: str = "ab") -> None:
+        """`slots`: the arm's two row slots. Raises CorruptState for a book that cannot be read or has other slots."""
         self._path, self._disk = path, disk or Disk()
         self._lock = threading.RLock()
-        self._book = _loaded(path, arm)
+        self._book = opened(path, arm, slots)
 
     @property
     def book(self) -> Book:
@@ -241,14 +244,24 @@ class Keeper:
             return book
 
 
-def _loaded(path: Path, arm: str) -> Book:
+def opened(path: Path, arm: str, slots: str = "ab") -> Book:
+    """The book of a file, or a new one. Raises CorruptState."""
+    if not path.exists():
+        first = Lane(slot=slots[0])
+        return Book(arm, slots, learning=first, serving=first)
+    found = peek(path)
+    if (found.arm, found.slots) != (arm, slots):
+        raise CorruptState(f"{path.name}: of arm {found.arm} with slots {found.slots}, not of {arm} with {slots}")
+    return found
+
+
+def peek(path: Path) -> Book:
+    """The book of a file, whoever's it is. Raises CorruptState."""
     try:
         data = json.loads(path.read_bytes())
         if data.pop("version") != VERSION:
             raise ValueError("another version")
         return _book(data)
-    except FileNotFoundError:
-        return Book(arm)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise CorruptState(f"{path.name}: {type(error).__name__}: {error}") from error
 

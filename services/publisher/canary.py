@@ -73,6 +73,18 @@ class Sequence:
         self.mean += gap * count / total
         self.count = total
 
+    def state(self) -> list[float]:
+        """Count, mean and sum of squares around it: everything."""
+        return [self.count, self.mean, self._squares]
+
+    @staticmethod
+    def of(state: Iterable[float]) -> "Sequence":
+        """The sequence of a `state`."""
+        found = Sequence()
+        count, found.mean, found._squares = state
+        found.count = int(count)
+        return found
+
     @property
     def variance(self) -> float:
         """Sample variance."""

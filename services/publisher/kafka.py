@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from freshrank.v1.models_pb2 import ItemRow, Route
+from freshrank.v1.models_pb2 import ArmSplit, ItemRow, Route
 
+from services.common.arms import SPLIT_KEY
 from services.common.errors import DeadlineExceeded
 from services.common.kafka import Outbox, Record, Tail
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.publisher.book import Lane
-from services.publisher.routes import KEY
+from services.publisher.routes import key_of
 from services.publisher.table import Rows
 
 _CHUNK = 5_000
@@ -36,8 +37,12 @@ class Sender:
                 raise DeadlineExceeded(f"{len(records)} records not acknowledged") from error
 
     def route(self, route: Route) -> None:
-        """Send the one record of routes."""
-        self.send([(ROUTES.name, KEY, route.SerializeToString(deterministic=True))])
+        """Send an arm's record of routes."""
+        self.send([(ROUTES.name, key_of(route.arm), route.SerializeToString(deterministic=True))])
+
+    def split(self, split: ArmSplit) -> None:
+        """Send the record that says which arm answers whom."""
+        self.send([(ROUTES.name, SPLIT_KEY, split.SerializeToString(deterministic=True))])
 
     def item_rows(self, lane: Lane, rows: Rows) -> None:
         """Send rows of items to those who keep tables; a row of zeros deletes."""

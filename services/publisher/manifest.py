@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.common.arms import RELEASE_ID, arm_of
 from services.common.errors import CorruptState
 from services.common.spec import ModelSpec
 
@@ -14,7 +15,6 @@ MANIFEST, MODEL, GOLDEN, RETRIEVAL = "manifest.json", "model.onnx", "golden.safe
 
 REQUIRED_FILES = (MODEL, GOLDEN, RETRIEVAL)
 
-_ID = re.compile(r"r(\d{8}t\d{6})-(\d+)-(\d+)")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -44,12 +44,12 @@ class Manifest:
 
 
 def is_release_id(text: str) -> bool:
-    """True for `r<UTC time>-<lineage>-<seq>`, so that a name from a file or a command is never a path.
+    """True for `r<UTC time>-<lineage>-<seq>[-<arm>]`, so that a name from a file or a command is never a path.
 
     >>> is_release_id("r20260102t030405-1-7"), is_release_id("../secrets")
     (True, False)
     """
-    return _ID.fullmatch(text) is not None
+    return RELEASE_ID.fullmatch(text) is not None
 
 
 def age_order(release: str) -> tuple[str, int, int]:
@@ -58,7 +58,7 @@ def age_order(release: str) -> tuple[str, int, int]:
     >>> age_order("r20260102t030405-1-9") < age_order("r20260102t030405-1-10")
     True
     """
-    match = _ID.fullmatch(release)
+    match = RELEASE_ID.fullmatch(release)
     return (match[1], int(match[2]), int(match[3])) if match else ("", 0, 0)
 
 
@@ -124,13 +124,15 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
 
 
 def _check(found: Manifest) -> None:
-    match = _ID.fullmatch(found.release)
+    match = RELEASE_ID.fullmatch(found.release)
     if match is None:
         raise CorruptState(f"manifest: release {found.release!r} is not an id")
     if (int(match[2]), int(match[3])) != (found.lineage, found.seq):
         raise CorruptState(f"manifest: release {found.release} is not of lineage {found.lineage}, seq {found.seq}")
-    if found.slot not in ("a", "b"):
-        raise CorruptState(f"manifest: slot {found.slot!r} is neither a nor b")
+    if arm_of(found.release) != found.arm:
+        raise CorruptState(f"manifest: release {found.release} is not of arm {found.arm}")
+    if re.fullmatch("[a-z]", found.slot) is None:
+        raise CorruptState(f"manifest: slot {found.slot!r} is not a letter")
     for name, digest in found.files.items():
         if _FILE.fullmatch(name) is None or _HASH.fullmatch(digest) is None:
             raise CorruptState(f"manifest: files: {name!r}")

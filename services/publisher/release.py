@@ -11,6 +11,7 @@ from typing import Any
 
 from freshrank.v1.models_pb2 import Route
 
+from services.common.arms import arm_of
 from services.common.errors import Conflict, CorruptState, FreshrankError, NotFound, PermanentError, TemporaryError
 from services.publisher import manifest as manifests
 from services.publisher.audit import Audit, before_and_after
@@ -53,6 +54,11 @@ class Releases:
         self._published: Route | None = None
 
     @property
+    def arm(self) -> str:
+        """Whose releases these are."""
+        return self.book.arm
+
+    @property
     def book(self) -> Book:
         """The book as it is."""
         return self._keeper.book
@@ -93,7 +99,7 @@ class Releases:
         wanted = self.wanted()
         for release in wanted:
             self._store.stage_model(release)
-        return self._fleet.reconcile(wanted, manifests.is_release_id)
+        return self._fleet.reconcile(wanted, lambda name: arm_of(name) == self.book.arm)
 
     def heal(self) -> list[str]:
         """Ask the serving releases their golden requests everywhere; reload where the answer is wrong.

@@ -1,10 +1,18 @@
-"""The one record that gateways obey: which release serves, which is watched against it, which rows they read."""
+"""The record of an arm that gateways obey: which release serves, which is watched against it, which rows they read."""
 
 from freshrank.v1.models_pb2 import Freeze, Route
 
+from services.common.arms import suffix
 from services.publisher.book import Book
 
-KEY = b"route"
+
+def key_of(arm: str) -> bytes:
+    """Key of an arm's record on the topic routes.
+
+    >>> key_of("main"), key_of("gentle")
+    (b'route', b'route-gentle')
+    """
+    return f"route{suffix(arm)}".encode()
 
 
 def route_of(book: Book, watch_share: float, loaded: list[str], now_us: int) -> Route:

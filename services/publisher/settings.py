@@ -28,6 +28,11 @@ class PublisherSettings(ServiceSettings):
     arm: str = Field(
         "main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="arm of the model store that is published"
     )
+    slots: str = Field(
+        "ab",
+        pattern=r"^[a-z]{2}$",
+        description="the two row slots of this arm, as feature_repo/rows.py has them; each arm has two of its own",
+    )
     project: str = Field("freshrank", description="Feast project whose views hold the rows; as in feature_store.yaml")
     triton: str = Field(
         "127.0.0.1:8001",

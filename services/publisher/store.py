@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from services.common.arms import arm_of, suffix
 from services.common.errors import Conflict, CorruptState
 from services.publisher import manifest as manifests
 from services.publisher.files import Disk, sha256
@@ -21,10 +22,11 @@ class ReleaseStore:
     def __init__(self, root: Path, arm: str, backend: str, disk: Disk | None = None) -> None:
         self._disk = disk or Disk()
         self._backend = backend
+        self._arm = arm
         self.exports = root / "arms" / arm / "exports"
         self.releases = root / "releases"
         self.models = root / "triton"
-        self._staging = root / "staging"
+        self._staging = root / f"staging{suffix(arm)}"
 
     def prepare(self) -> None:
         """Make the folders, and throw away what a crash left half-made."""
@@ -38,8 +40,8 @@ class ReleaseStore:
         return sorted((path.name for path in found), key=manifests.age_order)
 
     def kept(self) -> list[str]:
-        """Releases on disk, oldest first."""
-        found = (p.name for p in self.releases.iterdir() if manifests.is_release_id(p.name) and p.is_dir())
+        """Releases of this arm on disk, oldest first."""
+        found = (p.name for p in self.releases.iterdir() if arm_of(p.name) == self._arm and p.is_dir())
         return sorted(found, key=manifests.age_order)
 
     def folder(self, release: str) -> Path:

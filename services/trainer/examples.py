@@ -107,9 +107,13 @@ class Reader:
     `seen` is part of the checkpoint.
     """
 
-    def __init__(self, size: StepSize, share: float = 1.0, seen: Mapping[int, Place] | None = None) -> None:
+    def __init__(
+        self, size: StepSize, share: float = 1.0, seen: Mapping[int, Place] | None = None, arm: str = ""
+    ) -> None:
+        """`arm`: whose shoppers' impressions are taken; empty = everybody's."""
         self._size = size
         self._share = share
+        self._arm = arm
         self.seen: dict[int, Place] = dict(seen or {})
         self.repeated = 0
         """Examples dropped because they came a second time."""
@@ -152,6 +156,8 @@ class Reader:
             impression = Impression.FromString(row["impression"] or b"")
         except DecodeError:
             self.unreadable += 1
+            return
+        if self._arm and impression.arm != self._arm and row["kind"] != FORGET:
             return
         items, labels, weights = row["items"] or [], row["labels"] or [], row["weights"] or []
         if not len(items) == len(labels) == len(weights) or not all(0 <= k < len(impression.items) for k in items):

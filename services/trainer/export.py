@@ -17,6 +17,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from services.common.arms import MAIN, suffix
 from services.common.encode import encode
 from services.common.errors import CorruptState
 from services.common.spec import OUTPUT, PADDINGS, Arrays, ModelSpec, input_shapes, padded
@@ -47,13 +48,13 @@ class Candidate:
     """The fields of manifest.json that the export itself does not know."""
 
 
-def release_id(now_us: int, lineage: int, seq: int) -> str:
+def release_id(now_us: int, lineage: int, seq: int, arm: str = MAIN) -> str:
     """Name of a release, and of its model in Triton.
 
-    >>> release_id(0, 2, 7)
-    'r19700101t000000-2-7'
+    >>> release_id(0, 2, 7), release_id(0, 2, 7, "gentle")
+    ('r19700101t000000-2-7', 'r19700101t000000-2-7-gentle')
     """
-    return f"r{datetime.fromtimestamp(now_us / 1e6, UTC):%Y%m%dt%H%M%S}-{lineage}-{seq}"
+    return f"r{datetime.fromtimestamp(now_us / 1e6, UTC):%Y%m%dt%H%M%S}-{lineage}-{seq}{suffix(arm)}"
 
 
 def export(folder: Path, candidate: Candidate, hooks: Hooks) -> None:

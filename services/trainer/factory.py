@@ -57,6 +57,7 @@ def config_of(settings: TrainerSettings) -> LearnerConfig:
         weights=WeightConfig(settings.propensity_clip, settings.position_power),
         step=StepSize(settings.batch_impressions, settings.batch_items),
         share=settings.share,
+        arm=settings.arm if settings.traffic == "own" else "",
         expiry_us=int(settings.expiry_days * 24 * 3600 * 1e6),
         window=settings.window,
         items=items,

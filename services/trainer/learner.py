@@ -48,6 +48,8 @@ class LearnerConfig:
     share: float = 1.0
     expiry_us: int = 30 * 24 * 3600 * 1_000_000
     window: int = 5_000
+    arm: str = ""
+    """Whose shoppers' impressions are learned from; empty = everybody's."""
     items: tuple[str, ...] | None = None
     """All items that have rows, and no others; None = those that are seen often enough."""
 
@@ -77,7 +79,7 @@ class Learner:
         items = RowTable(config.rows) if config.items is None else CatalogueTable(config.rows, config.items)
         self.tables = Tables(items, RowTable(config.rows))
         self.strategy = make(spec, self.tables, blocks)
-        self.reader = Reader(config.step, config.share)
+        self.reader = Reader(config.step, config.share, arm=config.arm)
         self.progress = Progress(config.window)
         self.running = RunningLoss()
         self.champion: Teacher | None = None

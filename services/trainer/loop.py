@@ -109,7 +109,7 @@ class Loop:
 
     def _export(self, started: int, reason: str) -> None:
         learner = self.arm.learner
-        name = export.release_id(started, self.arm.name.lineage, self.arm.name.seq)
+        name = export.release_id(started, self.arm.name.lineage, self.arm.name.seq, self.arm.paths.arm)
         metrics = learner.progress.metrics()
         try:
             candidate = self._candidate(name, started, metrics, reason)

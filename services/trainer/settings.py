@@ -67,6 +67,11 @@ class TrainerSettings(ServiceSettings):
     push_interval: float = Field(
         1.0, ge=0, le=60, description="seconds between row deltas; 0 = one after every batch, for lockstep replays"
     )
+    traffic: Literal["shared", "own"] = Field(
+        "shared",
+        description="what an arm learns from: everybody's impressions, or those of its own shoppers only (fair to an"
+        " arm that explores or ranks otherwise, and slower)",
+    )
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of shoppers learned from, by hash; weights make up for the rest"
     )

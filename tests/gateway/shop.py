@@ -29,7 +29,7 @@ from services.gateway.ladder import Budget
 from services.gateway.meters import Meters
 from services.gateway.pipeline import Pipeline, State
 from services.gateway.ranker import Policy, Ranker
-from services.gateway.releases import Release, World, world_of
+from services.gateway.releases import Release, Routes, Worlds, worlds_of
 from services.gateway.retrieve import Covisits
 from services.gateway.schema import Schema
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper
@@ -277,19 +277,19 @@ class Shop:
         self.intake = Intake(self.sends, 4, False, self.meters, self.covisits, self.forgotten.append)
         self.paint()
 
-    def world(self, champion: str, previous: str = "", watch_share: float = 0.0) -> World:
-        """Plan and route in one."""
+    def world(self, champion: str, previous: str = "", watch_share: float = 0.0) -> Worlds:
+        """Plan and route of one arm."""
         releases = {name: release(name, self.plan) for name in (champion, previous) if name}
         route = Route(champion=champion, previous=previous, watch_share=watch_share, slot="a", epoch=1, arm="main")
         route.previous_slot, route.previous_epoch = "a", 1
-        return world_of(self.plan, route, releases)
+        return worlds_of(self.plan, Routes.only(route), releases)
 
     def paint(self) -> None:
         """Renew the picture of the catalogue."""
         champion = self.state.world.champion
         self.table.refresh()
-        tower = Tower(champion.release.name, champion.release.matrices, champion.rows) if champion else Tower()
-        self.state.picture = catalogue.paint(self.table, self.state.picture, tower, retrieve.popularity(self.plan))
+        towers = [Tower(champion.release.name, champion.release.matrices, champion.rows)] if champion else []
+        self.state.picture = catalogue.paint(self.table, self.state.picture, towers, retrieve.popularity(self.plan))
 
     def emit(self, served: AsServed) -> None:
         """Keep what was served."""

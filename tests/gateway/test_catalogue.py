@@ -8,20 +8,21 @@ from freshrank.v1.models_pb2 import ItemRow
 from usearch.index import Index
 
 from services.gateway import catalogue, retrieve
-from services.gateway.catalogue import Picture
+from services.gateway.candidates import RowSlot
+from services.gateway.catalogue import Vectors
 from tests.gateway.shop import Shop, plan
 
 
 def vectors(shop: Shop) -> np.ndarray:
     picture = shop.state.picture
     assert picture is not None
-    assert picture.vectors is not None
-    return picture.vectors
+    world = shop.state.world
+    assert world.champion is not None
+    return picture.vectors[world.champion.release.name].values
 
 
-def picture(rows: np.ndarray, index: Index | None) -> Picture:
-    none = np.zeros(0, np.int64)
-    return Picture(np.zeros(len(rows)), np.ones(len(rows), np.bool_), none, none, none, {}, rows, index)
+def found(rows: np.ndarray, index: Index | None) -> Vectors:
+    return Vectors(rows, RowSlot("a", rows.shape[1], 1), np.zeros(len(rows), np.uint32), index)
 
 
 def test_only_what_changed_is_computed_again_and_equals_computing_all(tmp_path: Path) -> None:
@@ -38,9 +39,9 @@ def test_only_what_changed_is_computed_again_and_equals_computing_all(tmp_path: 
 
 def test_another_release_computes_all_vectors_anew(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    shop.state.world = shop.world("r2")
-    shop.state.world.champion.release.matrices["content"][:] = 0  # type: ignore[union-attr, index]
     before = vectors(shop).copy()
+    shop.state.worlds = shop.world("r2")
+    shop.state.world.champion.release.matrices["content"][:] = 0  # type: ignore[union-attr, index]
     shop.paint()
     assert not np.array_equal(before, vectors(shop))
 
@@ -53,7 +54,7 @@ def test_the_approximate_index_finds_what_the_exact_search_finds(tmp_path: Path,
     again = random.normal(size=(20, 16)).astype(np.float32)
     rows[:20] = again
     index = catalogue.indexed(index, rows, np.arange(20), known=items)
-    exact, near = picture(rows, None), picture(rows, index)
+    exact, near = found(rows, None), found(rows, index)
     keep = np.ones(items, np.bool_)
     hits = 0
     for query in random.normal(size=(30, 16)).astype(np.float32):
@@ -68,9 +69,9 @@ def test_filters_hold_for_the_approximate_index_too(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
     index = catalogue.indexed(None, rows, np.arange(50), known=0)
     keep = np.arange(50) % 2 == 0
-    found = catalogue.nearest(picture(rows, index), rows[3], keep, 5)
-    assert len(found) == 5
-    assert (found % 2 == 0).all()
+    slots = catalogue.nearest(found(rows, index), rows[3], keep, 5)
+    assert len(slots) == 5
+    assert (slots % 2 == 0).all()
 
 
 def test_popular_and_trending_are_found_by_definition_not_by_name() -> None:

@@ -64,7 +64,7 @@ async def test_what_is_not_held_or_not_proved_is_not_explained(shop: Shop) -> No
     forged = Tokens({1: b"x" * 16}, 1).issue(answer.request_id, "ada", NOW)
     with pytest.raises(InvalidInput):
         await explain(shop, forged)
-    shop.state.world = shop.world("r2")
+    shop.state.worlds = shop.world("r2")
     with pytest.raises(NotFound):
         await explain(shop, answer.token)
 

@@ -56,7 +56,7 @@ class Running:
         ranking_pb2_grpc.add_RankingServicer_to_server(servicer, self.ranking.grpc)
         self.admin = Server(ADMIN, [Bearer("secret"), self._guard(ADMIN, 16)], reflect=False)
         folder = shop.table._folder.parent
-        operations = Operations(folder, shop.sends, shop.intake, lambda: shop.state.world.route, lambda: "c1")
+        operations = Operations(folder, shop.sends, shop.intake, lambda: shop.state.worlds, lambda: "c1")
         models_pb2_grpc.add_AdminServicer_to_server(AdminServicer(operations, deadlines, lambda: NOW), self.admin.grpc)
 
     def _guard(self, service: str, concurrency: int) -> Guard:

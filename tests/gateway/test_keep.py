@@ -16,20 +16,20 @@ from services.gateway.keep import Keeper
 from services.gateway.meters import Meters
 from services.gateway.pipeline import State
 from services.gateway.plan_file import PlanFile
-from services.gateway.releases import World
+from services.gateway.releases import Routes, World, Worlds
 from tests.gateway.shop import NOW, Shop, plan, spec_of
 from tests.gateway.small_ranker import write_release
 
 
 def keeper(store: Path) -> Keeper:
-    return Keeper(State(World(schema.nothing())), store, Meters(Metrics("gateway")))
+    return Keeper(State(Worlds.only(World(schema.nothing()))), store, Meters(Metrics("gateway")))
 
 
 async def test_a_route_takes_effect_with_its_release_read(tmp_path: Path) -> None:
     write_release(tmp_path, "r1", spec_of(plan()), NOW)
     it = keeper(tmp_path)
     await it.planned(plan())
-    await it.routed(Route(champion="r1", slot="b", epoch=3))
+    await it.routed(Routes.only(Route(champion="r1", slot="b", epoch=3)))
     champion = it.state.world.champion
     assert champion is not None
     assert (champion.release.name, champion.rows.name, champion.rows.epoch) == ("r1", "b", 3)
@@ -43,7 +43,7 @@ async def test_a_release_that_cannot_be_read_is_left_out_and_the_previous_one_se
     (tmp_path / "releases" / "r2" / "manifest.json").write_text("{")
     it = keeper(tmp_path)
     await it.planned(plan())
-    await it.routed(Route(champion="r2", previous="r1", slot="a", previous_slot="a"))
+    await it.routed(Routes.only(Route(champion="r2", previous="r1", slot="a", previous_slot="a")))
     assert [serving.release.name for serving in it.state.world.servings("ada")] == ["r1"]
 
 
@@ -51,7 +51,7 @@ async def test_a_new_feature_is_served_next_to_what_the_release_names(tmp_path: 
     write_release(tmp_path, "r1", spec_of(plan()), NOW)
     it = keeper(tmp_path)
     await it.planned(plan())
-    await it.routed(Route(champion="r1", slot="a"))
+    await it.routed(Routes.only(Route(champion="r1", slot="a")))
     before = len(it.state.world.schema.item)
     await it.planned(plan("fresh_one"))
     world = it.state.world
@@ -70,7 +70,7 @@ async def test_a_changed_definition_is_read_under_its_old_name_for_the_old_relea
     new = replace(old, views=views, ranking=ranking)
     it = keeper(tmp_path)
     await it.planned(new)
-    await it.routed(Route(champion="r1", slot="a"))
+    await it.routed(Routes.only(Route(champion="r1", slot="a")))
     fields = {view.view: view.fields for view in it.state.world.schema.user_views}["user_stats"]
     assert fields == ("clicks", "spend", f"clicks@{user.features[0].hash8}")
 
@@ -83,7 +83,7 @@ async def test_a_cross_feature_of_an_earlier_plan_is_still_computed_for_its_rele
     kept = tuple(c for c in old.crosses if c.builtin != "price")
     items = tuple(ref for ref in old.ranking.item if ref.name != "price")
     await it.planned(replace(old, crosses=kept, ranking=replace(old.ranking, item=items, cross=kept)))
-    await it.routed(Route(champion="r1", slot="a"))
+    await it.routed(Routes.only(Route(champion="r1", slot="a")))
     assert [f.builtin for f in it.state.world.schema.cross.features][-1] == "price"
 
 
@@ -99,7 +99,7 @@ async def test_ready_means_plan_route_and_catalogue(tmp_path: Path) -> None:
     it = keeper(tmp_path)
     assert not it.ready
     await it.planned(plan())
-    await it.routed(Route())
+    await it.routed(Routes.only(Route()))
     assert not it.ready
     it.paint(Shop(tmp_path).table)
     assert it.ready
@@ -131,7 +131,7 @@ async def watched(it: Keeper, epochs: Epochs) -> bool:
 async def test_a_view_without_an_epoch_means_lost_data_until_it_is_back(tmp_path: Path) -> None:
     it = keeper(tmp_path)
     await it.planned(plan())
-    await it.routed(Route())
+    await it.routed(Routes.only(Route()))
     assert await watched(it, Epochs({"pair_stats"}))
     assert await watched(it, Epochs(set(), failing=True))
     assert not await watched(it, Epochs({"somebody_elses_view"}))

@@ -9,6 +9,7 @@ from freshrank.v1.models_pb2 import Freeze, PromoteReleaseRequest, ReleaseState,
 
 from services.common.errors import InvalidInput, NotFound
 from services.gateway.operate import Operations, decided
+from services.gateway.releases import World, Worlds
 from tests.gateway.shop import NOW, Shop, plan, spec_of
 from tests.gateway.small_ranker import write_release
 
@@ -38,11 +39,11 @@ class Desk:
         self.operations = Operations(folder, self.shop.sends, self.shop.intake, self.current, lambda: "c1")
         self.turned_to: Route | None = None
 
-    def current(self) -> Route:
-        """The route; a command has taken effect by the time it is asked for again."""
+    def current(self) -> Worlds:
+        """What is routed; a command has taken effect by the time it is asked for again."""
         if self.turned_to is not None and self.shop.sends.commands:
             self.route = self.turned_to
-        return self.route
+        return Worlds.only(World(self.shop.state.world.schema, self.route))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from services.gateway.calls import Caller, RankCall
 from services.gateway.candidates import Wanted
 from services.gateway.impressions import to_message
 from services.gateway.pipeline import Lagging
-from services.gateway.releases import world_of
+from services.gateway.releases import Routes, worlds_of
 from tests.gateway.shop import NOW, TOKENS, Shop, budget, recent, release
 
 ADA = Caller("ada", "visit", Context(region="DE", device="phone"))
@@ -178,7 +178,7 @@ async def test_a_spent_deadline_still_gets_an_answer(shop: Shop) -> None:
 
 async def test_the_watch_keeps_a_sticky_share_on_the_previous_release(tmp_path: Path) -> None:
     shop = Shop(tmp_path, champion="r2", previous="r1")
-    shop.state.world = shop.world("r2", "r1", watch_share=0.5)
+    shop.state.worlds = shop.world("r2", "r1", watch_share=0.5)
     users = [Caller(f"u{n}") for n in range(40)]
     first = [(await shop.ranker.rank(call("i1", caller=user), budget())).release for user in users]
     again = [(await shop.ranker.rank(call("i1", caller=user), budget())).release for user in users]
@@ -188,7 +188,7 @@ async def test_the_watch_keeps_a_sticky_share_on_the_previous_release(tmp_path: 
 
 async def test_rows_of_an_earlier_epoch_count_as_absent(shop: Shop) -> None:
     route = Route(champion="r1", slot="a", epoch=2)
-    shop.state.world = world_of(shop.plan, route, {"r1": release("r1", shop.plan)})
+    shop.state.worlds = worlds_of(shop.plan, Routes.only(route), {"r1": release("r1", shop.plan)})
     await shop.ranker.rank(call("i1"), budget())
     assert not shop.scorer.calls[0][1]["row_mask"].any()
     assert to_message(shop.served[0]).items[0].row_seq == 0

@@ -20,6 +20,8 @@ from tests.publisher.shop import SECOND, open_shop
 class Obedient:
     """Remembers, and fails as told."""
 
+    arm = "main"
+
     def __init__(self, error: Exception | None = None) -> None:
         self.done: list[tuple[object, ...]] = []
         self._error = error

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from freshrank.v1.events_pb2 import Impression
 
-from services.common.records import FLIP, INITIAL
+from services.common.records import FLIP, FORGET, INITIAL
 from services.trainer.examples import Batch, Reader, Step, StepSize
 from services.trainer.factory import learner_of
 from services.trainer.groups import groups_of
@@ -35,6 +36,22 @@ def test_an_update_is_of_enough_impressions_and_of_enough_candidates(listed: int
     lists = [message(shop.rows(k)[:1]) for k in range(45)]
     steps = list(Reader(StepSize(5, 60)).steps(batch(lists)))
     assert [len(step.initial) for step in steps] == [impressions] * (45 // impressions)
+
+
+def test_an_arm_may_learn_from_its_own_shoppers_only() -> None:
+    shop, messages = Shop(), []
+    for k in range(20):
+        rows = shop.rows(k)
+        for row in rows:
+            whose = Impression.FromString(row["impression"])
+            whose.arm = "gentle" if k % 4 == 0 else "main"
+            row["impression"] = whose.SerializeToString()
+        messages.append(message(rows))
+    messages.append(message([{**shop.rows(20)[0], "kind": FORGET, "user": "user-1"}]))
+    own = learner(arm="gentle", traffic="own").reader.steps(batch(messages))
+    shared = learner(arm="gentle").reader.steps(batch(messages))
+    sizes = [[len(part) for step in steps for part in (step.initial, step.forgets)] for steps in (own, shared)]
+    assert [(sum(found[::2]), sum(found[1::2])) for found in sizes] == [(5, 1), (20, 1)]
 
 
 def gradients(made: Learner, step: Step) -> torch.Tensor:

@@ -36,6 +36,22 @@ class AdminServicer(models_pb2_grpc.AdminServicer):
         """What is served."""
         return self._operations.status()
 
+    async def GetArms(self, request: pb.GetArmsRequest, context: Any) -> pb.Arms:
+        """The arms, and the trial between them."""
+        return self._operations.arms()
+
+    async def StartTrial(self, request: pb.StartTrialRequest, context: Any) -> pb.Arms:
+        """Compare arms."""
+        return await self._operations.start_trial(request, self._deadlines.timeout(context))
+
+    async def StopTrial(self, request: pb.StopTrialRequest, context: Any) -> pb.Arms:
+        """End that."""
+        return await self._operations.stop_trial(request, self._deadlines.timeout(context))
+
+    async def PromoteArm(self, request: pb.PromoteArmRequest, context: Any) -> pb.Arms:
+        """Another incumbent."""
+        return await self._operations.promote_arm(request, self._deadlines.timeout(context))
+
     async def ForgetUser(self, request: pb.ForgetUserRequest, context: Any) -> pb.ForgetUserResponse:
         """Forget a shopper: answered once the wish is safe on the log."""
         timeout_s = self._deadlines.timeout(context)

@@ -74,14 +74,16 @@ class PromoteReleaseRequest(_message.Message):
     def __init__(self, release: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
 
 class RollbackReleaseRequest(_message.Message):
-    __slots__ = ("release", "actor", "reason")
+    __slots__ = ("release", "actor", "reason", "arm")
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
     release: str
     actor: str
     reason: str
-    def __init__(self, release: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    arm: str
+    def __init__(self, release: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ..., arm: _Optional[str] = ...) -> None: ...
 
 class Freeze(_message.Message):
     __slots__ = ("rows", "releases", "learning", "actor", "reason")
@@ -116,6 +118,94 @@ class Status(_message.Message):
     slot: str
     epoch: int
     def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class GetArmsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StartTrialRequest(_message.Message):
+    __slots__ = ("challengers", "share", "sticky_us", "least_us", "most_us", "gain", "reward", "error", "actor")
+    class RewardEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    CHALLENGERS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    STICKY_US_FIELD_NUMBER: _ClassVar[int]
+    LEAST_US_FIELD_NUMBER: _ClassVar[int]
+    MOST_US_FIELD_NUMBER: _ClassVar[int]
+    GAIN_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    challengers: _containers.RepeatedScalarFieldContainer[str]
+    share: float
+    sticky_us: int
+    least_us: int
+    most_us: int
+    gain: float
+    reward: _containers.ScalarMap[str, float]
+    error: float
+    actor: str
+    def __init__(self, challengers: _Optional[_Iterable[str]] = ..., share: _Optional[float] = ..., sticky_us: _Optional[int] = ..., least_us: _Optional[int] = ..., most_us: _Optional[int] = ..., gain: _Optional[float] = ..., reward: _Optional[_Mapping[str, float]] = ..., error: _Optional[float] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class StopTrialRequest(_message.Message):
+    __slots__ = ("actor", "reason")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    reason: str
+    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PromoteArmRequest(_message.Message):
+    __slots__ = ("arm", "actor", "reason")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    actor: str
+    reason: str
+    def __init__(self, arm: _Optional[str] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Challenger(_message.Message):
+    __slots__ = ("arm", "share", "state", "reason", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    share: float
+    state: str
+    reason: str
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, arm: _Optional[str] = ..., share: _Optional[float] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Arms(_message.Message):
+    __slots__ = ("incumbent", "arms", "trial", "started_us", "ended_us", "challengers")
+    INCUMBENT_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    STARTED_US_FIELD_NUMBER: _ClassVar[int]
+    ENDED_US_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGERS_FIELD_NUMBER: _ClassVar[int]
+    incumbent: str
+    arms: _containers.RepeatedScalarFieldContainer[str]
+    trial: str
+    started_us: int
+    ended_us: int
+    challengers: _containers.RepeatedCompositeFieldContainer[Challenger]
+    def __init__(self, incumbent: _Optional[str] = ..., arms: _Optional[_Iterable[str]] = ..., trial: _Optional[str] = ..., started_us: _Optional[int] = ..., ended_us: _Optional[int] = ..., challengers: _Optional[_Iterable[_Union[Challenger, _Mapping]]] = ...) -> None: ...
 
 class ForgetUserRequest(_message.Message):
     __slots__ = ("user_id", "before_us")
@@ -179,6 +269,28 @@ class ItemRow(_message.Message):
     learned_up_to_us: int
     def __init__(self, row: _Optional[_Iterable[float]] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ...) -> None: ...
 
+class ArmSplit(_message.Message):
+    __slots__ = ("incumbent", "trial", "challengers", "sticky_us", "updated_us")
+    INCUMBENT_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGERS_FIELD_NUMBER: _ClassVar[int]
+    STICKY_US_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_US_FIELD_NUMBER: _ClassVar[int]
+    incumbent: str
+    trial: str
+    challengers: _containers.RepeatedCompositeFieldContainer[ArmShare]
+    sticky_us: int
+    updated_us: int
+    def __init__(self, incumbent: _Optional[str] = ..., trial: _Optional[str] = ..., challengers: _Optional[_Iterable[_Union[ArmShare, _Mapping]]] = ..., sticky_us: _Optional[int] = ..., updated_us: _Optional[int] = ...) -> None: ...
+
+class ArmShare(_message.Message):
+    __slots__ = ("arm", "share")
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    arm: str
+    share: float
+    def __init__(self, arm: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
+
 class Route(_message.Message):
     __slots__ = ("champion", "previous", "watch_share", "slot", "epoch", "freeze", "updated_us", "previous_slot", "previous_epoch", "loaded", "arm")
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
@@ -206,13 +318,19 @@ class Route(_message.Message):
     def __init__(self, champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., updated_us: _Optional[int] = ..., previous_slot: _Optional[str] = ..., previous_epoch: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("promote", "rollback", "freeze", "command_id")
+    __slots__ = ("promote", "rollback", "freeze", "start_trial", "stop_trial", "promote_arm", "command_id")
     PROMOTE_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
+    START_TRIAL_FIELD_NUMBER: _ClassVar[int]
+    STOP_TRIAL_FIELD_NUMBER: _ClassVar[int]
+    PROMOTE_ARM_FIELD_NUMBER: _ClassVar[int]
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     promote: PromoteReleaseRequest
     rollback: RollbackReleaseRequest
     freeze: Freeze
+    start_trial: StartTrialRequest
+    stop_trial: StopTrialRequest
+    promote_arm: PromoteArmRequest
     command_id: str
-    def __init__(self, promote: _Optional[_Union[PromoteReleaseRequest, _Mapping]] = ..., rollback: _Optional[_Union[RollbackReleaseRequest, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., command_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, promote: _Optional[_Union[PromoteReleaseRequest, _Mapping]] = ..., rollback: _Optional[_Union[RollbackReleaseRequest, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., start_trial: _Optional[_Union[StartTrialRequest, _Mapping]] = ..., stop_trial: _Optional[_Union[StopTrialRequest, _Mapping]] = ..., promote_arm: _Optional[_Union[PromoteArmRequest, _Mapping]] = ..., command_id: _Optional[str] = ...) -> None: ...

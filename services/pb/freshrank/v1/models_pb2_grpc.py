@@ -60,6 +60,26 @@ class AdminStub:
                 request_serializer=freshrank_dot_v1_dot_models__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=freshrank_dot_v1_dot_models__pb2.Status.FromString,
                 _registered_method=True)
+        self.GetArms = channel.unary_unary(
+                '/freshrank.v1.Admin/GetArms',
+                request_serializer=freshrank_dot_v1_dot_models__pb2.GetArmsRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+                _registered_method=True)
+        self.StartTrial = channel.unary_unary(
+                '/freshrank.v1.Admin/StartTrial',
+                request_serializer=freshrank_dot_v1_dot_models__pb2.StartTrialRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+                _registered_method=True)
+        self.StopTrial = channel.unary_unary(
+                '/freshrank.v1.Admin/StopTrial',
+                request_serializer=freshrank_dot_v1_dot_models__pb2.StopTrialRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+                _registered_method=True)
+        self.PromoteArm = channel.unary_unary(
+                '/freshrank.v1.Admin/PromoteArm',
+                request_serializer=freshrank_dot_v1_dot_models__pb2.PromoteArmRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+                _registered_method=True)
         self.ForgetUser = channel.unary_unary(
                 '/freshrank.v1.Admin/ForgetUser',
                 request_serializer=freshrank_dot_v1_dot_models__pb2.ForgetUserRequest.SerializeToString,
@@ -106,6 +126,34 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArms(self, request, context):
+        """The arms there are, and how the trial between them stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartTrial(self, request, context):
+        """Ask the publisher to give challengers a share of the shoppers, and to compare them with the incumbent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopTrial(self, request, context):
+        """Ask the publisher to give all shoppers back to the incumbent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteArm(self, request, context):
+        """Ask the publisher to make an arm the incumbent, whatever a trial says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForgetUser(self, request, context):
         """Write a forget record to the log.
         """
@@ -140,6 +188,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=freshrank_dot_v1_dot_models__pb2.GetStatusRequest.FromString,
                     response_serializer=freshrank_dot_v1_dot_models__pb2.Status.SerializeToString,
+            ),
+            'GetArms': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArms,
+                    request_deserializer=freshrank_dot_v1_dot_models__pb2.GetArmsRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_models__pb2.Arms.SerializeToString,
+            ),
+            'StartTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTrial,
+                    request_deserializer=freshrank_dot_v1_dot_models__pb2.StartTrialRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_models__pb2.Arms.SerializeToString,
+            ),
+            'StopTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopTrial,
+                    request_deserializer=freshrank_dot_v1_dot_models__pb2.StopTrialRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_models__pb2.Arms.SerializeToString,
+            ),
+            'PromoteArm': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteArm,
+                    request_deserializer=freshrank_dot_v1_dot_models__pb2.PromoteArmRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_models__pb2.Arms.SerializeToString,
             ),
             'ForgetUser': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetUser,
@@ -283,6 +351,114 @@ class Admin:
             '/freshrank.v1.Admin/GetStatus',
             freshrank_dot_v1_dot_models__pb2.GetStatusRequest.SerializeToString,
             freshrank_dot_v1_dot_models__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Admin/GetArms',
+            freshrank_dot_v1_dot_models__pb2.GetArmsRequest.SerializeToString,
+            freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Admin/StartTrial',
+            freshrank_dot_v1_dot_models__pb2.StartTrialRequest.SerializeToString,
+            freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Admin/StopTrial',
+            freshrank_dot_v1_dot_models__pb2.StopTrialRequest.SerializeToString,
+            freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteArm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Admin/PromoteArm',
+            freshrank_dot_v1_dot_models__pb2.PromoteArmRequest.SerializeToString,
+            freshrank_dot_v1_dot_models__pb2.Arms.FromString,
             options,
             channel_credentials,
             insecure,
