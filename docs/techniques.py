@@ -527,6 +527,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             how="`attribution.attribute`",
         ),
         Technique(
+            "Full retrain, judged against the incremental model by the release gate",
+            "",
+            "services/trainer/retrain.py",
+            "tests/trainer/test_retrain.py::test_both_are_judged_on_the_same_lists_that_neither_has_learned",
+            how="`freshrank retrain`",
+        ),
+        Technique(
             "Arms compared on shoppers by a sequential test",
             "Waudby-Smith et al., 2021",
             "services/publisher/arms/comparison.py",
@@ -549,7 +556,6 @@ MISSING = (
     "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
     "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
-    "scheduled full retrains that are compared by the gate",
 )
 """Techniques that Freshrank does not offer (yet)."""
 

@@ -22,7 +22,7 @@ from services.publisher import commands
 from services.publisher.arms.court import Court, champions, state_folder
 from services.publisher.arms.referee import Referee
 from services.publisher.audit import Audit
-from services.publisher.book import Book, Keeper
+from services.publisher.book import Book, Keeper, beyond
 from services.publisher.desk import Desk
 from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
@@ -75,8 +75,9 @@ class Publisher:
             settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
         )  # fmt: skip
         self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
+        self._rows_store = FeastRows(self._redis, settings.project, sender.item_rows)
         self._pump = RowPump(
-            self._keeper, history, deltas, FeastRows(self._redis, settings.project, sender.item_rows),
+            self._keeper, history, deltas, self._rows_store,
             self._audit, meters, desk.probe, settings.row_bounds(), PumpPolicy(settings.fold_deltas),
         )  # fmt: skip
         desk.rows = self._pump
@@ -94,6 +95,9 @@ class Publisher:
 
     def start(self, loops: Loops) -> None:
         """Clear what a crash left, say the route, and begin. Raises TemporaryError when the broker is not there."""
+        if self._settings.arm != MAIN:  # another arm may have had the slots; main's are nobody else's
+            held = self._rows_store.held(self._settings.slots)
+            self._keeper.change(lambda book: beyond(book, held))
         self._releases.start(self._clock.now_us())
         self._releases.sync(self._clock.now_us())
         self._health.extra = self._positions

@@ -215,6 +215,17 @@ def rolling_back(book: Book, undo: Undo, now_us: int) -> Book:
     )
 
 
+def beyond(book: Book, epoch: int) -> Book:
+    """A book that has pushed nothing yet, in slots that others have used: its epochs begin behind theirs.
+
+    So what they left there counts as absent. A book that has pushed rows is left as it is.
+    """
+    if book.entries or book.pushed_seq or epoch < book.learning.epoch:
+        return book
+    lane = replace(book.learning, epoch=epoch + 1)
+    return replace(book, learning=lane, serving=lane)
+
+
 def filled(book: Book, time_us: int) -> Book:
     """The new lane's slot holds every row of the target: gateways can read it, and its deltas begin with 1."""
     return replace(book, serving=book.learning, undo=None, pushed_seq=0, pushed_time_us=time_us)

@@ -34,6 +34,11 @@ class FeastRows:
         for view in _views(lane):
             self._epochs.raise_to(view, lane.epoch)
 
+    def held(self, slots: str) -> int:
+        """The highest epoch that rows of these slots were ever written in; 0 for slots nobody has used."""
+        views = [view for slot in slots for view in _views(Lane(slot=slot))]
+        return max((epoch or 0 for epoch in self._epochs.read(views).values()), default=0)
+
     def lost(self, lane: Lane) -> bool:
         """True when an epoch is missing: Redis has lost its data, or the slot was never opened."""
         return bool(missing(self._epochs.read(_views(lane))))

@@ -1,5 +1,6 @@
 """The trainer put together."""
 
+import json
 import logging
 import signal
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from services.trainer.archive import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.checkpoint import Checkpoints, Name
 from services.trainer.factory import hold_of, learner_of, trigger_of
+from services.trainer.files import write_file
 from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.kafka import KafkaSource
 from services.trainer.learner import Learner
@@ -120,6 +122,7 @@ def build(
         archive,
         lambda learner: begin(settings, learner),
     )
+    write_file(paths.way, json.dumps(settings.way(), indent=1).encode(), NoHooks(), "way")
     config = LoopConfig(
         push_interval_us=int(settings.push_interval * 1e6),
         poll_s=settings.poll_ms / 1000,

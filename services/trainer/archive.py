@@ -140,16 +140,19 @@ class Archive:
 class ArchiveSource:
     """Reads an archive as the trainer reads the topic: the same `Source`, in files."""
 
-    def __init__(self, folder: Path, messages: int = 20, until: float = 1.0) -> None:
+    def __init__(
+        self, folder: Path, messages: int = 20, until: float = 1.0, ends: Mapping[int, int] | None = None
+    ) -> None:
         """`messages` make a batch; `until` is the share of each partition that is read, the oldest.
 
+        `ends`: offsets to stop before, by partition; a partition that is not named is not read.
         Raises CorruptState when the folder holds no archive.
         """
         self.folder, self._folders = folder, _partitions(folder)
         self._files = {p: found for p, part in self._folders.items() if (found := _files(part))}
         if not self._files:
             raise CorruptState(f"{folder} holds no examples: <partition>/<from>-<to>.parquet")
-        self._most, self._until = messages, until
+        self._most, self._until, self._ends = messages, until, ends
         self._next: dict[int, int] = {}
         self._loaded: dict[int, tuple[tuple[int, int], list[tuple[int, bytes]]]] = {}
         self.seek({})
@@ -223,7 +226,8 @@ class ArchiveSource:
 
     def _end(self, partition: int) -> int:
         start, last = self._start(partition), max(end for _, end in self._files[partition])
-        return start + int((last - start) * self._until)
+        last = start + int((last - start) * self._until)
+        return last if self._ends is None else max(start, min(last, self._ends.get(partition, start)))
 
 
 def _batch(ranges: Ranges, found: Mapping[int, Sequence[tuple[int, bytes]]]) -> Batch:

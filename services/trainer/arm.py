@@ -63,6 +63,11 @@ class ArmPaths:
         return self.root / "exports"
 
     @property
+    def way(self) -> Path:
+        """The settings that the arm was last learned by."""
+        return self.root / "way.json"
+
+    @property
     def examples(self) -> Path:
         """What was learned, in Parquet."""
         return self.root / "examples"
@@ -163,10 +168,12 @@ class Arm:
         self.delta_seq = self._deltas.write(self.delta_seq + 1, info, items, users)
         return len(items[0]) + len(users[0])
 
-    def save(self) -> None:
-        """Write a checkpoint; from here on the journal is its own. The rows are in deltas before."""
+    def save(self, unpushed: bool = False) -> None:
+        """Write a checkpoint; from here on the journal is its own. The rows are in deltas before, unless `unpushed`."""
         name = Name(self.name.lineage, self.name.seq + 1)
-        extra = {"epoch": self.epoch, "delta_seq": self.delta_seq}
+        extra: dict[str, Any] = {"epoch": self.epoch, "delta_seq": self.delta_seq}
+        if unpushed:
+            extra["rows_unpushed"] = True
         if self._archive is not None:
             self._archive.describe(self.learner.spec)
             self._archive.flush()
@@ -179,16 +186,20 @@ class Arm:
         """Another lineage and epoch, from the checkpoint that the publisher names; without a name from where we are.
 
         Raises CorruptState when that checkpoint cannot be had, InvalidInput when it is of another model; nothing has
-        changed then. The publisher fills the new slot itself; deltas of the new epoch begin with 1.
+        changed then. The publisher fills the new slot itself, but for a new epoch without a checkpoint: then every row
+        is pushed. Deltas of the new epoch begin with 1.
         """
         name = Name.parse(wanted.from_checkpoint)
         if name is not None:
             self.learner = self._restored(self._checkpoints.load(name))
             self._source.seek(self.learner.positions)
+        else:  # slots that others have used: what was pushed before counts as absent
+            self.learner.tables.item.touch_all()
+            self.learner.tables.user.touch_all()
         self.epoch, self.delta_seq = wanted.epoch, self._deltas.newest(wanted.epoch)
         taken = [n.seq for n in self._checkpoints.names() if n.lineage == wanted.lineage]
         self.name = Name(wanted.lineage, max([self.name.seq, *taken]))
-        self.save()
+        self.save(unpushed=name is None)
 
     def close(self) -> None:
         """Save what was learned since the last checkpoint and give files back."""

@@ -99,9 +99,9 @@ class Progress:
         if not chosen:
             return {"impressions": 0.0}
         clicks = [judged.clicks for judged in chosen]
-        out = _figures(clicks, [judged.learner for judged in chosen])
+        out = figures_of(clicks, [judged.learner for judged in chosen])
         if compared:
-            out |= {f"champion_{k}": v for k, v in _figures(clicks, [judged.champion for judged in chosen]).items()}
+            out |= {f"champion_{k}": v for k, v in figures_of(clicks, [judged.champion for judged in chosen]).items()}
         return {**out, "impressions": float(len(chosen))}
 
     def state(self) -> dict[str, NDArray[np.generic]]:
@@ -156,7 +156,8 @@ def shown_items(example: Example) -> NDArray[np.bool_]:
     return np.fromiter((item.shown for item in example.impression.items), np.bool_)
 
 
-def _figures(clicks: Sequence[NDArray[np.bool_]], lists: Sequence[Floats]) -> dict[str, float]:
+def figures_of(clicks: Sequence[NDArray[np.bool_]], lists: Sequence[Floats]) -> dict[str, float]:
+    """Figures of lists of click scores against their clicks: auc, log_loss, ndcg_at_10, ctr, predicted_ctr."""
     labels, flat = np.concatenate(clicks), np.concatenate(lists)
     gains = [scores.ndcg(c, s) for c, s in zip(clicks, lists, strict=True) if c.any()]
     return {

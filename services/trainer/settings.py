@@ -1,7 +1,7 @@
 """Settings of the trainer: FRESHRANK_TRAINER_<FIELD>, read once in `__main__`."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -31,6 +31,10 @@ def _a_loss(text: str) -> str:
 def _a_privacy(text: str) -> str:
     privacy.parse(text)
     return text
+
+
+_PLACES = {"arm", "tensorboard", "transfer_from", "privacy_items", "device", "threads"}
+"""Settings that say where, not how."""
 
 
 class TrainerSettings(ServiceSettings):
@@ -177,6 +181,11 @@ class TrainerSettings(ServiceSettings):
     )
     poll_messages: int = Field(500, ge=1, le=100_000, description="messages per batch at most")
     tensorboard: Path | None = Field(None, description="folder for TensorBoard; none = <store>/arms/<arm>/tensorboard")
+
+    def way(self) -> dict[str, Any]:
+        """What is learned and how, as plain data: every field but the names of other machines and folders."""
+        own = set(type(self).model_fields) - set(ServiceSettings.model_fields)
+        return {name: value for name, value in self.model_dump(mode="json").items() if name in own - _PLACES}
 
     @model_validator(mode="after")
     def _learns_at_all(self) -> Self:

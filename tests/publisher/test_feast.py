@@ -12,7 +12,7 @@ from services.online.keys import entity_keys
 from services.online.reader import MatrixReader, Read
 from services.online.reader import Rows as ReadRows
 from services.online.wire import Endpoint
-from services.publisher.book import Lane
+from services.publisher.book import Book, Lane, beyond
 from services.publisher.feast import FeastRows
 from services.publisher.table import Rows
 
@@ -108,3 +108,23 @@ async def test_an_old_publisher_is_fenced_off(shelf: Shelf) -> None:
     with pytest.raises(PermanentError, match="later epoch"):
         shelf.rows.push(Lane(1, 1, "a"), some(["shoe"], 1.0, 900), NOBODY)
     assert not (await shelf.read("item_row_a", "item_id", ["shoe"])).present[0]
+
+
+async def test_an_arm_that_takes_over_slots_finds_nothing_of_the_one_before(shelf: Shelf) -> None:
+    assert shelf.rows.held("ab") == 0
+    before = Lane(epoch=3, slot="b")
+    shelf.rows.open(before)
+    shelf.rows.push(before, some(["shoe", "hat"], 1.0, 9), NOBODY)
+    assert shelf.rows.held("ab") == 3
+    lane = beyond(Book("next", learning=Lane(slot="b"), serving=Lane(slot="b")), shelf.rows.held("ab")).learning
+    shelf.rows.open(lane)
+    assert shelf.rows.push(lane, some(["shoe"], 2.0, 1), NOBODY)
+    found = await shelf.read("item_row_b", "item_id", ["shoe", "hat"])
+    assert found.packed["row"][0, 0] == 2.0
+    assert found.epoch.tolist() == [4, 3]
+
+
+def test_an_arm_that_has_pushed_rows_keeps_its_epoch() -> None:
+    used = Book("next", pushed_seq=1)
+    assert beyond(used, 7) == used
+    assert beyond(Book("next"), 0) == Book("next")

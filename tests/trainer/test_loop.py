@@ -20,6 +20,9 @@ from services.publisher import manifest as publisher_manifest
 from services.publisher import onnx_file
 from services.publisher.checks import verdict
 from services.trainer.champion import session
+from services.trainer.checkpoint import Checkpoints
+from services.trainer.control import Control
+from services.trainer.hooks import NoHooks
 from services.trainer.loop import Loop
 from services.trainer.triggers import VolumeTrigger
 from tests.trainer.arm import TURN_US, Recorder, arm, digest, run, settings
@@ -220,6 +223,21 @@ def test_a_higher_epoch_begins_a_new_lineage_from_the_named_checkpoint(trained: 
     resumed, _ = arm(store, FileSource({0: Shop(items=20).messages(120)}))
     assert (resumed.arm.epoch, resumed.arm.name.lineage) == (2, 2)
     resumed.arm.close()
+
+
+def test_a_higher_epoch_without_a_checkpoint_pushes_every_row_again(trained: tuple[Path, Loop, Recorder]) -> None:
+    store, _, _ = trained
+    resumed, _ = arm(store, FileSource({0: Shop(items=20).messages(120)}))
+    state = resumed.arm
+    assert state.push() == 0
+    state.begin(Control(lineage=1, epoch=7))
+    rows = int(state.learner.tables.item.live.sum() + state.learner.tables.user.live.sum())
+    saved = Checkpoints(state.paths.root / "checkpoints", NoHooks()).newest()
+    assert saved is not None
+    assert saved.meta["rows_unpushed"], "a crash before they are pushed does not lose them"
+    assert (state.push(), state.epoch) == (rows, 7)
+    assert (store / "arms/main/deltas/00000007-000000000001.safetensors").exists()
+    state.close()
 
 
 def test_an_epoch_from_a_checkpoint_that_is_not_there_changes_nothing(tmp_path: Path) -> None:

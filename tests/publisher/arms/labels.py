@@ -51,6 +51,7 @@ class Shown:
 
 def messages(shown: Iterable[Shown]) -> list[bytes]:
     """Values of the topic in order: each impression when it appears, its labels a window later."""
+    shown = list(shown)
     at = [(s.time_us, records.INITIAL, s) for s in shown] + [(s.time_us + WINDOW_US, records.CLOSED, s) for s in shown]
     return [_row(number, kind, time_us, s) for number, (time_us, kind, s) in enumerate(sorted(at, key=lambda a: a[:2]))]
 
