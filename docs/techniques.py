@@ -527,6 +527,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             how="`attribution.attribute`",
         ),
         Technique(
+            "Maintenance policy: step, fine-tune, prune or full retrain",
+            "",
+            "services/trainer/maintenance.py",
+            "tests/trainer/test_maintenance.py::test_the_dearest_that_is_due_is_chosen_and_says_its_figure",
+            {"maintenance": "fine_tune(drift(adwin)), prune(0.8), retrain(time(604800))"},
+        ),
+        Technique(
             "Full retrain, judged against the incremental model by the release gate",
             "",
             "services/trainer/retrain.py",
@@ -555,7 +562,6 @@ MISSING = (
     "LightGCN-type rows of touched neighbourhoods",
     "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
     "distillation to a smaller student",
-    "a maintenance policy that chooses between step, fine-tune, prune and retrain",
 )
 """Techniques that Freshrank does not offer (yet)."""
 

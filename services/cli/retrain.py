@@ -17,6 +17,7 @@ def retrain(
         Path | None, typer.Option(help="Model store; the trainer's when left out.", show_default=False)
     ] = None,
     of: Annotated[str, typer.Option(help="Arm whose archive is learned, and which it is compared with.")] = "main",
+    if_asked: Annotated[bool, typer.Option("--if-asked", help="Only if its maintenance policy asks for it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Keep it although the gate says no.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -33,6 +34,7 @@ def retrain(
     from services.publisher.audit import Audit
     from services.publisher.gate import judge_learner
     from services.publisher.settings import PublisherSettings
+    from services.trainer.arm import ArmPaths
     from services.trainer.retrain import Retrain
     from services.trainer.settings import TrainerSettings
 
@@ -40,12 +42,17 @@ def retrain(
         raise InvalidInput("ARM", "malformed", f"{arm!r} is no name of an arm")
     given = {"arm": arm} | ({"store": store} if store is not None else {})
     settings = load_settings(TrainerSettings).model_copy(update=given)
+    wish = ArmPaths(settings.store, of).wishes
+    if if_asked and not wish.exists():
+        output.show({"asked": False}, as_json, output.facts("Retrain", {"asked for": False}))
+        return
     bounds = load_settings(PublisherSettings).gate_bounds()
     work = Retrain(settings, of)
     with output.progress("messages", work.messages) as shown:
         counted = _Counted(shown)
         work.learn(counted)
         found = work.compare(counted)
+    wish.unlink(missing_ok=True)
     checks = judge_learner(found.metrics, first=False, young=False, bounds=bounds)
     failed = [str(check) for check in checks if not check.passed]
     kept = not failed or force

@@ -20,6 +20,7 @@ from services.common.spec import ModelSpec
 from services.common.topics import EXAMPLES
 from services.common.tracing import tracing_for
 from services.online.registry import PlanSource
+from services.trainer import maintenance
 from services.trainer.archive import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.checkpoint import Checkpoints, Name
@@ -129,7 +130,9 @@ def build(
         objective=tuple(settings.objective.items()),
         log_clock=settings.clock == "log",
     )
-    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points, hold_of(settings))
+    policy = maintenance.parse(settings.maintenance)
+    hold = hold_of(settings)
+    loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points, hold, policy)
     return Trainer(loop, source, health)
 
 

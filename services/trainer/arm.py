@@ -68,6 +68,11 @@ class ArmPaths:
         return self.root / "way.json"
 
     @property
+    def wishes(self) -> Path:
+        """What the maintenance policy asks of others: a full retrain."""
+        return self.root / "maintenance.json"
+
+    @property
     def examples(self) -> Path:
         """What was learned, in Parquet."""
         return self.root / "examples"
@@ -141,10 +146,15 @@ class Arm:
         self.learner.adapt(spec)
         return True
 
-    def released(self) -> None:
+    def released(self, deep: bool = True) -> None:
         """Give the strategy its moment before a release; on record first, for it may change what is learned."""
-        self._write({}, mark=journal.RELEASED)
-        self.learner.released()
+        self._write({}, mark=journal.RELEASED if deep else journal.STEPPED)
+        self.learner.released(deep)
+
+    def prune(self, share: float) -> int:
+        """Let old rows go, down to that share of the most there may be; returns how many."""
+        self._write({}, mark=f"{journal.PRUNED}{share:g}")
+        return self.learner.prune(share)
 
     def take_champion(self, release: str) -> None:
         """Compare with, and be taught by, another release. Raises CorruptState when it cannot be read."""
@@ -247,8 +257,10 @@ class Arm:
         self._open(self._checkpoints.names()[-1])
 
     def _repeat(self, mark: str) -> None:
-        if mark == journal.RELEASED:
-            self.learner.released()
+        if mark in (journal.RELEASED, journal.STEPPED):
+            self.learner.released(mark == journal.RELEASED)
+        elif mark.startswith(journal.PRUNED):
+            self.learner.prune(float(mark.removeprefix(journal.PRUNED)))
         elif mark.startswith(journal.CHAMPION):
             self._find_champion(self.learner, mark.removeprefix(journal.CHAMPION))
 

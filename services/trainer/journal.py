@@ -27,10 +27,12 @@ class Record:
     delta_seq: int
     spec: dict[str, Any] | None = None
     mark: str = ""
-    """What else happened before the next batch: RELEASED, or CHAMPION and the name of a release."""
+    """What else happened before the next batch: RELEASED, STEPPED, PRUNED and a share, CHAMPION and a release."""
 
 
 RELEASED, CHAMPION = "released", "champion "
+STEPPED, PRUNED = "stepped", "pruned "
+"""A release without what the strategy does at length; and rows let go, with the share that stayed."""
 
 
 class Journal:

@@ -137,9 +137,21 @@ class Learner:
         """Examples of one kind as a group, on the rows as they are."""
         return group_of(examples, self.spec, self.tables, self.config.weights)
 
-    def released(self) -> None:
-        """A release is about to be made: its strategy's moment, and what the trigger counts from."""
-        self.strategy.released(self.encode, self.steps)
+    @property
+    def filled(self) -> float:
+        """Rows over the most there may be, of the fuller table."""
+        return max(int(table.live[: table.next].sum()) / table.config.max_rows for _, table in self._named_tables())
+
+    def prune(self, share: float) -> int:
+        """Let the rows go that were not seen for longest, down to that share of the most; returns how many."""
+        return sum(table.prune(int(share * table.config.max_rows)) for _, table in self._named_tables())
+
+    def released(self, deep: bool = True) -> None:
+        """A release is about to be made: its strategy's moment, and what the trigger counts from.
+
+        `deep` False: what the strategy does at length is left for another time.
+        """
+        self.strategy.released(self.encode, self.steps, deep)
         self.released_at = self.learned
 
     @property

@@ -1,5 +1,6 @@
 """The loop: take a batch, score it, learn it; push rows; now and then make a release. One thread, one order."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ from services.common.spec import ModelSpec
 from services.trainer import control, export
 from services.trainer.arm import Arm, Source
 from services.trainer.control import Control
+from services.trainer.files import write_file
 from services.trainer.hooks import Hooks
+from services.trainer.maintenance import FINE_TUNE, PRUNE, RETRAIN, Choice, Maintenance
 from services.trainer.observe import Observer
 from services.trainer.slices import Hold
 from services.trainer.strategies.base import Learned
@@ -44,8 +47,10 @@ class Loop:
         observer: Observer,
         hooks: Hooks,
         hold: Hold | None = None,
+        maintenance: Maintenance | None = None,
     ) -> None:
         """`wanted` says which features there are now; `hold` may make a due release wait."""
+        self._maintenance = maintenance or Maintenance()
         self.arm, self._source, self._config, self._wanted = arm, source, config, wanted
         self._trigger, self._clock, self._observer, self._hooks = trigger, clock, observer, hooks
         self._hold = hold or Hold()
@@ -85,34 +90,51 @@ class Loop:
         """Take new features in, save everything, export a candidate that says what made it time."""
         started = self._clock.now_us()
         self._adapt()
-        self.arm.released()
+        choice = self._maintain()
         self.push()
         self.arm.save()
         if self.arm.learner.recent:
-            self._export(started, reason)
+            self._export(started, reason, choice)
         seconds = (self._clock.now_us() - started) / 1e6
         self._trigger.fired(self._trigger_us(), self.arm.learner.learned, seconds)
         self._hold.released()
 
+    def _maintain(self) -> Choice:
+        """Do what the policy chooses before a release."""
+        learner, policy = self.arm.learner, self._maintenance
+        choice = policy.choose(self._trigger_us(), learner.learned, learner.filled)
+        if choice.action == PRUNE:
+            self.arm.prune(choice.share)
+        if choice.action == RETRAIN:
+            wish = {"action": RETRAIN, "why": choice.why, "asked_us": self._clock.now_us()}
+            write_file(self.arm.paths.wishes, json.dumps(wish).encode(), self._hooks, "wish")
+        self.arm.released(choice.action == FINE_TUNE or not policy.fine_tunes)
+        if choice.why:
+            self._observer.maintained(choice.action, choice.why)
+        return choice
+
     def _due(self) -> str:
         """What makes a release go now: the trigger's reason, once nothing holds it."""
         learner, held = self.arm.learner, self._hold.why
-        self._trigger.see(*learner.progress.take_losses())
+        losses = learner.progress.take_losses()
+        self._trigger.see(*losses)
+        self._maintenance.see(*losses)
         for sample in learner.take_samples():
             self._trigger.watch(sample)
             self._hold.watch(sample)
+            self._maintenance.watch(sample)
         now_us = self._trigger_us()
         reason = self._hold.passed(self._trigger.due(now_us, learner.learned), now_us)
         if self._hold.why and not held:
             self._observer.held(self._hold.why)
         return reason
 
-    def _export(self, started: int, reason: str) -> None:
+    def _export(self, started: int, reason: str, choice: Choice) -> None:
         learner = self.arm.learner
         name = export.release_id(started, self.arm.name.lineage, self.arm.name.seq, self.arm.paths.arm)
         metrics = learner.progress.metrics()
         try:
-            candidate = self._candidate(name, started, metrics, reason)
+            candidate = self._candidate(name, started, metrics, reason, choice)
             export.export(self.arm.paths.exports / name, candidate, self._hooks)
         except CorruptState as error:
             self._observer.failed("export", error)
@@ -153,7 +175,9 @@ class Loop:
             # Whatever the repository holds, learning on with the features there were is better than stopping.
             self._observer.failed("features", error)
 
-    def _candidate(self, name: str, now_us: int, metrics: Mapping[str, float], reason: str) -> export.Candidate:
+    def _candidate(
+        self, name: str, now_us: int, metrics: Mapping[str, float], reason: str, choice: Choice
+    ) -> export.Candidate:
         arm, learner = self.arm, self.arm.learner
         manifest = {
             "release": name,
@@ -171,6 +195,7 @@ class Loop:
             "checkpoint": str(arm.name),
             "model": learner.strategy.served.model,
             "trigger": reason,
+            "maintenance": f"{choice.action}: {choice.why}" if choice.why else choice.action,
             "objective": dict(self._config.objective),
         }
         strategy = learner.strategy

@@ -30,6 +30,7 @@ class Meters:
             "progressive", "Figures of the last candidate on impressions before learning", ("figure",)
         )
         self._holds = metrics.counter("holds_total", "Due releases that waited for a representative slice")
+        self._maintained = metrics.counter("maintenance_total", "Releases preceded by more than a step", ("action",))
         self._epsilon = metrics.gauge("privacy_epsilon", "Epsilon that private learning has spent; 0 = not private")
         self._failures = metrics.counter("failures_total", "What was given up while the loop went on", ("what",))
 
@@ -63,6 +64,10 @@ class Meters:
     def held(self, why: str) -> None:
         """See `Observer`."""
         self._holds.inc()
+
+    def maintained(self, action: str, why: str) -> None:
+        """See `Observer`."""
+        self._maintained.labels(action).inc()
 
     def failed(self, what: str, error: Exception) -> None:
         """See `Observer`."""

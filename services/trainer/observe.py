@@ -30,6 +30,10 @@ class Observer(Protocol):
         """A due release begins to wait, because of this."""
         ...
 
+    def maintained(self, action: str, why: str) -> None:
+        """The maintenance policy has chosen more than a step, because of this."""
+        ...
+
     def failed(self, what: str, error: Exception) -> None:
         """Something was given up and the loop goes on: "export", "champion", "control", "features"."""
         ...
@@ -50,6 +54,9 @@ class Nobody:
     def held(self, why: str) -> None:
         """Nothing."""
 
+    def maintained(self, action: str, why: str) -> None:
+        """Nothing."""
+
     def failed(self, what: str, error: Exception) -> None:
         """Nothing."""
 
@@ -67,6 +74,10 @@ class Logged(Nobody):
     def held(self, why: str) -> None:
         """See `Observer`."""
         self._log.info("held", extra={"why": why})
+
+    def maintained(self, action: str, why: str) -> None:
+        """See `Observer`."""
+        self._log.info("maintained", extra={"action": action, "why": why})
 
     def failed(self, what: str, error: Exception) -> None:
         """See `Observer`."""
@@ -98,6 +109,11 @@ class All:
         """See `Observer`."""
         for observer in self._observers:
             observer.held(why)
+
+    def maintained(self, action: str, why: str) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.maintained(action, why)
 
     def failed(self, what: str, error: Exception) -> None:
         """See `Observer`."""

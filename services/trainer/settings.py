@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
-from services.trainer import expression
+from services.trainer import expression, maintenance
 from services.trainer.privacy import config as privacy
 from services.trainer.strategies import expression as strategies
 
@@ -15,6 +15,11 @@ from services.trainer.strategies import expression as strategies
 def _a_trigger(text: str) -> str:
     if text:
         expression.parse(text)
+    return text
+
+
+def _a_policy(text: str) -> str:
+    maintenance.parse(text)
     return text
 
 
@@ -57,6 +62,12 @@ class TrainerSettings(ServiceSettings):
         description="when releases are made instead, such as any(time(300), drift(adwin)): of time(seconds),"
         " volume(examples), batch(), cost(seconds per 1,000 examples), performance(share worse, impressions),"
         " drift(adwin or page_hinkley), shift(stability index, impressions); any, all, majority",
+    )
+    maintenance: Annotated[str, AfterValidator(_a_policy)] = Field(
+        "",
+        description="what precedes a release, chosen by figures, such as fine_tune(drift(adwin)), prune(0.8),"
+        " retrain(time(604800)): learning at length only then, old rows let go, a full retrain asked for; empty = what"
+        " the strategy does, always",
     )
     hold_psi: float = Field(
         0.0,

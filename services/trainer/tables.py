@@ -143,6 +143,14 @@ class RowTable:
         used = slice(0, self.next)
         return self._evict(np.flatnonzero(self.live[used] & (self.seen_us[used] < before_us)))
 
+    def prune(self, most: int) -> int:
+        """Take away the rows not seen for longest until at most so many are left; returns how many went."""
+        live = np.flatnonzero(self.live[: self.next])
+        if len(live) <= most:
+            return 0
+        order = np.lexsort((self.keys[live], self.seen_us[live]))  # keys: the same rows whatever their places
+        return self._evict(live[order[: len(live) - most]])
+
     def changed(self) -> tuple[list[str], Floats]:
         """Ids and rows [n, dim] changed since the last call; all zero where the row is gone."""
         slots = self._drain(self._changed, _DELTA)

@@ -6,10 +6,11 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from services.trainer.examples import Batch
+from services.trainer.observe import Nobody
 from services.trainer.strategies.base import Learned
 
 
-class TensorBoard:
+class TensorBoard(Nobody):
     """An observer that writes event files."""
 
     def __init__(self, folder: Path) -> None:

@@ -18,6 +18,7 @@ from services.trainer.factory import learner_of
 from services.trainer.hooks import Hooks, NoHooks
 from services.trainer.learner import Learner
 from services.trainer.loop import Loop, LoopConfig
+from services.trainer.maintenance import Maintenance
 from services.trainer.observe import Nobody
 from services.trainer.settings import TrainerSettings
 from services.trainer.slices import Hold
@@ -91,6 +92,7 @@ def arm(
     push_interval_us: int = 1_000_000,
     archive: Archive | None = None,
     hold: Hold | None = None,
+    policy: Maintenance | None = None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
     torch.set_num_threads(1)  # sums keep their order
@@ -106,7 +108,7 @@ def arm(
     )
     watcher = observer or Nobody()
     when = trigger or VolumeTrigger(40)
-    loop = Loop(state, source, LoopConfig(push_interval_us), wanted, when, clock, watcher, points, hold)
+    loop = Loop(state, source, LoopConfig(push_interval_us), wanted, when, clock, watcher, points, hold, policy)
     return loop, clock
 
 

@@ -51,8 +51,8 @@ class Strategy(Protocol):
         """One update from a step."""
         ...
 
-    def released(self, encode: Encode, number: int) -> None:
-        """A release is about to be made from what there is: the time to look back or to learn at length."""
+    def released(self, encode: Encode, number: int, deep: bool = True) -> None:
+        """A release is about to be made from what there is: the time to look back or, if `deep`, to learn at length."""
         ...
 
     def forget(self, user: str, before_us: int) -> None:

@@ -97,7 +97,7 @@ class OnlineStrategy:
             self._learn_towers(update.groups)
         return learned
 
-    def released(self, encode: Encode, number: int) -> None:
+    def released(self, encode: Encode, number: int, deep: bool = True) -> None:
         """See `Strategy`."""
         held = [encode(examples) for examples in self._held.take(chunk=64)]
         seed = itertools.count(1)
@@ -106,7 +106,7 @@ class OnlineStrategy:
             # Far from the numbers of plain steps: the same chance twice would hide the same rows.
             self._step(groups, [None] * len(groups), (number << 24) + next(seed))
 
-        moment = Moment(self._dense, held, self._loss_under, encode, step, self.tables, number)
+        moment = Moment(self._dense, held, self._loss_under, encode, step, self.tables, number, deep)
         for part in self.parts:
             part.released(moment)
         for group in held:

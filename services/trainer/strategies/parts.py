@@ -53,6 +53,8 @@ class Moment:
     tables: Tables
     number: int
     """Of the last step: what chance comes from."""
+    deep: bool = True
+    """Time to learn at length; a maintenance policy may leave it for another release."""
 
 
 class Part:
