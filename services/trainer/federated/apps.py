@@ -1,0 +1,69 @@
+"""The two apps that Flower's runtime starts: `server` in the middle, `client` at each shop.
+
+Where a shop's archive and checkpoints lie is in the configuration of its node, what a federation is in that of the run;
+how is learned is in the variables FRESHRANK_TRAINER_ of each process. What needs torch is imported when a message does:
+most messages of secure aggregation do not.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+if TYPE_CHECKING:
+    from services.trainer.federated.shop import Shop
+
+MakeShop = Callable[[Context], "Shop"]
+
+
+def client_app(make: MakeShop) -> ClientApp:
+    """The app of shops; `make` opens the one that a node is."""
+    from services.trainer.federated import wire
+
+    app = ClientApp()
+
+    @app.query("show")  # type: ignore[untyped-decorator]
+    def show(message: Message, context: Context) -> Message:
+        return Message(wire.of_shown(make(context).show()), reply_to=message)
+
+    @app.train("learn")  # type: ignore[untyped-decorator]
+    def learn(message: Message, context: Context) -> Message:
+        return Message(wire.of_answer(make(context).learn(wire.to_asked(message.content))), reply_to=message)
+
+    return app
+
+
+def shop_of(context: Context) -> "Shop":
+    """The shop that a node's configuration names. Raises InvalidInput."""
+    from services.common.settings import load_settings
+    from services.trainer.federated.shop import Place, Shop
+    from services.trainer.settings import TrainerSettings
+
+    config = context.node_config
+    given = {name: config[name] for name in ("store", "arm") if name in config}
+    settings = load_settings(TrainerSettings, given=given)
+    return Shop(Place(_named(config, "shop"), Path(_named(config, "examples")), settings))
+
+
+def _named(config: Mapping[str, Any], name: str) -> str:
+    from services.common.errors import InvalidInput
+
+    value = config.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidInput(name, "missing", "the node's configuration does not say it")
+    return value
+
+
+client = client_app(shop_of)
+server = ServerApp()
+
+
+@server.main()  # type: ignore[untyped-decorator]
+def main(grid: Grid, context: Context) -> None:
+    """Make the rounds that the run's configuration asks for."""
+    from services.trainer.federated.serving import serve
+
+    serve(grid, context.run_config)

@@ -1,0 +1,50 @@
+"""Shops of a federation on the small world's logs, and a grid that reaches them."""
+
+from pathlib import Path
+
+from services.trainer.archive import Archive
+from services.trainer.examples import Batch
+from services.trainer.federated.apps import client_app
+from services.trainer.federated.coordinator import Coordinator
+from services.trainer.federated.grid import LocalGrid
+from services.trainer.federated.shop import Place, Shop
+from services.trainer.settings import TrainerSettings
+from tests.trainer.arm import settings
+from tests.trainer.world import SPEC, Shop as World
+
+
+def archive(folder: Path, seed: int, messages: int = 60, items: int = 20, first: int = 0) -> Path:
+    """An archive of a shop; its impressions have numbers from `first` on."""
+    world = World(seed=seed, items=items, listed=6, made=first)
+    kept = Archive(folder)
+    for k in range(0, messages, 20):
+        count = min(20, messages - k)
+        kept.add(Batch({0: (k, k + count)}, {0: world.messages(count)}))
+    kept.describe(SPEC)
+    kept.flush()
+    return folder
+
+
+def chosen(store: Path, **changes: object) -> TrainerSettings:
+    """Small and quick; rows from the first sighting."""
+    return settings(store=store, arm="federated", admission=1, batch_impressions=5, **changes)
+
+
+def place(folder: Path, name: str, seed: int, messages: int = 60, **changes: object) -> Place:
+    """A shop with an archive of its own."""
+    examples = folder / name / "examples"
+    if not examples.exists():
+        archive(examples, seed, messages, first=1_000 * seed)
+    return Place(name, examples, chosen(folder / name, **changes))
+
+
+def grid_of(*places: Place) -> LocalGrid:
+    """Nodes from 2 on, in this order."""
+    named = {place.name: place for place in places}
+    nodes = {number: {"shop": name} for number, name in enumerate(named, 2)}
+    return LocalGrid(client_app(lambda context: Shop(named[str(context.node_config["shop"])])), nodes)
+
+
+def coordinator(folder: Path, **changes: object) -> Coordinator:
+    """The middle."""
+    return Coordinator(chosen(folder / "middle", **changes))
