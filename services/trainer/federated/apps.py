@@ -5,11 +5,12 @@ how is learned is in the variables FRESHRANK_TRAINER_ of each process. What need
 most messages of secure aggregation do not.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message
+from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from services.trainer.federated.shop import Shop
 
 MakeShop = Callable[[Context], "Shop"]
+ReadItems = Callable[[Context], Sequence[str]]
 
 
-def client_app(make: MakeShop) -> ClientApp:
-    """The app of shops; `make` opens the one that a node is."""
+def client_app(make: MakeShop, items: ReadItems) -> ClientApp:
+    """The app of shops; `make` opens the one that a node is, `items` reads its catalogue for secure rounds."""
     from services.trainer.federated import wire
 
     app = ClientApp()
@@ -32,6 +34,14 @@ def client_app(make: MakeShop) -> ClientApp:
     @app.train("learn")  # type: ignore[untyped-decorator]
     def learn(message: Message, context: Context) -> Message:
         return Message(wire.of_answer(make(context).learn(wire.to_asked(message.content))), reply_to=message)
+
+    @app.train(mods=[secaggplus_mod])  # type: ignore[untyped-decorator]
+    def learn_in_secret(message: Message, context: Context) -> Message:
+        from services.trainer.federated import secure
+
+        catalogue = items(context)
+        asked, most = secure.asked_of(message, catalogue)
+        return Message(secure.of_answer(make(context).learn(asked), catalogue, most), reply_to=message)
 
     return app
 
@@ -48,6 +58,14 @@ def shop_of(context: Context) -> "Shop":
     return Shop(Place(_named(config, "shop"), Path(_named(config, "examples")), settings))
 
 
+def items_of(context: Context) -> Sequence[str]:
+    """The catalogue that a node's configuration names; empty without one. Raises InvalidInput."""
+    from services.trainer.privacy.catalogue import read_items
+
+    path = context.node_config.get("items")
+    return read_items(Path(str(path))) if path else ()
+
+
 def _named(config: Mapping[str, Any], name: str) -> str:
     from services.common.errors import InvalidInput
 
@@ -57,7 +75,7 @@ def _named(config: Mapping[str, Any], name: str) -> str:
     return value
 
 
-client = client_app(shop_of)
+client = client_app(shop_of, items_of)
 server = ServerApp()
 
 

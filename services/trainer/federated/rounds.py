@@ -11,11 +11,14 @@ from flwr.serverapp import Grid
 
 from services.common.clock import Clock
 from services.common.errors import InvalidInput, TemporaryError
-from services.trainer.federated import wire
+from services.trainer.federated import secure, wire
 from services.trainer.federated.coordinator import Coordinator
 from services.trainer.federated.model import Answer
 
 log = logging.getLogger(__name__)
+
+TRIES = 3
+"""Of a round of secure aggregation, each with the shops that are left."""
 
 SHOW, LEARN = "query.show", "train.learn"
 """Types of the messages to shops; secure aggregation has Flower's own, `train`."""
@@ -33,14 +36,23 @@ class Plan:
     """Shops whose answers make a round."""
     wait_s: float = 600.0
     """For answers, and for shops to come."""
+    secure: bool = False
+    """Only sums of the answers are seen."""
+    catalogue: tuple[str, ...] = ()
+    """Items whose rows are summed too, of secure aggregation; those of no other leave a shop."""
+    most: int = 20_000
+    """Examples of a shop in a round that count, of secure aggregation: more are as many."""
 
     def __post_init__(self) -> None:
         """Raises InvalidInput."""
-        for name, value in (("rounds", self.rounds), ("messages", self.messages), ("least", self.least)):
+        for name in ("rounds", "messages", "least", "most"):
+            value = getattr(self, name)
             if value < 1:
                 raise InvalidInput(name, "out_of_range", "must be 1 or more")
         if self.wait_s <= 0:
             raise InvalidInput("wait_s", "out_of_range", "must be above 0")
+        if self.secure and self.least < secure.LEAST:
+            raise InvalidInput("least", "out_of_range", f"secure aggregation needs {secure.LEAST} shops at least")
 
 
 @dataclass(frozen=True)
@@ -48,12 +60,13 @@ class Ended:
     """A round that is over."""
 
     round: int
-    examples: Mapping[str, int]
-    """By shop."""
+    answered: Sequence[str]
     missing: Sequence[str]
     """Shops that were asked and did not answer, or answered with an error."""
+    examples: int
+    """Of all shops that answered."""
     figures: Mapping[str, Mapping[str, float]]
-    """By shop: progressive validation."""
+    """By shop: progressive validation, and its examples; none of secure rounds."""
 
 
 @dataclass
@@ -105,14 +118,35 @@ def federate(
     Raises TemporaryError when too few shops answer.
     """
     members = Members(grid, coordinator, plan.wait_s)
+    make = _summed if plan.secure else _averaged
     while coordinator.round < plan.rounds:
-        shops = members.present(clock, plan.least)
-        answers = learned(grid, coordinator, sorted(shops), plan)
-        if len(answers) < plan.least:
-            raise TemporaryError(f"{len(answers)} shops answered, {plan.least} are needed")
-        coordinator.take(answers)
-        report(ended(coordinator.round, shops, answers))
+        report(make(members, plan, clock))
     settle(grid, coordinator, sorted(members.present(clock, plan.least)), plan.wait_s)
+
+
+def _averaged(members: Members, plan: Plan, clock: Clock) -> Ended:
+    shops = members.present(clock, plan.least)
+    answers = learned(members.grid, members.coordinator, sorted(shops), plan)
+    if len(answers) < plan.least:
+        raise TemporaryError(f"{len(answers)} shops answered, {plan.least} are needed")
+    members.coordinator.take(answers)
+    figures = {answer.shop: {"examples": answer.examples, **answer.figures} for answer in answers}
+    examples = sum(answer.examples for answer in answers)
+    return _ended(members.coordinator.round, shops, sorted(figures), examples, figures)
+
+
+def _summed(members: Members, plan: Plan, clock: Clock) -> Ended:
+    coordinator = members.coordinator
+    for _ in range(TRIES):
+        shops = members.present(clock, plan.least)
+        asked = coordinator.asked(plan.messages)
+        found = secure.summed(members.grid, sorted(shops), asked, plan.catalogue, plan.most, plan.wait_s)
+        if found is not None and len(found.answered) >= plan.least:
+            coordinator.advance(found.weights, found.items, found.examples, found.log_us)
+            answered = sorted(shops[node] for node in found.answered)
+            return _ended(coordinator.round, shops, answered, found.examples, {})
+        members.shops.clear()  # a shop that went before it had shared its keys stops the protocol: who is left?
+    raise TemporaryError(f"secure aggregation came to no end in {TRIES} tries with {plan.least} shops or more")
 
 
 def learned(grid: Grid, coordinator: Coordinator, nodes: Sequence[int], plan: Plan) -> list[Answer]:
@@ -142,8 +176,11 @@ def ask(grid: Grid, messages: Iterable[Message], wait_s: float) -> list[Message]
     return sorted(good, key=lambda message: message.metadata.src_node_id)
 
 
-def ended(number: int, shops: Mapping[int, str], answers: Sequence[Answer]) -> Ended:
-    """What a round was, for who watches."""
-    examples = {answer.shop: answer.examples for answer in answers}
-    missing = sorted(set(shops.values()) - set(examples))
-    return Ended(number, examples, missing, {answer.shop: answer.figures for answer in answers})
+def _ended(
+    number: int,
+    shops: Mapping[int, str],
+    answered: Sequence[str],
+    examples: int,
+    figures: Mapping[str, Mapping[str, float]],
+) -> Ended:
+    return Ended(number, answered, sorted(set(shops.values()) - set(answered)), examples, figures)

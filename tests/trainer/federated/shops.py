@@ -1,5 +1,6 @@
 """Shops of a federation on the small world's logs, and a grid that reaches them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.trainer.archive import Archive
@@ -38,11 +39,12 @@ def place(folder: Path, name: str, seed: int, messages: int = 60, **changes: obj
     return Place(name, examples, chosen(folder / name, **changes))
 
 
-def grid_of(*places: Place) -> LocalGrid:
-    """Nodes from 2 on, in this order."""
+def grid_of(*places: Place, items: Sequence[str] = (), kind: type[LocalGrid] = LocalGrid) -> LocalGrid:
+    """Nodes from 2 on, in this order; `items`: the catalogue of all."""
     named = {place.name: place for place in places}
     nodes = {number: {"shop": name} for number, name in enumerate(named, 2)}
-    return LocalGrid(client_app(lambda context: Shop(named[str(context.node_config["shop"])])), nodes)
+    app = client_app(lambda context: Shop(named[str(context.node_config["shop"])]), lambda context: items)
+    return kind(app, nodes)
 
 
 def coordinator(folder: Path, **changes: object) -> Coordinator:
