@@ -91,6 +91,7 @@ def arm(
     push_interval_us: int = 1_000_000,
     archive: Archive | None = None,
     hold: Hold | None = None,
+    start: Callable[[Learner], None] = lambda learner: None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
     torch.set_num_threads(1)  # sums keep their order
@@ -103,6 +104,7 @@ def arm(
         wanted,
         points,
         archive=archive,
+        start=start,
     )
     watcher = observer or Nobody()
     when = trigger or VolumeTrigger(40)

@@ -55,7 +55,8 @@ def shop_of(context: Context) -> "Shop":
     config = context.node_config
     given = {name: config[name] for name in ("store", "arm") if name in config}
     settings = load_settings(TrainerSettings, given=given)
-    return Shop(Place(_named(config, "shop"), Path(_named(config, "examples")), settings))
+    messages = int(config.get("messages", 0))
+    return Shop(Place(_named(config, "shop"), Path(_named(config, "examples")), settings, messages))
 
 
 def items_of(context: Context) -> Sequence[str]:

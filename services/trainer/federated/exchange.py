@@ -74,7 +74,7 @@ def put_rows(tables: Tables, found: Rows, oldest_us: int) -> int:
     """Take rows of items in; those not seen since `oldest_us`, which are not here, stay away. Returns how many."""
     table = tables.item
     new = np.flatnonzero((table.find(keys_of(found.ids)) < 0) & (found.seen_us >= oldest_us))
-    table.admit([found.ids[k] for k in new], 0)
+    table.admit([found.ids[int(k)] for k in new], 0)
     slots = table.find(keys_of(found.ids))
     here = slots >= 0
     slots, rows, squares = slots[here], found.rows[here], found.squares[here]

@@ -48,7 +48,7 @@ class Asked:
     round: int
     """From 1. A shop that has learned it already does so again, from what it had before it."""
     messages: int
-    """Of its archive at most; 0 = take the model and learn nothing."""
+    """Of its archive after which the round ends; 0 = take the model and learn nothing."""
     weights: Weights
     items: Rows
 

@@ -31,7 +31,7 @@ class Plan:
     rounds: int
     """In all, those that are over counted."""
     messages: int
-    """Of a shop's archive in a round at most."""
+    """Of a shop's archive after which a round ends, in whole batches."""
     least: int = 1
     """Shops whose answers make a round."""
     wait_s: float = 600.0

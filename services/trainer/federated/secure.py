@@ -1,9 +1,9 @@
 """Rounds whose answers only their sum is seen of: Flower's SecAgg+ (Bell et al., 2020) around the same learning.
 
 A shop c sends s_c · w_c and s_c, where s_c = min(examples, most) / most, masked by sums that cancel; the coordinator
-learns Σ s_c · w_c and Σ s_c alone. Rows of items go the same way, for a catalogue that all have agreed on, each with the
-share of examples that touched it: which keys a shop touched is then as hidden as their values. Without a catalogue no row
-leaves its shop. What this hides from whom, and how well: docs/federated.md.
+learns Σ s_c · w_c and Σ s_c alone. Rows of items go the same way, for a catalogue that all have agreed on, each with
+the share of examples that touched it: which keys a shop touched is then as hidden as their values. Without a catalogue
+no row leaves its shop. What this hides from whom, and how well: docs/federated.md.
 """
 
 import hashlib
@@ -117,7 +117,7 @@ def asked_of(message: Message, catalogue: Sequence[str]) -> tuple[Asked, int]:
     weights = dict(zip(names, arrays, strict=False))
     rows, squares, seen = arrays[len(names) :]
     known = np.flatnonzero(seen > 0)
-    ids = [catalogue[k] for k in known]
+    ids = [catalogue[int(k)] for k in known]
     items = Rows(ids, rows[known], squares[known], seen[known], np.zeros(len(known), np.int64))
     return Asked(int(config["round"]), int(config["messages"]), weights, items), int(config["most"])
 
@@ -167,7 +167,7 @@ def _read(asker: _Nodes, asked: Asked, catalogue: Sequence[str], most: int) -> S
         weights = {name: (means[name] / share[0]).astype(np.float32) for name in names}
     known = np.flatnonzero(touched * len(asker.answered) * most > 0.5)
     items = Rows(
-        [catalogue[k] for k in known],
+        [catalogue[int(k)] for k in known],
         (rows[known] / touched[known, None]).astype(np.float32),
         np.maximum(np.expm1(roots[known] / touched[known]), 0).astype(np.float32),
         np.full(len(known), asker.log_us, np.int64),

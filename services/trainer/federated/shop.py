@@ -1,7 +1,7 @@
 """A client of a federation: a shop, or a region, with an archive of its own.
 
-Its learner lies in checkpoints of an arm, one a round, so that a process may come and go with each message. A round that
-is asked for again begins where it began before.
+Its learner lies in checkpoints of an arm, one a round, so that a process may come and go with each message. A round
+that is asked for again begins where it began before.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.strategies.online import OnlineStrategy
 
 BATCH = 20
-"""Messages in a batch: a step never holds examples of two batches."""
+"""Messages in a batch at most: a step never holds examples of two batches."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Place:
     """Archive: <store>/arms/<arm>/examples."""
     settings: TrainerSettings
     """How it learns; `store` and `arm` say where its checkpoints lie. The arm is no trainer's."""
+    messages: int = 0
+    """After which a round ends, in whole batches; 0 = what the coordinator asks for."""
 
 
 class Shop:
@@ -55,20 +57,21 @@ class Shop:
 
     def show(self) -> Shown:
         """Who it is."""
-        spec = self._spec(ArchiveSource(self._place.examples))
+        spec = spec_of(ArchiveSource(self._place.examples), self._place.settings)
         weights = exchange.weights_of(online_of(self._made(spec, None)))
         return Shown(self.name, spec.to_json(), {name: value.shape for name, value in weights.items()})
 
     def learn(self, asked: Asked) -> Answer:
-        """Learn at most so many messages that are new; a round is a release to the parts of the strategy.
+        """Learn what is new, until so many messages are; a round is a release to the parts of the strategy.
 
         Raises InvalidInput when its examples or settings are not those of its checkpoints, TemporaryError when another
         process has the arm, CorruptState for broken files.
         """
         with alone(self._root):
             torch.set_num_threads(self._place.settings.threads)
-            source = ArchiveSource(self._place.examples, BATCH)
-            learner = self._before(asked, self._spec(source))
+            messages = min(asked.messages, self._place.messages or asked.messages)
+            source = ArchiveSource(self._place.examples, max(1, min(BATCH, messages)))
+            learner = self._before(asked, spec_of(source, self._place.settings))
             strategy = online_of(learner)
             touched = exchange.Touched(learner.tables.item)
             strategy.parts = (*strategy.parts, touched)
@@ -76,7 +79,7 @@ class Shop:
             exchange.put_rows(learner.tables, asked.items, learner.log_us - learner.config.expiry_us)
             strategy.received()
             before = learner.learned
-            self._learn(learner, source, asked.messages)
+            self._learn(learner, source, messages)
             self._checkpoints.save(Name(1, asked.round), learner, [], {"epoch": 1, "delta_seq": 0})
             self._checkpoints.prune(())
             return Answer(
@@ -120,9 +123,10 @@ class Shop:
     def _made(self, spec: ModelSpec, blocks: Blocks | None) -> Learner:
         return learner_of(self._place.settings, spec, blocks)
 
-    def _spec(self, source: ArchiveSource) -> ModelSpec:
-        settings = self._place.settings
-        return replace(source.spec, row_dim=settings.row_dim, heads=tuple(settings.loss_weights))
+
+def spec_of(source: ArchiveSource, settings: TrainerSettings) -> ModelSpec:
+    """The features of an archive, with row length and heads as set."""
+    return replace(source.spec, row_dim=settings.row_dim, heads=tuple(settings.loss_weights))
 
 
 def online_of(learner: Learner) -> OnlineStrategy:

@@ -88,7 +88,7 @@ def _weights(records: RecordDict) -> Weights:
 
 def _rows(rows: Rows) -> ArrayRecord:
     encoded = [name.encode() for name in rows.ids]
-    ids = {
+    ids: Arrays = {
         "ids": np.frombuffer(b"".join(encoded), np.uint8),
         "id_lengths": np.array([len(raw) for raw in encoded], np.int64),
     }

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from services.trainer.archive import Archive
 from services.trainer.examples import Batch
 from services.trainer.federated.apps import client_app
@@ -11,16 +13,27 @@ from services.trainer.federated.grid import LocalGrid
 from services.trainer.federated.shop import Place, Shop
 from services.trainer.settings import TrainerSettings
 from tests.trainer.arm import settings
-from tests.trainer.world import SPEC, Shop as World
+from tests.trainer.world import SPEC
+from tests.trainer.world import Shop as World
+
+TASTE = 7
 
 
-def archive(folder: Path, seed: int, messages: int = 60, items: int = 20, first: int = 0) -> Path:
-    """An archive of a shop; its impressions have numbers from `first` on."""
-    world = World(seed=seed, items=items, listed=6, made=first)
+def world(seed: int, first: int, shared: bool = False) -> World:
+    """A small shop whose impressions have numbers from `first` on; `shared`: shoppers have the taste of all shops."""
+    made = World(seed=TASTE if shared else seed, items=20, listed=6, made=first)
+    if shared:
+        made.chance = np.random.default_rng(seed)
+    return made
+
+
+def archive(folder: Path, seed: int, messages: int = 60, shared: bool = False) -> Path:
+    """An archive of a shop."""
+    source = world(seed, 1_000 * seed, shared)
     kept = Archive(folder)
     for k in range(0, messages, 20):
         count = min(20, messages - k)
-        kept.add(Batch({0: (k, k + count)}, {0: world.messages(count)}))
+        kept.add(Batch({0: (k, k + count)}, {0: source.messages(count)}))
     kept.describe(SPEC)
     kept.flush()
     return folder
@@ -31,11 +44,11 @@ def chosen(store: Path, **changes: object) -> TrainerSettings:
     return settings(store=store, arm="federated", admission=1, batch_impressions=5, **changes)
 
 
-def place(folder: Path, name: str, seed: int, messages: int = 60, **changes: object) -> Place:
+def place(folder: Path, name: str, seed: int, messages: int = 60, shared: bool = False, **changes: object) -> Place:
     """A shop with an archive of its own."""
     examples = folder / name / "examples"
     if not examples.exists():
-        archive(examples, seed, messages, first=1_000 * seed)
+        archive(examples, seed, messages, shared)
     return Place(name, examples, chosen(folder / name, **changes))
 
 

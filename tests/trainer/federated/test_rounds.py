@@ -127,7 +127,8 @@ def test_nothing_of_a_shopper_leaves_a_shop(tmp_path: Path) -> None:
     local = newest(where)
     state = online_of(local).state()
     assert {name.partition(".")[0] for name in set(state) - set(answer.weights)} >= {"pool:content", "pool:keys"}
-    assert not any(part in name for name in answer.weights for part in ("seen", "sums", "center", "momentum", "squares"))
+    private = ("seen", "sums", "center", "momentum", "squares")
+    assert not any(part in name for name in answer.weights for part in private)
 
 
 def test_nobody_learns_anything_from_nothing(tmp_path: Path) -> None:
@@ -164,7 +165,8 @@ def test_too_few_shops_end_a_federation_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_shop_of_other_features_or_sizes_is_left_out(tmp_path: Path) -> None:
-    places = [place(tmp_path, "one", 1), place(tmp_path, "two", 2, row_dim=8), place(tmp_path, "three", 3, retrieval_dim=4)]
+    changes: list[dict[str, object]] = [{}, {"row_dim": 8}, {"retrieval_dim": 4}]
+    places = [place(tmp_path, f"shop{seed}", seed, **change) for seed, change in enumerate(changes)]
     middle = coordinator(tmp_path)
     reasons = [middle.refused(Shop(where).show()) for where in places]
     assert reasons[0] == ""
