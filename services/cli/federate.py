@@ -65,9 +65,7 @@ def study(
 
 def serve(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in all, those that are over counted.")],
-    messages: Annotated[
-        int, typer.Option(min=1, help="Messages of an archive after which a round ends, in batches of 20.")
-    ] = 2_000,
+    messages: Annotated[int, typer.Option(min=1, help="Messages after which a round ends, in batches of 20.")] = 2_000,
     least: Annotated[int, typer.Option(min=1, help="Shops whose answers make a round.")] = 2,
     wait: Annotated[float, typer.Option(min=1, help="Seconds for shops to come, and for their answers.")] = 600.0,
     secure: Annotated[bool, typer.Option(help="See only sums of answers (SecAgg+); three shops at least.")] = False,

@@ -8,6 +8,7 @@ no row leaves its shop. What this hides from whom, and how well: docs/federated.
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ RANGE = 8.0
 
 _MODULUS = 1 << 32
 _SHARES_NEEDED = 0.6
-"""Share of the shops with which masks of those that are gone can be taken off."""
+"""Share of the shops without which no mask can be taken off, and never fewer than LEAST: no sum is of two."""
 
 Floats = Sequence[NDArray[Any]]
 
@@ -96,7 +97,7 @@ def summed(
     plain = Context(run_id=0, node_id=0, node_config={}, state=state, run_config={})
     workflow = SecAggPlusWorkflow(
         num_shares=1.0,
-        reconstruction_threshold=_SHARES_NEEDED,
+        reconstruction_threshold=max(LEAST, math.ceil(_SHARES_NEEDED * len(nodes))),
         max_weight=1.0,
         clipping_range=RANGE,
         quantization_range=_levels(len(nodes)),

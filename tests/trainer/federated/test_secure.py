@@ -1,6 +1,7 @@
 """Secure aggregation: the same model as in the open, and nobody's answer in sight."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ from flwr.app import Message
 from flwr.common import bytes_to_ndarray
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 
-from services.common.clock import ManualClock
-from services.common.errors import InvalidInput
+from services.common.clock import ManualClock, WallClock
+from services.common.errors import InvalidInput, TemporaryError
 from services.trainer.federated.grid import LocalGrid
 from services.trainer.federated.rounds import Ended, Plan, federate
 from services.trainer.federated.shop import Place
@@ -113,13 +114,32 @@ def test_a_round_goes_on_without_a_shop_that_goes(tmp_path: Path, kind: type[Loc
         np.testing.assert_allclose(hidden.weights[name], value, atol=5e-6)
 
 
+class LeavingTwo(LocalGrid):
+    """Of four shops two go when they have shared their keys."""
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        sent = list(messages)
+        stages = {m.content.config_records.get(RECORD_KEY_CONFIGS, {}).get(Key.STAGE) for m in sent}
+        assert Stage.UNMASK not in stages
+        if Stage.COLLECT_MASKED_VECTORS in stages:
+            self.leave(4)
+            self.leave(5)
+        return super().push_messages(sent)
+
+
+def test_no_sum_of_two_is_seen(tmp_path: Path) -> None:
+    grid = grid_of(*places(tmp_path, 4), items=ITEMS, kind=LeavingTwo)
+    with pytest.raises(TemporaryError, match="2 shops are there, 3 are needed"):
+        federate(grid, coordinator(tmp_path), replace(SECURE, wait_s=0.01), WallClock())
+
+
 def test_two_shops_are_too_few(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="least"):
         Plan(rounds=1, messages=20, least=2, secure=True)
 
 
-def test_another_catalogue_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_catalogue_is_refused(tmp_path: Path) -> None:
     middle = coordinator(tmp_path)
     grid = grid_of(*places(tmp_path), items=ITEMS[:-1])
-    with pytest.raises(Exception, match="no end in 3 tries"):
+    with pytest.raises(TemporaryError, match="no end in 3 tries"):
         federate(grid, middle, SECURE, ManualClock())
