@@ -33,9 +33,9 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(pages / 2**30, 1)}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that the figures depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+def versions(*more: str) -> dict[str, str]:
+    """Of Python and of the packages that the figures depend on, and of those that are named."""
+    return {"python": platform.python_version()} | {name: version(name) for name in (*PACKAGES, *more)}
 
 
 def load() -> list[float]:

@@ -481,6 +481,38 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             ("int8, dynamic and static", "Jacob et al., 2018", "int8", "int8_dynamic"),
         )
     ),
+    "Shops together": (
+        Technique(
+            "FedAvg; rows of items by key",
+            "McMahan et al., 2017",
+            "services/trainer/federated/model.py",
+            "tests/trainer/federated/test_rounds.py::test_federated_averaging_of_one_shop_is_local_learning",
+            how="`freshrank federate`, docs/federated.md",
+            result="federated/fedavg, alike",
+        ),
+        Technique(
+            "FedProx",
+            "Li et al., 2020",
+            "services/trainer/strategies/anchors.py",
+            _strategy_test("test_the_proximal_term_is_the_gradient_of_its_formula"),
+            {"strategy": "proximal(0.01)"},
+            result="federated/fedprox 0.01, alike",
+        ),
+        Technique(
+            "Statistics of features that stay at a shop",
+            "Li et al., 2021 (FedBN)",
+            "services/trainer/federated/exchange.py",
+            "tests/trainer/federated/test_rounds.py::test_nothing_of_a_shopper_leaves_a_shop",
+            how="`freshrank federate`",
+        ),
+        Technique(
+            "Secure aggregation (SecAgg+, by Flower)",
+            "Bell et al., 2020",
+            "services/trainer/federated/secure.py",
+            "tests/trainer/federated/test_secure.py::test_it_gives_the_model_that_answers_in_the_open_give",
+            how="`freshrank federate serve --secure`",
+        ),
+    ),
     "Ratings, one at a time": (
         Technique(
             "Biased factorisation",
@@ -558,7 +590,6 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 }
 
 MISSING = (
-    "federated rounds with Flower",
     "LightGCN-type rows of touched neighbourhoods",
     "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
     "distillation to a smaller student",

@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from services.cli import arms, bring, evaluate, features, operate, releases, replay, retrain, start, status, tune
+from services.cli import (
+    arms,
+    bring,
+    evaluate,
+    features,
+    federate,
+    operate,
+    releases,
+    replay,
+    retrain,
+    start,
+    status,
+    tune,
+)
 from services.cli.failures import Commands
 
 HELP = """Freshrank keeps a shop's rankings fresh.
@@ -32,6 +45,7 @@ def build() -> typer.Typer:
     app.command("evaluate")(evaluate.evaluate)
     app.command("tune")(tune.tune)
     app.command("retrain")(retrain.retrain)
+    app.add_typer(federate.group(), name="federate")
     app.command("topics")(start.topics)
     app.callback()(freshrank)
     return app

@@ -29,7 +29,7 @@ def evaluate(
     The first way is that of the FRESHRANK_TRAINER_ variables here; releases come when their trigger says so, on the
     log's clock. Differences are of the same lists, with bootstrap intervals of 95 %.
     """
-    trials = [_trial("as set", ""), *(_named(text) for text in way or [])]
+    trials = [trial_of("as set", ""), *(named_trial(text) for text in way or [])]
     from services.trainer.archive import ArchiveSource
     from services.trainer.evaluation.study import Settings, Study
 
@@ -59,14 +59,16 @@ class _Counted:
         self._shown.at(self._done, name)
 
 
-def _named(text: str) -> "Trial":
+def named_trial(text: str) -> "Trial":
+    """A way of `--way`. Raises InvalidInput."""
     name, found, changes = text.partition(":")
     if not found or not name.strip():
         raise InvalidInput("--way", "unreadable", f"{text!r} is not NAME: SETTING=VALUE; ...")
-    return _trial(name.strip(), changes)
+    return trial_of(name.strip(), changes)
 
 
-def _trial(name: str, changes: str) -> "Trial":
+def trial_of(name: str, changes: str) -> "Trial":
+    """A way by its name and its changes, apart by semicolons. Raises InvalidInput."""
     from pydantic import ValidationError
 
     from services.trainer.evaluation.rehearsal import Trial

@@ -93,6 +93,7 @@ def arm(
     archive: Archive | None = None,
     hold: Hold | None = None,
     policy: Maintenance | None = None,
+    start: Callable[[Learner], None] = lambda learner: None,
 ) -> tuple[Loop, ManualClock]:
     """A loop over a source, on a clock that the test moves."""
     torch.set_num_threads(1)  # sums keep their order
@@ -105,6 +106,7 @@ def arm(
         wanted,
         points,
         archive=archive,
+        start=start,
     )
     watcher = observer or Nobody()
     when = trigger or VolumeTrigger(40)

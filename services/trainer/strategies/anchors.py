@@ -1,4 +1,4 @@
-"""Staying near what was released: elastic weight consolidation, and parameter fusion."""
+"""Staying near what was released or received: elastic weights, a proximal term, and parameter fusion."""
 
 import torch
 from torch import Tensor
@@ -49,6 +49,36 @@ class ElasticWeights(Part):
     def _count_anew(self) -> None:
         self.vectors["squares"] = torch.zeros_like(self.vectors["squares"])
         self.counters["impressions"] = 0.0
+
+
+class Proximal(Part):
+    """FedProx: + mu / 2 · |θ - θ*|² (Li et al., 2020), of the dense weights; rows are not held.
+
+    θ* are the weights that the round of a federation began with; of a trainer by itself, those of the last release.
+    """
+
+    name = "proximal"
+
+    def __init__(self, mu: float = 0.01) -> None:
+        super().__init__()
+        self._mu = mu
+
+    def begin(self, dense: DenseOptimiser) -> None:
+        """See `Part`."""
+        self.vectors = {"anchor": dense.flat.clone()}
+
+    def gradient(self, dense: DenseOptimiser, impressions: int) -> None:
+        """See `Part`."""
+        # Per impression of the step, as the loss is: a sum, not a mean.
+        dense.gradient.add_(dense.flat - self.vectors["anchor"], alpha=self._mu * max(1, impressions))
+
+    def released(self, moment: Moment) -> None:
+        """See `Part`."""
+        self.received(moment.dense)
+
+    def received(self, dense: DenseOptimiser) -> None:
+        """See `Part`."""
+        self.vectors["anchor"] = dense.flat.clone()
 
 
 class Fusion(Part):

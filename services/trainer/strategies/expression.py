@@ -7,7 +7,7 @@ from services.trainer import calls
 from services.trainer.calls import Number, Way, Word
 from services.trainer.strategies.adapters import AdaptiveRank, ChosenLayers, LowRank, Thaw
 from services.trainer.strategies.adaptive import DriftStep, Hypergradient
-from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights, Fusion
+from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights, Fusion, Proximal
 from services.trainer.strategies.augmentation import Augmentation
 from services.trainer.strategies.distillation import Distillation
 from services.trainer.strategies.epochs import Epochs
@@ -28,6 +28,7 @@ PARTS: Mapping[str, Way] = {
     "replay": Way(Replay, (Number("kept", 1, 1e6, 2000), Number("share", 0.01, 0.95, 0.5))),
     "distillation": Way(Distillation, (Number("share", 0, 1, 0.3), Number("temperature", 0.1, 20, 2))),
     "ewc": Way(ElasticWeights, (Number("strength", 0, 1e9, 100), Number("fade", 0, 1, 0.9))),
+    "proximal": Way(Proximal, (Number("mu", 0, 1e6, 0.01),)),
     "fusion": Way(Fusion, (Number("share", 0, 1, 0.7),)),
     "fusion_chosen": Way(ChosenFusion),
     "epochs": Way(

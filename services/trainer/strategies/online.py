@@ -112,6 +112,11 @@ class OnlineStrategy:
         for group in held:
             step([group])
 
+    def received(self) -> None:
+        """The weights are now those of a federation's round, which begins: what parts hold them against."""
+        for part in self.parts:
+            part.received(self._dense)
+
     def forget(self, user: str, before_us: int) -> None:
         """See `Strategy`."""
         self._held.forget(user, before_us)

@@ -88,6 +88,9 @@ class Part:
     def released(self, moment: Moment) -> None:
         """A release is about to be made."""
 
+    def received(self, dense: DenseOptimiser) -> None:
+        """The dense weights are now those of a federation's round, which begins."""
+
     def forget(self, user: str, before_us: int) -> None:
         """Drop what is remembered of a shopper."""
 

@@ -54,6 +54,32 @@ def test_the_penalty_of_elastic_weights_is_the_gradient_of_its_formula() -> None
     torch.testing.assert_close(dense.gradient, theta.grad)
 
 
+def test_the_proximal_term_is_the_gradient_of_its_formula() -> None:
+    made = learner(strategy="proximal(3)")
+    dense, held = strategy(made)._dense, part(made)
+    began = dense.flat.clone()
+    dense.flat += torch.rand(dense.flat.shape, generator=torch.Generator().manual_seed(2))
+    theta = dense.flat.clone().requires_grad_()
+    (3.0 / 2 * ((theta - began) ** 2).sum()).backward()
+    dense.zero()
+    held.gradient(dense, 1)
+    torch.testing.assert_close(dense.gradient, theta.grad)
+
+
+def test_a_strong_proximal_term_keeps_weights_where_the_round_began() -> None:
+    moved = {}
+    for mu in (0.0, 0.1, 10.0):
+        made = learner(strategy=f"proximal({mu})", optimiser="sgd", learning_rate=0.003)
+        shop = Shop(items=20)
+        learned(made, shop, 40)
+        strategy(made).received()
+        began = weights(made)
+        learned(made, shop, 60)
+        moved[mu] = float((weights(made) - began).norm())
+    assert moved[0.0] > moved[0.1] > moved[10.0]
+    assert moved[10.0] < 0.8 * moved[0.0]
+
+
 def test_the_reservoir_is_a_uniform_sample() -> None:
     shop = Shop(listed=2)
     examples = finished(shop, 200)

@@ -26,6 +26,7 @@ EVERY = [
     "replay(50, 0.5)",
     "distillation()",
     "ewc(100)",
+    "proximal(0.01)",
     "fusion(0.5)",
     "fusion_chosen()",
     "epochs(2, 2)",

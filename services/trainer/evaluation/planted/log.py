@@ -6,7 +6,7 @@ example; like any other it enters the shopper's history.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 from freshrank.v1.events_pb2 import Context, EventKind, HistoryItem, Impression, ImpressionItem
@@ -28,6 +28,8 @@ SPEC = ModelSpec(
 _RANKS = {CLOSED: 0, INITIAL: 1, FLIP: 2}
 """At one moment the joiner closes what is due first."""
 Row = tuple[int, int, int, int, int, int, str, str, list[int], list[int], list[float], bytes]
+_USER = 7
+"""Place of the shopper in a row."""
 Made = tuple[int, list[int], list[int], list[float], bytes]
 """What it is the time of, items, labels, weights, impression."""
 
@@ -35,10 +37,14 @@ Made = tuple[int, list[int], list[int], list[float], bytes]
 class PlantedSource:
     """The messages of one partition, as `Source` and `ArchiveSource` give them."""
 
-    def __init__(self, happened: Happened, rows: int = 64) -> None:
-        """`rows` of EXAMPLES make a message, and one message a batch: about 20 lists with what else falls due."""
+    def __init__(self, happened: Happened, rows: int = 64, shoppers: Collection[int] | None = None) -> None:
+        """`rows` of EXAMPLES make a message, and one message a batch: about 20 lists with what else falls due.
+
+        `shoppers`: of these alone; None = of all.
+        """
         self.happened, self.spec = happened, SPEC
-        everything = list(_Log(happened).rows())
+        wanted = None if shoppers is None else {f"shopper-{number}" for number in shoppers}
+        everything = [row for row in _Log(happened).rows() if wanted is None or row[_USER] in wanted]
         self._log = [_message(everything[k : k + rows]) for k in range(0, len(everything), rows)]
         self._at = 0
 

@@ -1,0 +1,1 @@
+"""Shops that learn one model together: each on its own examples, by Flower. docs/federated.md."""
