@@ -19,7 +19,7 @@ _SEVERAL: Mapping[str, Callable[[int], int]] = {
 """How many of so many triggers are needed."""
 
 WAYS: Mapping[str, Way] = {
-    "time": Way(TimeTrigger, (Number("seconds", 0.1, 86_400),)),
+    "time": Way(TimeTrigger, (Number("seconds", 0.1, 31_536_000),)),
     "volume": Way(lambda examples: VolumeTrigger(int(examples)), (Number("examples", 1, 1e12),)),
     "batch": Way(lambda: VolumeTrigger(1)),
     "cost": Way(CostTrigger, (Number("seconds", 0, 86_400),)),
