@@ -114,7 +114,7 @@ def test_a_line_of_text_describes_a_trigger() -> None:
         ("any(30)", "30 is no call, such as"),
         ("time()", "time takes 1 to 1 values, not 0"),
         ("time(seconds=30)", "is no call"),
-        ("time(0)", "from 0.1 to 86400 as seconds, not 0"),
+        ("time(0)", "from 0.1 to 3.1536e+07 as seconds, not 0"),
         ("time(True)", "not True"),
         ("time('30')", "not '30'"),
         ("volume(1e400)", "volume needs a number"),
