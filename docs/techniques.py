@@ -449,6 +449,20 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "test_unlikely_positives_count_less_or_not_at_all",
             "trivago/truncated 0.01",
         ),
+        _strategy(
+            "Over-sampling of rare items (repeat factors)",
+            "Gupta et al., 2019",
+            "rare_items(0.001, 8)",
+            "oversampling",
+            "test_the_sum_of_what_appears_and_flips_is_that_of_the_repeated_full_labels",
+        ),
+        _strategy(
+            "Over-sampling of rare labels (repeat factors)",
+            "Gupta et al., 2019",
+            "rare_labels(0.1, 8)",
+            "oversampling",
+            "test_a_rare_label_counts_as_often_as_it_is_repeated_and_no_other",
+        ),
         Technique(
             "Position debiasing by inverse propensity",
             "Joachims et al., 2017",
@@ -532,7 +546,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 MISSING = (
     "federated rounds with Flower",
     "LightGCN-type rows of touched neighbourhoods",
-    "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
+    "virtual clicks for rare items, thresholds per segment",
     "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
     "scheduled full retrains that are compared by the gate",

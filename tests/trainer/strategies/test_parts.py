@@ -38,6 +38,8 @@ EVERY = [
     "drift_step()",
     "adversarial()",
     "co_clicks()",
+    "rare_items(1, 4)",
+    "rare_labels(2, 4)",
     "pseudo_labels()",
 ]
 
