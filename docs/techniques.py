@@ -463,6 +463,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "oversampling",
             "test_a_rare_label_counts_as_often_as_it_is_repeated_and_no_other",
         ),
+        _strategy(
+            "Virtual clicks of hardly shown items (a heuristic)",
+            "",
+            "virtual_clicks(50, 1)",
+            "virtual",
+            "test_the_row_of_a_rare_item_moves_and_nothing_else",
+        ),
         Technique(
             "Position debiasing by inverse propensity",
             "Joachims et al., 2017",
@@ -546,7 +553,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 MISSING = (
     "federated rounds with Flower",
     "LightGCN-type rows of touched neighbourhoods",
-    "virtual clicks for rare items, thresholds per segment",
+    "thresholds per segment",
     "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
     "scheduled full retrains that are compared by the gate",

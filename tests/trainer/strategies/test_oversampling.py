@@ -14,9 +14,8 @@ from services.trainer.groups import Floats, Group
 from services.trainer.learner import Learner
 from services.trainer.strategies.base import Update
 from services.trainer.strategies.oversampling import RareItems, RareLabels, drawn, factor
-from services.trainer.strategies.parts import Seen
 from tests.trainer.arm import settings
-from tests.trainer.strategies.shop import learned, learner, part, step_of, strategy, weights
+from tests.trainer.strategies.shop import learned, learner, part, seen, step_of, strategy, weights
 from tests.trainer.world import Shop
 
 RARE = "rare_items(1, 8)"
@@ -147,25 +146,17 @@ def test_a_rare_label_counts_as_often_as_it_is_repeated_and_no_other() -> None:
     clicks = rare._heads[0] / rare.counters["impressions"]
     assert factor(clicks, 2, 8) > 1
     shown, flipped = everything.groups
-    assert rare.term(_seen(made, shown)) is None
-    seen = _seen(made, flipped)
-    one = torch.nn.functional.softplus(-seen.logits.detach()[:, :, 0]).numpy()
+    assert rare.term(seen(made, shown)) is None
+    clicked = seen(made, flipped)
+    one = torch.nn.functional.softplus(-clicked.logits.detach()[:, :, 0]).numpy()
     at = list(zip(*np.nonzero(flipped.positives[:, :, 0]), strict=True))
     names = [f"{flipped.examples[b].impression_id}:{flipped.examples[b].impression.items[n].item_id}:0" for b, n in at]
     times = [drawn(factor(clicks, 2, 8), name) - 1 for name in names]
     assert set(times) >= {0, 1} or max(times) > 0
-    found = rare.term(seen)
+    found = rare.term(clicked)
     assert found is not None
     expected = sum(t * one[b, n] for t, (b, n) in zip(times, at, strict=True))
     assert float(found.detach()) == pytest.approx(float(expected), rel=1e-5)
-
-
-def _seen(made: Learner, group: Group) -> Seen:
-    engine = strategy(made)
-    inputs = group.tensors(torch.device("cpu"))
-    logits = engine.ranker.logits(inputs)
-    own = engine.loss(logits, group)
-    return Seen(group, inputs, logits, own, None, engine.ranker, engine.loss, np.random.default_rng(0))
 
 
 def test_repeated_clicks_raise_the_odds_and_divided_ones_do_not() -> None:

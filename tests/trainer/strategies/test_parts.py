@@ -10,12 +10,12 @@ from services.trainer.learner import Learner
 from services.trainer.strategies import expression
 from services.trainer.strategies.adaptive import DriftStep
 from services.trainer.strategies.base import Update
-from services.trainer.strategies.parts import Seen
 from tests.trainer.strategies.shop import (
     ends_alike_after_a_restart,
     learned,
     learner,
     part,
+    seen,
     step_of,
     strategy,
     weights,
@@ -40,6 +40,7 @@ EVERY = [
     "co_clicks()",
     "rare_items(1, 4)",
     "rare_labels(2, 4)",
+    "virtual_clicks(40, 2)",
     "pseudo_labels()",
 ]
 
@@ -146,14 +147,10 @@ def _apart(made: Learner) -> float:
 def test_adversarial_rows_are_learned_on_their_worst_side() -> None:
     made = learner(strategy="adversarial(0.5, 1)")
     learned(made, Shop(), 50)
-    group = made.encode(step_of(Shop().messages(10)).initial)
-    engine = strategy(made)
-    inputs = {n: v.requires_grad_() if n.endswith("row") else v for n, v in group.tensors(torch.device("cpu")).items()}
-    logits = engine.ranker.logits(inputs)
-    own = engine.loss(logits, group)
-    term = part(made).term(Seen(group, inputs, logits, own, None, engine.ranker, engine.loss, np.random.default_rng(0)))
+    through = seen(made, made.encode(step_of(Shop().messages(10)).initial))
+    term = part(made).term(through)
     assert term is not None
-    assert float(term.detach()) > float(own.detach())
+    assert float(term.detach()) > float(through.loss.detach())
 
 
 @pytest.mark.parametrize(
