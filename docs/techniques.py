@@ -534,6 +534,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             how="`freshrank evaluate`",
         ),
         Technique(
+            "Thresholds by segment: F-beta or a precision floor, shrunken to that of all",
+            "van Rijsbergen, 1979",
+            "services/trainer/evaluation/thresholds.py",
+            "tests/trainer/evaluation/test_thresholds.py::test_each_segment_has_its_own_and_does_better_by_it",
+            how="`freshrank evaluate --beta 2`, `--precision 0.2`",
+        ),
+        Technique(
             "Search of settings on earlier periods",
             "Akiba et al., 2019",
             "services/trainer/evaluation/tuning.py",
@@ -553,7 +560,6 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 MISSING = (
     "federated rounds with Flower",
     "LightGCN-type rows of touched neighbourhoods",
-    "thresholds per segment",
     "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
     "scheduled full retrains that are compared by the gate",

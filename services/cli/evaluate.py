@@ -20,6 +20,12 @@ def evaluate(
     way: Annotated[list[str] | None, typer.Option(help=_WAYS, show_default=False)] = None,
     lag: Annotated[list[float] | None, typer.Option(min=0, help="Deploy lag in seconds to judge too.")] = None,
     tail: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the lists that is judged, the newest.")] = 0.5,
+    beta: Annotated[
+        float, typer.Option(min=0.1, max=10, help="Recall counts so many times what precision does: thresholds by F.")
+    ] = 1.0,
+    precision: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least precision of thresholds instead.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="JSON with the results; goes on from what is there.")] = Path("study.json"),
     report: Annotated[Path | None, typer.Option(help="HTML page with plots to write.", show_default=False)] = None,
     as_json: Json = False,
@@ -32,11 +38,12 @@ def evaluate(
     trials = [_trial("as set", ""), *(_named(text) for text in way or [])]
     from services.trainer.archive import ArchiveSource
     from services.trainer.evaluation.study import Settings, Study
+    from services.trainer.evaluation.thresholds import Segments
 
     if not examples.is_dir():
         raise InvalidInput("EXAMPLES", "missing", f"{examples} is no folder")
     source = ArchiveSource(examples)
-    study = Study(out, source, Settings(lags=tuple(lag or ()), tail=tail))
+    study = Study(out, source, Settings(tuple(lag or ()), tail, thresholds=Segments(beta, precision)))
     with output.progress("messages", source.messages * len(trials)) as shown:
         study.run(trials, _Counted(shown))
     results = {trial.name: study.results[trial.name] for trial in trials}

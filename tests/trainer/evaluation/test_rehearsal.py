@@ -119,7 +119,7 @@ def test_the_command_compares_ways_and_draws_them(
     page = tmp_path / "page.html"
     ended = command(
         *("evaluate", str(examples), "--way", "waiting: labels=waiting; loss=focal(1)"),
-        *("--lag", "60", "--out", str(tmp_path / "s.json"), "--report", str(page), "--json"),
+        *("--lag", "60", "--beta", "2", "--out", str(tmp_path / "s.json"), "--report", str(page), "--json"),
         env={f"FRESHRANK_TRAINER_{name.upper()}": str(value) for name, value in SMALL.items()},
     )
     assert ended.code == 0, ended.err
@@ -128,6 +128,10 @@ def test_the_command_compares_ways_and_draws_them(
     assert results["waiting"]["settings"] == {"labels": "waiting", "loss": "focal(1)"}
     assert results["waiting"]["late"]["60.0"]["auc"]["value"] > 0.5
     assert page.read_text().count("<img") == 6
+    assert "<td>device=phone</td>" in page.read_text()
+    found = results["waiting"]["thresholds"]
+    assert found["rule"]["beta"] == 2
+    assert 0 < found["segments"]["device=phone"]["threshold"] < 1
 
 
 @pytest.mark.parametrize(
