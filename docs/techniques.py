@@ -305,6 +305,16 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             {"hold_psi": 0.25},
         ),
     ),
+    "Smaller models": (
+        Technique(
+            "Distillation to a smaller student, offline",
+            "Hinton et al., 2015",
+            "services/trainer/evaluation/students.py",
+            "tests/trainer/evaluation/test_students.py::"
+            "test_a_student_scores_as_its_teacher_more_than_one_that_is_not_taught",
+            how="`freshrank distil`",
+        ),
+    ),
     "Several processes": (
         Technique(
             "Synchronous and stale steps, dense by DistributedDataParallel, rows by key",
@@ -560,7 +570,6 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 MISSING = (
     "federated rounds with Flower",
     "LightGCN-type rows of touched neighbourhoods",
-    "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
     "scheduled full retrains that are compared by the gate",
     "several arms side by side, compared by the sequential test",

@@ -35,7 +35,7 @@ def evaluate(
     The first way is that of the FRESHRANK_TRAINER_ variables here; releases come when their trigger says so, on the
     log's clock. Differences are of the same lists, with bootstrap intervals of 95 %.
     """
-    trials = [_trial("as set", ""), *(_named(text) for text in way or [])]
+    trials = [changes_of("--way", "as set", ""), *(_named(text) for text in way or [])]
     from services.trainer.archive import ArchiveSource
     from services.trainer.evaluation.study import Settings, Study
     from services.trainer.evaluation.thresholds import Segments
@@ -70,10 +70,11 @@ def _named(text: str) -> "Trial":
     name, found, changes = text.partition(":")
     if not found or not name.strip():
         raise InvalidInput("--way", "unreadable", f"{text!r} is not NAME: SETTING=VALUE; ...")
-    return _trial(name.strip(), changes)
+    return changes_of("--way", name.strip(), changes)
 
 
-def _trial(name: str, changes: str) -> "Trial":
+def changes_of(option: str, name: str, changes: str) -> "Trial":
+    """Settings that differ from those of the environment. Raises InvalidInput that names the option."""
     from pydantic import ValidationError
 
     from services.trainer.evaluation.rehearsal import Trial
@@ -82,14 +83,15 @@ def _trial(name: str, changes: str) -> "Trial":
     for part in filter(None, (each.strip() for each in changes.split(";"))):
         setting, found, value = part.partition("=")
         if not found:
-            raise InvalidInput("--way", "unreadable", f"{part!r} is not SETTING=VALUE")
+            raise InvalidInput(option, "unreadable", f"{part!r} is not SETTING=VALUE")
         values[setting.strip()] = value.strip()
     trial = Trial(name, values)
     try:
         trial.settings()
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput("--way", "invalid", f"{name}: {first['loc'][0]}: {first['msg']}") from error
+        where = first["loc"][0] if first["loc"] else "settings"
+        raise InvalidInput(option, "invalid", f"{name}: {where}: {first['msg']}") from error
     return trial
 
 

@@ -1,9 +1,10 @@
 """Settings of the trainer: FRESHRANK_TRAINER_<FIELD>, read once in `__main__`."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
@@ -31,6 +32,13 @@ def _a_loss(text: str) -> str:
 def _a_privacy(text: str) -> str:
     privacy.parse(text)
     return text
+
+
+def _widths(given: Any) -> Any:
+    return json.loads(given) if isinstance(given, str) else given
+
+
+Width = Annotated[int, Field(ge=1, le=4_096)]
 
 
 class TrainerSettings(ServiceSettings):
@@ -87,6 +95,10 @@ class TrainerSettings(ServiceSettings):
         description="what ranks: logistic, factorisation, embedding_sum, two_tower, deepfm, dlrm, din or transformer;"
         " another one needs another arm",
     )
+    hidden: Annotated[tuple[Width, Width], BeforeValidator(_widths)] = Field(
+        (64, 32), description="widths of a model's two dense layers, such as [16,8]; others need another arm"
+    )
+    layers: int = Field(2, ge=1, le=12, description="encoder blocks of transformer; others need another arm")
     optimiser: Literal["sgd", "adagrad", "adam", "ftrl"] = Field(
         "adam", description="of the dense part; its running average is what is released"
     )

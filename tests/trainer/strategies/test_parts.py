@@ -1,5 +1,6 @@
 """Parts of a strategy: all of them through restarts, and what defines each technique."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,19 @@ def test_distillation_pulls_towards_the_teacher() -> None:
     logits = strategy(made).ranker.logits(group.tensors(torch.device("cpu"))).detach()
     known = torch.from_numpy(group.arrays["mask"] > 0)
     assert float(torch.sigmoid(logits)[known].mean()) == pytest.approx(0.6, abs=0.05)
+
+
+def test_distillation_is_its_formula_with_the_square_of_the_temperature() -> None:
+    made = learner(strategy="distillation(0.3, 4)")
+    through = seen(made, made.encode(step_of(Shop().messages(5)).initial))
+    teacher = np.random.default_rng(0).random((*through.group.negatives.shape, 3)).astype(np.float32)
+    term = part(made).term(replace(through, teacher=teacher))
+    assert term is not None
+    (found,) = torch.autograd.grad(term + through.loss, [through.logits], retain_graph=True)
+    z, t = through.logits.detach(), torch.logit(torch.from_numpy(teacher))
+    shown = torch.from_numpy(through.group.negatives).unsqueeze(-1)
+    soft = 16 * (torch.sigmoid(z / 4) - torch.sigmoid(t / 4)) / 4
+    torch.testing.assert_close(found, shown * (0.7 * torch.sigmoid(z) + 0.3 * soft), rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_teacher_distillation_is_plain_learning() -> None:
