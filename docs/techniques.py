@@ -551,6 +551,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             how="`freshrank evaluate --beta 2`, `--precision 0.2`",
         ),
         Technique(
+            "Experiment trackers: MLflow, Weights & Biases",
+            "",
+            "services/trainer/tracking.py",
+            "tests/trainer/test_tracking.py::test_mlflow_has_what_tensorboard_has",
+            {"trackers": 'mlflow("sqlite:///runs.db", "shop"), wandb("shop", offline)'},
+        ),
+        Technique(
             "Search of settings on earlier periods",
             "Akiba et al., 2019",
             "services/trainer/evaluation/tuning.py",

@@ -11,6 +11,7 @@ from services.common.errors import InvalidInput
 
 if TYPE_CHECKING:
     from services.trainer.evaluation.rehearsal import Trial
+    from services.trainer.tracking import Tracker
 
 _WAYS = "A way to compare: 'NAME: SETTING=VALUE; ...', such as 'replay: strategy=replay(2000, 0.5)'. Again for more."
 
@@ -28,6 +29,9 @@ def evaluate(
     ] = None,
     out: Annotated[Path, typer.Option(help="JSON with the results; goes on from what is there.")] = Path("study.json"),
     report: Annotated[Path | None, typer.Option(help="HTML page with plots to write.", show_default=False)] = None,
+    track: Annotated[
+        str, typer.Option(help="Trackers that get a run of each way: those of FRESHRANK_TRAINER_TRACKERS' kind.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Learn an archive again, each list judged before it is learned, and compare ways of learning list by list.
@@ -39,7 +43,9 @@ def evaluate(
     from services.trainer.archive import ArchiveSource
     from services.trainer.evaluation.study import Settings, Study
     from services.trainer.evaluation.thresholds import Segments
+    from services.trainer.evaluation.tracked import keep
 
+    trackers = _trackers(track)
     if not examples.is_dir():
         raise InvalidInput("EXAMPLES", "missing", f"{examples} is no folder")
     source = ArchiveSource(examples)
@@ -52,7 +58,19 @@ def evaluate(
 
         write(report, f"{len(results)} ways of learning", results)
         output.say(f"Report: {report.absolute()}")
+    for tracker in trackers:
+        for error in keep(tracker, results, out.parent):
+            output.say(f"{tracker.package}: {type(error).__name__}: {error}")
     output.show(results, as_json, _table(results))
+
+
+def _trackers(line: str) -> "list[Tracker]":
+    from services.trainer import tracking
+
+    try:
+        return [tracking.installed(tracker) for tracker in tracking.parse(line)]
+    except ValueError as error:
+        raise InvalidInput("--track", "unreadable", str(error)) from error
 
 
 class _Counted:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings
-from services.trainer import expression
+from services.trainer import expression, tracking
 from services.trainer.privacy import config as privacy
 from services.trainer.strategies import expression as strategies
 
@@ -31,6 +31,11 @@ def _a_loss(text: str) -> str:
 
 def _a_privacy(text: str) -> str:
     privacy.parse(text)
+    return text
+
+
+def _trackers(text: str) -> str:
+    tracking.parse(text)
     return text
 
 
@@ -184,6 +189,18 @@ class TrainerSettings(ServiceSettings):
     )
     poll_messages: int = Field(500, ge=1, le=100_000, description="messages per batch at most")
     tensorboard: Path | None = Field(None, description="folder for TensorBoard; none = <store>/arms/<arm>/tensorboard")
+
+    trackers: Annotated[str, AfterValidator(_trackers)] = Field(
+        "",
+        description="trackers beside TensorBoard: mlflow(uri, experiment), wandb(project, online or offline), texts in"
+        " quotes; needs the extra tracking",
+    )
+
+    @property
+    def about(self) -> dict[str, str]:
+        """The trainer's own settings that are not the defaults, as text: what a run was made with."""
+        own = set(type(self).model_fields) - set(ServiceSettings.model_fields) - {"trackers"}
+        return {k: str(v) for k, v in self.model_dump(mode="json", exclude_defaults=True).items() if k in own}
 
     @model_validator(mode="after")
     def _learns_at_all(self) -> Self:
