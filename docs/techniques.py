@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from services.trainer.presets import PRESETS
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning"
 LOSS_TESTS = "tests/trainer/strategies/test_losses.py"
@@ -603,8 +605,16 @@ def page() -> str:
             f"## {family}\n\n| technique | after | chosen by | module | test | measured |\n|---|---|---|---|---|---|"
         )
         parts[-1] += "".join(f"\n{_row(each, studies)}" for each in techniques) + "\n"
+    parts.append(_presets())
     parts.append("## Not there\n\n" + "\n".join(f"- {name}" for name in MISSING) + "\n")
     return "\n".join(parts)
+
+
+def _presets() -> str:
+    head = "## Presets\n\nSettings of usual worked examples (`FRESHRANK_TRAINER_PRESET`, `freshrank presets`).\n\n"
+    rows = [f"| `{k}` | {p.to} | {p.example} | `{p.text}` | {p.remark} |" for k, p in PRESETS.items()]
+    columns = "| preset | for | example | settings | remark |\n|---|---|---|---|---|\n"
+    return head + columns + "\n".join(rows) + "\n"
 
 
 def every() -> Iterator[Technique]:

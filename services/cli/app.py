@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli import bring, distil, evaluate, features, operate, releases, replay, start, status, tune
+from services.cli import bring, distil, evaluate, features, operate, presets, releases, replay, start, status, tune
 from services.cli.failures import Commands
 
 HELP = """Freshrank keeps a shop's rankings fresh.
@@ -31,6 +31,7 @@ def build() -> typer.Typer:
     app.command("evaluate")(evaluate.evaluate)
     app.command("tune")(tune.tune)
     app.command("distil")(distil.distil)
+    app.command("presets")(presets.presets)
     app.command("topics")(start.topics)
     app.callback()(freshrank)
     return app

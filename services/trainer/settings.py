@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.common.errors import InvalidInput
 from services.common.settings import ServiceSettings
-from services.trainer import expression, tracking
+from services.trainer import expression, presets, tracking
 from services.trainer.privacy import config as privacy
 from services.trainer.strategies import expression as strategies
 
@@ -51,6 +52,10 @@ class TrainerSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_TRAINER_", frozen=True, extra="forbid")
 
+    preset: str = Field(
+        "",
+        description="worked example whose values are the defaults here, such as hourly; `freshrank presets` lists all",
+    )
     arm: str = Field("main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="arm of the model store this trainer is")
     clock: Literal["wall", "log"] = Field(
         "wall", description="what triggers count: the time of day, or the log's in replays faster than life"
@@ -195,6 +200,16 @@ class TrainerSettings(ServiceSettings):
         description="trackers beside TensorBoard: mlflow(uri, experiment), wandb(project, online or offline), texts in"
         " quotes; needs the extra tracking",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("preset"):
+            return given
+        try:
+            return {**presets.trainer(str(given["preset"])), **given}
+        except InvalidInput as error:
+            raise ValueError(error.detail) from error
 
     @property
     def about(self) -> dict[str, str]:
