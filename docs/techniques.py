@@ -577,6 +577,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 }
 
 MISSING = (
+    "a rating head in the ranker: examples carry a bit of each head and no values; `RATE:rating>=4` is a head",
     "federated rounds with Flower",
     "LightGCN-type rows of touched neighbourhoods",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",
