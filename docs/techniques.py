@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from services.trainer.presets import PRESETS
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning"
 LOSS_TESTS = "tests/trainer/strategies/test_losses.py"
@@ -305,6 +307,16 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             {"hold_psi": 0.25},
         ),
     ),
+    "Smaller models": (
+        Technique(
+            "Distillation to a smaller student, offline",
+            "Hinton et al., 2015",
+            "services/trainer/evaluation/students.py",
+            "tests/trainer/evaluation/test_students.py::"
+            "test_a_student_scores_as_its_teacher_more_than_one_that_is_not_taught",
+            how="`freshrank distil`",
+        ),
+    ),
     "Several processes": (
         Technique(
             "Synchronous and stale steps, dense by DistributedDataParallel, rows by key",
@@ -449,6 +461,27 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "test_unlikely_positives_count_less_or_not_at_all",
             "trivago/truncated 0.01",
         ),
+        _strategy(
+            "Over-sampling of rare items (repeat factors)",
+            "Gupta et al., 2019",
+            "rare_items(0.001, 8)",
+            "oversampling",
+            "test_the_sum_of_what_appears_and_flips_is_that_of_the_repeated_full_labels",
+        ),
+        _strategy(
+            "Over-sampling of rare labels (repeat factors)",
+            "Gupta et al., 2019",
+            "rare_labels(0.1, 8)",
+            "oversampling",
+            "test_a_rare_label_counts_as_often_as_it_is_repeated_and_no_other",
+        ),
+        _strategy(
+            "Virtual clicks of hardly shown items (a heuristic)",
+            "",
+            "virtual_clicks(50, 1)",
+            "virtual",
+            "test_the_row_of_a_rare_item_moves_and_nothing_else",
+        ),
         Technique(
             "Position debiasing by inverse propensity",
             "Joachims et al., 2017",
@@ -545,6 +578,20 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             how="`freshrank evaluate`",
         ),
         Technique(
+            "Thresholds by segment: F-beta or a precision floor, shrunken to that of all",
+            "van Rijsbergen, 1979",
+            "services/trainer/evaluation/thresholds.py",
+            "tests/trainer/evaluation/test_thresholds.py::test_each_segment_has_its_own_and_does_better_by_it",
+            how="`freshrank evaluate --beta 2`, `--precision 0.2`",
+        ),
+        Technique(
+            "Experiment trackers: MLflow, Weights & Biases",
+            "",
+            "services/trainer/tracking.py",
+            "tests/trainer/test_tracking.py::test_mlflow_has_what_tensorboard_has",
+            {"trackers": 'mlflow("sqlite:///runs.db", "shop"), wandb("shop", offline)'},
+        ),
+        Technique(
             "Search of settings on earlier periods",
             "Akiba et al., 2019",
             "services/trainer/evaluation/tuning.py",
@@ -590,9 +637,8 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 }
 
 MISSING = (
+    "a rating head in the ranker: examples carry a bit of each head and no values; `RATE:rating>=4` is a head",
     "LightGCN-type rows of touched neighbourhoods",
-    "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
-    "distillation to a smaller student",
 )
 """Techniques that Freshrank does not offer (yet)."""
 
@@ -616,8 +662,16 @@ def page() -> str:
             f"## {family}\n\n| technique | after | chosen by | module | test | measured |\n|---|---|---|---|---|---|"
         )
         parts[-1] += "".join(f"\n{_row(each, studies)}" for each in techniques) + "\n"
+    parts.append(_presets())
     parts.append("## Not there\n\n" + "\n".join(f"- {name}" for name in MISSING) + "\n")
     return "\n".join(parts)
+
+
+def _presets() -> str:
+    head = "## Presets\n\nSettings of usual worked examples (`FRESHRANK_TRAINER_PRESET`, `freshrank presets`).\n\n"
+    rows = [f"| `{k}` | {p.to} | {p.example} | `{p.text}` | {p.remark} |" for k, p in PRESETS.items()]
+    columns = "| preset | for | example | settings | remark |\n|---|---|---|---|---|\n"
+    return head + columns + "\n".join(rows) + "\n"
 
 
 def every() -> Iterator[Technique]:

@@ -8,10 +8,12 @@ import typer
 from services.cli import (
     arms,
     bring,
+    distil,
     evaluate,
     features,
     federate,
     operate,
+    presets,
     releases,
     replay,
     retrain,
@@ -46,6 +48,8 @@ def build() -> typer.Typer:
     app.command("tune")(tune.tune)
     app.command("retrain")(retrain.retrain)
     app.add_typer(federate.group(), name="federate")
+    app.command("distil")(distil.distil)
+    app.command("presets")(presets.presets)
     app.command("topics")(start.topics)
     app.callback()(freshrank)
     return app

@@ -11,6 +11,7 @@ from services.common.errors import InvalidInput
 
 if TYPE_CHECKING:
     from services.trainer.evaluation.rehearsal import Trial
+    from services.trainer.tracking import Tracker
 
 _WAYS = "A way to compare: 'NAME: SETTING=VALUE; ...', such as 'replay: strategy=replay(2000, 0.5)'. Again for more."
 
@@ -20,8 +21,17 @@ def evaluate(
     way: Annotated[list[str] | None, typer.Option(help=_WAYS, show_default=False)] = None,
     lag: Annotated[list[float] | None, typer.Option(min=0, help="Deploy lag in seconds to judge too.")] = None,
     tail: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the lists that is judged, the newest.")] = 0.5,
+    beta: Annotated[
+        float, typer.Option(min=0.1, max=10, help="Recall counts so many times what precision does: thresholds by F.")
+    ] = 1.0,
+    precision: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least precision of thresholds instead.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="JSON with the results; goes on from what is there.")] = Path("study.json"),
     report: Annotated[Path | None, typer.Option(help="HTML page with plots to write.", show_default=False)] = None,
+    track: Annotated[
+        str, typer.Option(help="Trackers that get a run of each way: those of FRESHRANK_TRAINER_TRACKERS' kind.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Learn an archive again, each list judged before it is learned, and compare ways of learning list by list.
@@ -29,14 +39,17 @@ def evaluate(
     The first way is that of the FRESHRANK_TRAINER_ variables here; releases come when their trigger says so, on the
     log's clock. Differences are of the same lists, with bootstrap intervals of 95 %.
     """
-    trials = [trial_of("as set", ""), *(named_trial(text) for text in way or [])]
+    trials = [changes_of("--way", "as set", ""), *(named_trial(text) for text in way or [])]
     from services.trainer.archive import ArchiveSource
     from services.trainer.evaluation.study import Settings, Study
+    from services.trainer.evaluation.thresholds import Segments
+    from services.trainer.evaluation.tracked import keep
 
+    trackers = _trackers(track)
     if not examples.is_dir():
         raise InvalidInput("EXAMPLES", "missing", f"{examples} is no folder")
     source = ArchiveSource(examples)
-    study = Study(out, source, Settings(lags=tuple(lag or ()), tail=tail))
+    study = Study(out, source, Settings(tuple(lag or ()), tail, thresholds=Segments(beta, precision)))
     with output.progress("messages", source.messages * len(trials)) as shown:
         study.run(trials, _Counted(shown))
     results = {trial.name: study.results[trial.name] for trial in trials}
@@ -45,7 +58,19 @@ def evaluate(
 
         write(report, f"{len(results)} ways of learning", results)
         output.say(f"Report: {report.absolute()}")
+    for tracker in trackers:
+        for error in keep(tracker, results, out.parent):
+            output.say(f"{tracker.package}: {type(error).__name__}: {error}")
     output.show(results, as_json, _table(results))
+
+
+def _trackers(line: str) -> "list[Tracker]":
+    from services.trainer import tracking
+
+    try:
+        return [tracking.installed(tracker) for tracker in tracking.parse(line)]
+    except ValueError as error:
+        raise InvalidInput("--track", "unreadable", str(error)) from error
 
 
 class _Counted:
@@ -64,11 +89,11 @@ def named_trial(text: str) -> "Trial":
     name, found, changes = text.partition(":")
     if not found or not name.strip():
         raise InvalidInput("--way", "unreadable", f"{text!r} is not NAME: SETTING=VALUE; ...")
-    return trial_of(name.strip(), changes)
+    return changes_of("--way", name.strip(), changes)
 
 
-def trial_of(name: str, changes: str) -> "Trial":
-    """A way by its name and its changes, apart by semicolons. Raises InvalidInput."""
+def changes_of(option: str, name: str, changes: str) -> "Trial":
+    """Settings that differ from those of the environment. Raises InvalidInput that names the option."""
     from pydantic import ValidationError
 
     from services.trainer.evaluation.rehearsal import Trial
@@ -77,14 +102,15 @@ def trial_of(name: str, changes: str) -> "Trial":
     for part in filter(None, (each.strip() for each in changes.split(";"))):
         setting, found, value = part.partition("=")
         if not found:
-            raise InvalidInput("--way", "unreadable", f"{part!r} is not SETTING=VALUE")
+            raise InvalidInput(option, "unreadable", f"{part!r} is not SETTING=VALUE")
         values[setting.strip()] = value.strip()
     trial = Trial(name, values)
     try:
         trial.settings()
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput("--way", "invalid", f"{name}: {first['loc'][0]}: {first['msg']}") from error
+        where = first["loc"][0] if first["loc"] else "settings"
+        raise InvalidInput(option, "invalid", f"{name}: {where}: {first['msg']}") from error
     return trial
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import output
-from services.cli.evaluate import named_trial, trial_of
+from services.cli.evaluate import changes_of, named_trial
 from services.cli.options import Json
 from services.common.errors import InvalidInput
 
@@ -46,7 +46,7 @@ def study(
     import json
 
     paths = dict(_shop(text) for text in shops)
-    trials = [trial_of("fedavg", ""), *(named_trial(text) for text in way or [])]
+    trials = [changes_of("--way", "fedavg", ""), *(named_trial(text) for text in way or [])]
     from services.trainer.federated import study as studies
 
     options = studies.Options(rounds, tail)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -20,7 +21,7 @@ from services.common.spec import ModelSpec
 from services.common.topics import EXAMPLES
 from services.common.tracing import tracing_for
 from services.online.registry import PlanSource
-from services.trainer import maintenance
+from services.trainer import maintenance, tracking
 from services.trainer.archive import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.checkpoint import Checkpoints, Name
@@ -35,6 +36,7 @@ from services.trainer.meters import Meters
 from services.trainer.observe import All, Logged, Observer, Traced
 from services.trainer.settings import TrainerSettings
 from services.trainer.tensorboard import TensorBoard
+from services.trainer.tracking import Background, Tracked
 from services.trainer.transfer import take_over
 
 log = logging.getLogger(__name__)
@@ -93,9 +95,16 @@ def serve(settings: TrainerSettings) -> None:
         undo.callback(source.close)
         board = TensorBoard(settings.tensorboard or paths.root / "tensorboard")
         undo.callback(board.close)
-        tracing = tracing_for("trainer", settings.otlp_endpoint)
-        undo.callback(tracing.close)
-        observer = All([Meters(metrics, clock), Logged(log), Traced(tracing, clock), board])
+        traces = tracing_for("trainer", settings.otlp_endpoint)
+        undo.callback(traces.close)
+        watched = All([Meters(metrics, clock), Logged(log)])
+        followed = [
+            Tracked(Background(tracker, settings.arm, settings.about, paths.root, partial(watched.failed, "tracker")))
+            for tracker in tracking.parse(settings.trackers)
+        ]
+        for each in followed:
+            undo.callback(each.close)
+        observer = All([watched, Traced(traces, clock), board, *followed])
         wanted = features_of(settings, PlanSource(settings.feature_repo))
         build(settings, source, health, wanted, observer, clock).run(stop)
 

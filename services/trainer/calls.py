@@ -29,11 +29,19 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Text:
+    """An argument that is text in quotes, such as an address; it may not be empty."""
+
+    name: str
+    default: str | None = None
+
+
+@dataclass(frozen=True)
 class Way:
     """Something that may be called: what makes it, and its arguments."""
 
     make: Callable[..., Any]
-    arguments: tuple[Number | Word, ...] = field(default=())
+    arguments: tuple[Number | Word | Text, ...] = field(default=())
     about: str = ""
 
     def usage(self, name: str) -> str:
@@ -81,7 +89,12 @@ def made(node: ast.Call, ways: Mapping[str, Way], others: Sequence[str] = ()) ->
     return ways[name].make(*values, *(argument.default for argument in wanted[len(given) :]))
 
 
-def _value(name: str, argument: Number | Word, node: ast.expr) -> float | str:
+def _value(name: str, argument: Number | Word | Text, node: ast.expr) -> float | str:
+    if isinstance(argument, Text):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"{name} needs text in quotes as {argument.name}, not {ast.unparse(node)}")
+        return text
     if isinstance(argument, Word):
         found = node.id if isinstance(node, ast.Name) else ast.unparse(node)
         if found not in argument.choices:

@@ -75,7 +75,8 @@ def online(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         blocks = blocks or {}
-        ranker = MODELS[settings.model](spec, Sizes(), blocks.get("user"), blocks.get("item"))
+        sizes = Sizes(hidden=settings.hidden, layers=settings.layers)
+        ranker = MODELS[settings.model](spec, sizes, blocks.get("user"), blocks.get("item"))
         towers = TwoTower(spec, settings.retrieval_dim)
     config = OnlineConfig(
         dense=DenseConfig(

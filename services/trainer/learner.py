@@ -6,7 +6,7 @@ the number of the step (the only source of chance) and the list of features.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -168,6 +168,7 @@ class Learner:
             "spec": self.spec.to_json(),
             "champion": "" if self.champion is None else self.champion.release,
             "model": self.strategy.ranker.model,
+            "sizes": asdict(self.strategy.ranker.sizes),
             "blocks": self.blocks,
             "tables": {name: {"used": t.next, "counted": t.sketch.added} for name, t in self._named_tables()},
             **{name: getattr(self, name) for name in _COUNTERS},

@@ -1,6 +1,7 @@
 """Who wants to know what the loop does: metrics, TensorBoard, a test. Nobody, by default."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -35,7 +36,7 @@ class Observer(Protocol):
         ...
 
     def failed(self, what: str, error: Exception) -> None:
-        """Something was given up and the loop goes on: "export", "champion", "control", "features"."""
+        """Something was given up and the loop goes on: "export", "champion", "control", "features", "tracker"."""
         ...
 
 
@@ -59,6 +60,29 @@ class Nobody:
 
     def failed(self, what: str, error: Exception) -> None:
         """Nothing."""
+
+
+class Scalars(Nobody, ABC):
+    """Gathers what is drawn over examples learned: it is written with each release, not with every batch."""
+
+    def __init__(self) -> None:
+        self._loss = self._weight = 0.0
+
+    @abstractmethod
+    def write(self, values: Mapping[str, float], learned: int) -> None:
+        """Keep values by name, as of so many examples learned."""
+
+    def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:
+        """See `Observer`."""
+        self._loss += sum(step.loss for step in steps)
+        self._weight += sum(step.weight for step in steps)
+
+    def released(self, name: str, metrics: Mapping[str, float], learned: int, seconds: float) -> None:
+        """Training loss since the last release, and the progressive figures."""
+        values = {"training/loss": self._loss / self._weight} if self._weight else {}
+        self._loss = self._weight = 0.0
+        values |= {"training/release_seconds": seconds}
+        self.write(values | {f"progressive/{figure}": value for figure, value in metrics.items()}, learned)
 
 
 class Logged(Nobody):

@@ -92,6 +92,8 @@ class Progress:
     def metrics(self) -> dict[str, float]:
         """auc, log_loss, ndcg_at_10, ctr, predicted_ctr, impressions; with `champion_` the same of the champion.
 
+        threshold, precision, recall, f1: of the highest F1 in the older half of the window, on the newer half.
+
         As soon as there are impressions that a champion scored too, all figures are over those alone.
         """
         compared = [judged for judged in self._window if judged.compared]
@@ -102,7 +104,7 @@ class Progress:
         out = figures_of(clicks, [judged.learner for judged in chosen])
         if compared:
             out |= {f"champion_{k}": v for k, v in figures_of(clicks, [judged.champion for judged in chosen]).items()}
-        return {**out, "impressions": float(len(chosen))}
+        return {**out, **_decided(chosen), "impressions": float(len(chosen))}
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything as arrays, for a checkpoint."""
@@ -167,6 +169,19 @@ def figures_of(clicks: Sequence[NDArray[np.bool_]], lists: Sequence[Floats]) -> 
         "ctr": float(labels.mean()),
         "predicted_ctr": float(flat.mean()),
     }
+
+
+def _decided(judged: Sequence[Judged]) -> dict[str, float]:
+    half = len(judged) // 2
+    if not half:
+        return {}
+    past, now = (
+        (np.concatenate([j.clicks for j in part]), np.concatenate([j.learner for j in part]))
+        for part in (judged[:half], judged[half:])
+    )
+    threshold = scores.best_threshold(*past)
+    found = scores.decided(*now, threshold)
+    return {"threshold": threshold, "precision": found["precision"], "recall": found["recall"], "f1": found["f"]}
 
 
 def _joined(parts: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

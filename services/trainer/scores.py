@@ -1,5 +1,7 @@
 """Figures of ranked lists: AUC over all candidates, log-loss, NDCG@10 per list."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +63,49 @@ def ndcg(labels: Labels, scores: Floats, top: int = 10) -> float:
     discounts = 1 / np.log2(np.arange(2, top + 2))
     best = discounts[: min(top, int(labels.sum()))].sum()
     return float((gains * discounts[: len(gains)]).sum() / best)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What makes a threshold the best one."""
+
+    beta: float = 1.0
+    """Recall counts so many times what precision counts (van Rijsbergen, 1979)."""
+    precision: float | None = None
+    """Least precision; then the threshold with most recall that has it. None: the highest F-beta."""
+
+
+def best_threshold(labels: Labels, scores: Floats, rule: Rule = Rule()) -> float:
+    """The score from which on to say yes; infinite where no score has the precision, NaN without a positive.
+
+    >>> labels, found = np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1], np.float32)
+    >>> round(best_threshold(labels, found), 2), round(best_threshold(labels, found, Rule(precision=0.9)), 2)
+    (0.7, 0.9)
+    """
+    positives = int(labels.sum())
+    if not positives:
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    falling = scores[order]
+    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))  # equal scores say yes together
+    hits, said = np.cumsum(labels[order])[ends], ends + 1
+    if rule.precision is None:
+        square = rule.beta**2
+        return float(falling[ends[int(np.argmax((1 + square) * hits / (said + square * positives)))]])
+    enough = np.flatnonzero(hits >= rule.precision * said)
+    return float(falling[ends[enough[-1]]]) if len(enough) else float("inf")
+
+
+def decided(labels: Labels, scores: Floats, threshold: float, beta: float = 1.0) -> dict[str, float]:
+    """precision, recall and F-beta of saying yes from a threshold on; NaN where nothing is said, or is to be found."""
+    said = scores >= threshold
+    hits, yes, positives = int((said & labels).sum()), int(said.sum()), int(labels.sum())
+    square = beta**2
+    return {
+        "precision": hits / yes if yes else float("nan"),
+        "recall": hits / positives if positives else float("nan"),
+        "f": (1 + square) * hits / (yes + square * positives) if positives else float("nan"),
+    }
 
 
 def logit(scores: Floats) -> NDArray[np.float64]:

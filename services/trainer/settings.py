@@ -1,13 +1,15 @@
 """Settings of the trainer: FRESHRANK_TRAINER_<FIELD>, read once in `__main__`."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.common.errors import InvalidInput
 from services.common.settings import ServiceSettings
-from services.trainer import expression, maintenance
+from services.trainer import expression, maintenance, presets, tracking
 from services.trainer.privacy import config as privacy
 from services.trainer.strategies import expression as strategies
 
@@ -38,7 +40,18 @@ def _a_privacy(text: str) -> str:
     return text
 
 
-_PLACES = {"arm", "tensorboard", "transfer_from", "privacy_items", "device", "threads"}
+def _trackers(text: str) -> str:
+    tracking.parse(text)
+    return text
+
+
+def _widths(given: Any) -> Any:
+    return json.loads(given) if isinstance(given, str) else given
+
+
+Width = Annotated[int, Field(ge=1, le=4_096)]
+
+_PLACES = {"arm", "tensorboard", "transfer_from", "privacy_items", "device", "threads", "trackers"}
 """Settings that say where, not how."""
 
 
@@ -47,6 +60,10 @@ class TrainerSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_TRAINER_", frozen=True, extra="forbid")
 
+    preset: str = Field(
+        "",
+        description="worked example whose values are the defaults here, such as hourly; `freshrank presets` lists all",
+    )
     arm: str = Field("main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$", description="arm of the model store this trainer is")
     clock: Literal["wall", "log"] = Field(
         "wall", description="what triggers count: the time of day, or the log's in replays faster than life"
@@ -107,6 +124,10 @@ class TrainerSettings(ServiceSettings):
         description="what ranks: logistic, factorisation, embedding_sum, two_tower, deepfm, dlrm, din or transformer;"
         " another one needs another arm",
     )
+    hidden: Annotated[tuple[Width, Width], BeforeValidator(_widths)] = Field(
+        (64, 32), description="widths of a model's two dense layers, such as [16,8]; others need another arm"
+    )
+    layers: int = Field(2, ge=1, le=12, description="encoder blocks of transformer; others need another arm")
     optimiser: Literal["sgd", "adagrad", "adam", "ftrl"] = Field(
         "adam", description="of the dense part; its running average is what is released"
     )
@@ -193,6 +214,28 @@ class TrainerSettings(ServiceSettings):
     poll_messages: int = Field(500, ge=1, le=100_000, description="messages per batch at most")
     tensorboard: Path | None = Field(None, description="folder for TensorBoard; none = <store>/arms/<arm>/tensorboard")
 
+    trackers: Annotated[str, AfterValidator(_trackers)] = Field(
+        "",
+        description="trackers beside TensorBoard: mlflow(uri, experiment), wandb(project, online or offline), texts in"
+        " quotes; needs the extra tracking",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("preset"):
+            return given
+        try:
+            return {**presets.trainer(str(given["preset"])), **given}
+        except InvalidInput as error:
+            raise ValueError(error.detail) from error
+
+    @property
+    def about(self) -> dict[str, str]:
+        """The trainer's own settings that are not the defaults, as text: what a run was made with."""
+        own = set(type(self).model_fields) - set(ServiceSettings.model_fields) - {"trackers"}
+        return {k: str(v) for k, v in self.model_dump(mode="json", exclude_defaults=True).items() if k in own}
+
     def way(self) -> dict[str, Any]:
         """What is learned and how, as plain data: every field but the names of other machines and folders."""
         own = set(type(self).model_fields) - set(ServiceSettings.model_fields)
@@ -200,6 +243,9 @@ class TrainerSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _learns_at_all(self) -> Self:
-        if self.labels == "at_release" and not any(part.name == "epochs" for part in strategies.parts(self.strategy)):
+        names = {part.name for part in strategies.parts(self.strategy)}
+        if self.labels == "at_release" and "epochs" not in names:
             raise ValueError("labels = at_release learns nothing without epochs(...) in the strategy")
+        if self.labels in ("at_release", "waiting") and "rare_items" in names:
+            raise ValueError(f"rare_items repeats impressions as they come; labels = {self.labels} learns them later")
         return self

@@ -55,6 +55,16 @@ def test_without_a_champion_the_learner_stands_alone() -> None:
     assert Progress().metrics() == {"impressions": 0.0}
 
 
+def test_a_threshold_is_chosen_on_the_older_half_and_judged_on_the_newer() -> None:
+    progress = Progress()
+    judge(progress, "a", [1, 0, 0], [0.6, 0.5, 0.1], None)
+    assert "threshold" not in progress.metrics()
+    judge(progress, "b", [1, 0, 1], [0.7, 0.9, 0.2], None)
+    figures = progress.metrics()
+    assert figures["threshold"] == pytest.approx(0.6)
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (0.5, 0.5, 0.5)
+
+
 def test_the_first_scores_of_an_impression_count() -> None:
     progress = Progress()
     first = example(INITIAL, "a", [1, 0])

@@ -36,6 +36,8 @@ def giving_way(work: Callable[[], Any]) -> Any:
     return done[0]
 
 
+# onnxruntime reports to its maker as soon as it is imported, unless this is set.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 onnxruntime: Any = giving_way(lambda: importlib.import_module("onnxruntime"))
 
 

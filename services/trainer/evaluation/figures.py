@@ -31,6 +31,10 @@ class JudgedList:
     new_user: bool
     new_items: NDArray[np.bool_]
     """Items without a row."""
+    categories: tuple[str, ...] = ()
+    """Of the items, as served; empty when nobody asked."""
+    placement: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,17 +133,15 @@ def thresholded(lists: Sequence[JudgedList]) -> dict[str, float]:
     if not half:
         return {}
     past, now = (flattened(part) for part in (lists[:half], lists[half:]))
-    threshold = _best_threshold(*past)
+    threshold = scores.best_threshold(*past)
     labels, flat = now
-    said = flat >= threshold
-    hits = float((said & labels).sum())
-    precision, found = hits / max(1, said.sum()), hits / max(1, labels.sum())
+    found = scores.decided(labels, flat, threshold)
     return {
-        "precision": float(precision),
-        "recall": float(found),
-        "f1": float(2 * precision * found / max(1e-12, precision + found)),
-        "accuracy": float((said == labels).mean()),
-        "threshold": float(threshold),
+        "precision": found["precision"],
+        "recall": found["recall"],
+        "f1": found["f"],
+        "accuracy": float(((flat >= threshold) == labels).mean()),
+        "threshold": threshold,
         "calibration": float(flat.sum() / max(1e-12, labels.sum())),
     }
 
@@ -149,13 +151,6 @@ def flattened(lists: Sequence[JudgedList]) -> tuple[NDArray[np.bool_], NDArray[n
     if not lists:
         return np.zeros(0, np.bool_), np.zeros(0, np.float32)
     return np.concatenate([j.clicks for j in lists]), np.concatenate([j.scores for j in lists])
-
-
-def _best_threshold(labels: NDArray[np.bool_], flat: NDArray[np.float32]) -> float:
-    order = np.argsort(-flat, kind="stable")
-    hits = np.cumsum(labels[order])
-    f1 = 2 * hits / np.maximum(1, np.arange(1, len(order) + 1) + labels.sum())
-    return float(flat[order][int(np.argmax(f1))])
 
 
 def log_odds(scores_: NDArray[np.float32]) -> Floats:

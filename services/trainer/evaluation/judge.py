@@ -37,7 +37,7 @@ class Judge:
             shown = shown_items(example)
             if example.impression_id in self._waiting or not shown.any() or not example.weights.any():
                 continue
-            n = len(shown)
+            n, items = len(shown), example.impression.items
             self._waiting[example.impression_id] = JudgedList(
                 impression_id=example.impression_id,
                 user=example.user,
@@ -46,6 +46,9 @@ class Judge:
                 clicks=np.zeros(int(shown.sum()), np.bool_),
                 new_user=bool(group.arrays["user_row_mask"][k, 0] == 0),
                 new_items=new_items[k, :n][shown].copy(),
+                categories=tuple(item.category for item, seen in zip(items, shown, strict=True) if seen),
+                placement=example.impression.placement,
+                device=example.impression.context.device,
             )
         while len(self._waiting) > _WAITING:
             self._waiting.popitem(last=False)

@@ -38,6 +38,7 @@ def write(path: Path, title: str, results: Results) -> None:
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
     parts += [f"<h1>{html.escape(title)}</h1>", _table(results)]
     parts += [f"<h2>{html.escape(name)}</h2>{picture}" for name, picture in pictures if picture]
+    parts.append(_thresholds(results))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts))
 
@@ -60,6 +61,21 @@ def _table(results: Results) -> str:
         )
         rows.append(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>")
     return f"<table>{''.join(rows)}</table>"
+
+
+def _thresholds(results: Results) -> str:
+    """Of each way: from which score on to say yes, and what that does on lists that it was not chosen on."""
+    head = ("way", "segment", "threshold", "precision", "recall", "F", "F by that of all", "positives before")
+    rows = [f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"]
+    for way, found in results.items():
+        table = found.get("thresholds") or {}
+        for segment, each in {"all": table.get("all", {}), **table.get("segments", {})}.items():
+            if not each:
+                continue
+            figures = (_text(each[name]) for name in ("threshold", "precision", "recall", "f"))
+            cells = (way, segment, *figures, _text(each.get("f_with_all")), each["positives"])
+            rows.append(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>")
+    return f"<h2>Thresholds by segment</h2><table>{''.join(rows)}</table>"
 
 
 def _curves(results: Results) -> str:

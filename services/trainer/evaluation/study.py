@@ -16,6 +16,7 @@ from services.trainer.archive import ArchiveSource
 from services.trainer.evaluation import figures
 from services.trainer.evaluation.figures import Figure, JudgedList
 from services.trainer.evaluation.rehearsal import Outcome, Trial, rehearse
+from services.trainer.evaluation.thresholds import Segments, by_segment
 
 COMPARED = ("mrr", "ndcg_at_10", "log_loss", "group_auc")
 
@@ -30,6 +31,8 @@ class Settings:
     """Share of the lists that is judged, the newest: the first ones say how a start goes, not how a way learns."""
     messages: int = 20
     """Of a batch."""
+    thresholds: Segments = Segments()
+    """How scores become a yes or a no."""
 
 
 class Study:
@@ -75,10 +78,11 @@ class Study:
     ) -> dict[str, Any]:
         found: dict[str, Any] = {name: _plain(figures.mean(values)) for name, values in lists.items()}
         found["auc"] = _plain(figures.pooled_auc(tail))
-        found |= figures.thresholded(tail)
+        found |= {name: _number(value) for name, value in figures.thresholded(tail).items()}
         for name in COMPARED:
             same = len(lists[name]) == len(base[name])
             found[f"{name}_difference"] = _plain(figures.mean(lists[name] - base[name])) if same else None
+        found["thresholds"] = by_segment(tail, self._settings.thresholds)
         found["slices"] = dict(_slices(tail))
         found["late"] = {str(s): _late(self._tail(judged)) for s, judged in outcome.late.items()}
         found |= pictures(outcome.lists, tail)
@@ -99,7 +103,10 @@ class Study:
         return lists[int(len(lists) * (1 - self._settings.tail)) :]
 
     def _key(self, trial: Trial) -> str:
-        body = json.dumps([trial.changes, trial.learns, asdict(self._settings), self._source.messages], sort_keys=True)
+        settings = asdict(self._settings)
+        if self._settings.thresholds == Segments():
+            del settings["thresholds"]  # what was tried before there were any need not be tried again
+        body = json.dumps([trial.changes, trial.learns, settings, self._source.messages], sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:16]
 
     def _file_of(self, trial: Trial) -> Path:

@@ -20,9 +20,13 @@ from services.trainer.strategies.losses import (
     Truncated,
     Weighted,
 )
+from services.trainer.strategies.oversampling import RareItems, RareLabels
 from services.trainer.strategies.parts import Part
 from services.trainer.strategies.regularisers import AdversarialRows, CoClicks, PseudoLabels
 from services.trainer.strategies.replay import Replay
+from services.trainer.strategies.virtual import VirtualClicks
+
+_REPEATS = (Number("most", 1, 100, 8), Word("weights", ("kept", "divided"), "kept"))
 
 PARTS: Mapping[str, Way] = {
     "replay": Way(Replay, (Number("kept", 1, 1e6, 2000), Number("share", 0.01, 0.95, 0.5))),
@@ -47,6 +51,9 @@ PARTS: Mapping[str, Way] = {
     "drift_step": Way(DriftStep, (Number("times", 1, 100, 4), Number("impressions", 1, 1e7, 500))),
     "adversarial": Way(AdversarialRows, (Number("radius", 0, 10, 0.1), Number("share", 0, 10, 0.5))),
     "co_clicks": Way(CoClicks, (Number("strength", 0, 10, 0.01),)),
+    "rare_items": Way(RareItems, (Number("threshold", 1e-6, 1, 0.001), *_REPEATS)),
+    "rare_labels": Way(RareLabels, (Number("threshold", 1e-6, 1000, 0.1), *_REPEATS)),
+    "virtual_clicks": Way(VirtualClicks, (Number("impressions", 1, 200, 50), Number("clicks", 0.001, 10, 1))),
     "pseudo_labels": Way(PseudoLabels, (Number("most", 0, 0.5, 0.02), Number("share", 0, 1, 0.5))),
 }
 

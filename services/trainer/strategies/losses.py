@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from services.common.records import FLIP, INITIAL
-from services.trainer.groups import Group
+from services.trainer.groups import Floats, Group
 
 Labels = Literal["flips", "waiting", "fake_negatives", "calibrated", "at_release"]
 """How labels that come late are learned; see `GroupLoss`."""
@@ -164,6 +164,13 @@ class GroupLoss:
         if group.positives.any():
             positives = torch.from_numpy(group.positives).to(logits.device) * self.heads
             total = total + (self._acted(logits, group) * positives).sum()
+        return total
+
+    def again(self, logits: Tensor, group: Group, times: Floats) -> Tensor:
+        """The group's positives so many `times` [B, N, heads] more: loss(1), for loss(0) is taken back once alone."""
+        weights = torch.from_numpy(group.positives * times).to(logits.device) * self.heads
+        alone = group.kind == FLIP and self.labels in ("calibrated", "fake_negatives")
+        total: Tensor = ((self._acted(logits, group) if alone else self.point.one(logits)) * weights).sum()
         return total
 
     def _appeared(self, logits: Tensor, group: Group) -> Tensor:

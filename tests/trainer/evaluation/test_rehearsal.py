@@ -1,7 +1,9 @@
 """A way of learning over an archive: judged before it is learned, and as a live trainer learns it."""
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +121,8 @@ def test_the_command_compares_ways_and_draws_them(
     page = tmp_path / "page.html"
     ended = command(
         *("evaluate", str(examples), "--way", "waiting: labels=waiting; loss=focal(1)"),
-        *("--lag", "60", "--out", str(tmp_path / "s.json"), "--report", str(page), "--json"),
+        *("--track", f'mlflow("sqlite:///{tmp_path}/runs.db", "study")'),
+        *("--lag", "60", "--beta", "2", "--out", str(tmp_path / "s.json"), "--report", str(page), "--json"),
         env={f"FRESHRANK_TRAINER_{name.upper()}": str(value) for name, value in SMALL.items()},
     )
     assert ended.code == 0, ended.err
@@ -128,12 +131,29 @@ def test_the_command_compares_ways_and_draws_them(
     assert results["waiting"]["settings"] == {"labels": "waiting", "loss": "focal(1)"}
     assert results["waiting"]["late"]["60.0"]["auc"]["value"] > 0.5
     assert page.read_text().count("<img") == 6
+    runs = _runs(f"sqlite:///{tmp_path}/runs.db", "study")
+    assert {run.info.run_name for run in runs} == {"as set", "waiting"}
+    taught = next(run for run in runs if run.info.run_name == "waiting")
+    assert taught.data.params == {"labels": "waiting", "loss": "focal(1)"}
+    assert taught.data.metrics["mrr"] == pytest.approx(results["waiting"]["mrr"]["value"])
+    assert {"curve/mrr", "log_loss", "f1", "threshold"} <= taught.data.metrics.keys()
+    assert "<td>device=phone</td>" in page.read_text()
+    found = results["waiting"]["thresholds"]
+    assert found["rule"]["beta"] == 2
+    assert 0 < found["segments"]["device=phone"]["threshold"] < 1
+
+
+def _runs(uri: str, experiment: str) -> list[Any]:
+    client = importlib.import_module("mlflow").MlflowClient(tracking_uri=uri)
+    runs: list[Any] = list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+    return runs
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("nowhere",), "EXAMPLES: nowhere is no folder"),
+        ((".", "--track", "mlflow()"), "--track: mlflow takes 1 to 2 values"),
         ((".", "--way", "labels=waiting"), "is not NAME: SETTING=VALUE"),
         ((".", "--way", "x: labels"), "'labels' is not SETTING=VALUE"),
         ((".", "--way", "x: labels=never"), "--way: x: labels"),

@@ -9,10 +9,11 @@ from services.common.clock import ManualClock
 from services.common.records import CLOSED
 from services.trainer.examples import Batch, Example, Reader, Step, StepSize
 from services.trainer.factory import learner_of
+from services.trainer.groups import Group
 from services.trainer.learner import Learner, finally_labelled
 from services.trainer.loop import Loop
 from services.trainer.strategies.online import OnlineStrategy
-from services.trainer.strategies.parts import Part
+from services.trainer.strategies.parts import Part, Seen
 from services.trainer.triggers import VolumeTrigger
 from tests.trainer.arm import arm, digest, run, settings
 from tests.trainer.world import SPEC, FileSource, Shop
@@ -63,6 +64,15 @@ def finished(shop: Shop, impressions: int) -> list[Example]:
     closed = step_of(shop.messages(impressions)).closed
     assert all(example.kind == CLOSED for example in closed)
     return [finally_labelled(example) for example in closed]
+
+
+def seen(made: Learner, group: Group) -> Seen:
+    """The group going through the model, with a gradient by all of its rows."""
+    engine = strategy(made)
+    inputs = {n: v.requires_grad_() if n.endswith("row") else v for n, v in group.tensors(torch.device("cpu")).items()}
+    logits = engine.ranker.logits(inputs)
+    own = engine.loss(logits, group)
+    return Seen(group, inputs, logits, own, None, engine.ranker, engine.loss, np.random.default_rng(0))
 
 
 def loss_on(made: Learner, examples: list[Example]) -> float:

@@ -1,5 +1,6 @@
 """Parts of a strategy: all of them through restarts, and what defines each technique."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ from services.trainer.learner import Learner
 from services.trainer.strategies import expression
 from services.trainer.strategies.adaptive import DriftStep
 from services.trainer.strategies.base import Update
-from services.trainer.strategies.parts import Seen
 from tests.trainer.strategies.shop import (
     ends_alike_after_a_restart,
     learned,
     learner,
     part,
+    seen,
     step_of,
     strategy,
     weights,
@@ -39,6 +40,9 @@ EVERY = [
     "drift_step()",
     "adversarial()",
     "co_clicks()",
+    "rare_items(1, 4)",
+    "rare_labels(2, 4)",
+    "virtual_clicks(40, 2)",
     "pseudo_labels()",
 ]
 
@@ -123,6 +127,19 @@ def test_distillation_pulls_towards_the_teacher() -> None:
     assert float(torch.sigmoid(logits)[known].mean()) == pytest.approx(0.6, abs=0.05)
 
 
+def test_distillation_is_its_formula_with_the_square_of_the_temperature() -> None:
+    made = learner(strategy="distillation(0.3, 4)")
+    through = seen(made, made.encode(step_of(Shop().messages(5)).initial))
+    teacher = np.random.default_rng(0).random((*through.group.negatives.shape, 3)).astype(np.float32)
+    term = part(made).term(replace(through, teacher=teacher))
+    assert term is not None
+    (found,) = torch.autograd.grad(term + through.loss, [through.logits], retain_graph=True)
+    z, t = through.logits.detach(), torch.logit(torch.from_numpy(teacher))
+    shown = torch.from_numpy(through.group.negatives).unsqueeze(-1)
+    soft = 16 * (torch.sigmoid(z / 4) - torch.sigmoid(t / 4)) / 4
+    torch.testing.assert_close(found, shown * (0.7 * torch.sigmoid(z) + 0.3 * soft), rtol=1e-4, atol=1e-5)
+
+
 def test_without_a_teacher_distillation_is_plain_learning() -> None:
     one, other = learner(strategy="distillation()"), learner()
     for made in (one, other):
@@ -145,14 +162,10 @@ def _apart(made: Learner) -> float:
 def test_adversarial_rows_are_learned_on_their_worst_side() -> None:
     made = learner(strategy="adversarial(0.5, 1)")
     learned(made, Shop(), 50)
-    group = made.encode(step_of(Shop().messages(10)).initial)
-    engine = strategy(made)
-    inputs = {n: v.requires_grad_() if n.endswith("row") else v for n, v in group.tensors(torch.device("cpu")).items()}
-    logits = engine.ranker.logits(inputs)
-    own = engine.loss(logits, group)
-    term = part(made).term(Seen(group, inputs, logits, own, None, engine.ranker, engine.loss, np.random.default_rng(0)))
+    through = seen(made, made.encode(step_of(Shop().messages(10)).initial))
+    term = part(made).term(through)
     assert term is not None
-    assert float(term.detach()) > float(own.detach())
+    assert float(term.detach()) > float(through.loss.detach())
 
 
 @pytest.mark.parametrize(
