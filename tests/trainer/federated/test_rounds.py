@@ -131,6 +131,20 @@ def test_nothing_of_a_shopper_leaves_a_shop(tmp_path: Path) -> None:
     assert not any(part in name for name in answer.weights for part in private)
 
 
+def test_fedprox_holds_a_shop_to_what_it_was_sent(tmp_path: Path) -> None:
+    plain = {"optimiser": "sgd", "learning_rate": 0.003, "clip_norm": 0.0, "warmup_impressions": 0}
+    changes: dict[str, object] = {**plain, "strategy": "proximal(20)"}
+    shop, middle = Shop(place(tmp_path, "one", 1, **changes)), coordinator(tmp_path, **changes)
+    assert not middle.refused(shop.show())
+    asked = middle.asked(20)
+    before = shop.learn(asked).weights
+    sent = {name: value + 0.02 for name, value in before.items()}
+    answer = shop.learn(replace(asked, round=2, weights=sent)).weights
+    dense = [name for name in sent if name.startswith("ranker:")]
+    away, here = (sum(float(np.abs(answer[n] - other[n]).sum()) for n in dense) for other in (before, sent))
+    assert here < 0.2 * away
+
+
 def test_nobody_learns_anything_from_nothing(tmp_path: Path) -> None:
     before = {"w": np.ones(3, np.float32)}
     where = place(tmp_path, "one", 1, messages=20)
