@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-EXTRAS := gateway ingest features joiner trainer publisher client federated tracking
+SERVICES := gateway ingest features joiner trainer publisher client
 CACHE := $(or $(FRESHRANK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshrank)
 HELM_VERSION := v3.19.0
 HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
@@ -71,7 +71,7 @@ docs: $(STAMP) ## write the generated tables of docs/ anew
 
 pins: $(STAMP) ## resolve the pinned requirements again
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/all.txt
-	@for s in $(EXTRAS); do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
+	@for s in $(SERVICES) federated tracking; do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
 	@echo hatchling | $(BIN)/uv pip compile -q - -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/build.txt
 
 clean: ## remove what the commands made inside the checkout

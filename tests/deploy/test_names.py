@@ -20,7 +20,7 @@ def folders(parent: Path) -> set[str]:
 
 def extras() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return set(project["optional-dependencies"]) - {"client", "demo", "dev", "evaluate"}
+    return set(project["optional-dependencies"]) - {"client", "demo", "dev", "evaluate", "federated", "tracking"}
 
 
 def independent() -> set[str]:
