@@ -370,6 +370,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "test_co_clicked_rows_come_nearer",
             "trivago/co-clicks",
         ),
+        Technique(
+            "Rows smoothed over the graph of actions (LightGCN), by touched neighbourhood",
+            "He et al., 2020",
+            "services/trainer/graph.py",
+            "tests/trainer/test_graph.py::test_what_was_pushed_is_full_propagation_whatever_moved_came_and_went",
+            {"strategy": "lightgcn(1, 16, 64)"},
+        ),
         _strategy(
             "Pseudo-labels", "Lee, 2013", "pseudo_labels()", "regularisers", "test_it_learns", "trivago/pseudo-labels"
         ),
@@ -531,7 +538,6 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 
 MISSING = (
     "federated rounds with Flower",
-    "LightGCN-type rows of touched neighbourhoods",
     "virtual clicks for rare items, over-sampling of rare items, thresholds per segment",
     "distillation to a smaller student",
     "a maintenance policy that chooses between step, fine-tune, prune and retrain",

@@ -175,6 +175,9 @@ class TrainerSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _learns_at_all(self) -> Self:
-        if self.labels == "at_release" and not any(part.name == "epochs" for part in strategies.parts(self.strategy)):
+        names = [part.name for part in strategies.parts(self.strategy)]
+        if self.labels == "at_release" and "epochs" not in names:
             raise ValueError("labels = at_release learns nothing without epochs(...) in the strategy")
+        if self.labels in ("waiting", "at_release") and "lightgcn" in names:
+            raise ValueError(f"labels = {self.labels} learns an action when lightgcn(...) has shown it to the rows")
         return self

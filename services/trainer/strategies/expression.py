@@ -11,6 +11,7 @@ from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights, Fu
 from services.trainer.strategies.augmentation import Augmentation
 from services.trainer.strategies.distillation import Distillation
 from services.trainer.strategies.epochs import Epochs
+from services.trainer.strategies.lightgcn import LightGCN
 from services.trainer.strategies.losses import (
     CrossEntropy,
     Focal,
@@ -46,6 +47,9 @@ PARTS: Mapping[str, Way] = {
     "drift_step": Way(DriftStep, (Number("times", 1, 100, 4), Number("impressions", 1, 1e7, 500))),
     "adversarial": Way(AdversarialRows, (Number("radius", 0, 10, 0.1), Number("share", 0, 10, 0.5))),
     "co_clicks": Way(CoClicks, (Number("strength", 0, 10, 0.01),)),
+    "lightgcn": Way(
+        LightGCN, (Number("layers", 1, 2, 1), Number("items", 1, 256, 16), Number("shoppers", 1, 1024, 64))
+    ),
     "pseudo_labels": Way(PseudoLabels, (Number("most", 0, 0.5, 0.02), Number("share", 0, 1, 0.5))),
 }
 

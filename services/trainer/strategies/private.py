@@ -156,7 +156,7 @@ class PrivateStrategy(OnlineStrategy):
             # One shopper's broken number must not keep the others from learning.
             users.values.grad = torch.where(torch.isfinite(slope).all(1, keepdim=True), slope, 0.0)
             self._rows[1].add(users)
-            self._rows[1].take(1.0)
+            self.tables.learn(self._rows[0].take(), self._rows[1].take(), 1.0)
         return Learned(float(total.detach()), _weight(groups))
 
     def _finish(self, encode: Encode) -> None:

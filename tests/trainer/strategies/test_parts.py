@@ -38,6 +38,7 @@ EVERY = [
     "drift_step()",
     "adversarial()",
     "co_clicks()",
+    "lightgcn(1)",
     "pseudo_labels()",
 ]
 
