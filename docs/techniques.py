@@ -322,6 +322,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "tests/trainer/test_private_learning.py::",
             how="`privacy=private(8, 1e-6, 4)`, docs/privacy.md",
         ),
+        Technique(
+            "Noise on selected rows (DP-AdaFEST)",
+            "Ghazi et al., 2023",
+            "services/trainer/privacy/selection.py",
+            "tests/trainer/test_privacy_selection.py::",
+            how="`privacy=private(8, 1e-6, 6), selected(18, 54)`, docs/privacy.md",
+        ),
     ),
     "Triggers": (
         Technique(

@@ -106,7 +106,8 @@ class TrainerSettings(ServiceSettings):
     privacy: Annotated[str, AfterValidator(_a_privacy)] = Field(
         "",
         description="differential privacy of shoppers: private(epsilon, delta, noise, clip, cap, round), such as"
-        " private(8, 1e-6, 4); empty = none; docs/privacy.md",
+        " private(8, 1e-6, 4); behind it selected(noise, threshold, clip) moves selected rows of items alone; empty ="
+        " none; docs/privacy.md",
     )
     privacy_items: Path | None = Field(
         None, description="file of the shop's items, one id a line: of private learning, those that have rows"
