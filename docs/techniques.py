@@ -334,6 +334,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "tests/trainer/test_private_learning.py::",
             how="`privacy=private(8, 1e-6, 4)`, docs/privacy.md",
         ),
+        Technique(
+            "Noise on selected rows (DP-AdaFEST)",
+            "Ghazi et al., 2023",
+            "services/trainer/privacy/selection.py",
+            "tests/trainer/test_privacy_selection.py::",
+            how="`privacy=private(8, 1e-6, 6), selected(18, 54)`, docs/privacy.md",
+        ),
     ),
     "Triggers": (
         Technique(
@@ -381,6 +388,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "regularisers",
             "test_co_clicked_rows_come_nearer",
             "trivago/co-clicks",
+        ),
+        Technique(
+            "Rows smoothed over the graph of actions (LightGCN), by touched neighbourhood",
+            "He et al., 2020",
+            "services/trainer/graph.py",
+            "tests/trainer/test_graph.py::test_what_was_pushed_is_full_propagation_whatever_moved_came_and_went",
+            {"strategy": "lightgcn(1, 16, 64)"},
         ),
         _strategy(
             "Pseudo-labels", "Lee, 2013", "pseudo_labels()", "regularisers", "test_it_learns", "trivago/pseudo-labels"
@@ -636,10 +650,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
     ),
 }
 
-MISSING = (
-    "a rating head in the ranker: examples carry a bit of each head and no values; `RATE:rating>=4` is a head",
-    "LightGCN-type rows of touched neighbourhoods",
-)
+MISSING = ("a rating head in the ranker: examples carry a bit of each head and no values; `RATE:rating>=4` is a head",)
 """Techniques that Freshrank does not offer (yet)."""
 
 HEAD = """# Techniques of incremental learning

@@ -21,6 +21,7 @@ from services.trainer.retrieval import TwoTower
 from services.trainer.settings import TrainerSettings
 from services.trainer.slices import Hold, HoldBounds
 from services.trainer.strategies import expression as strategies
+from services.trainer.strategies.lightgcn import LightGCN
 from services.trainer.strategies.online import OnlineConfig, OnlineStrategy
 from services.trainer.strategies.optimisers import DenseConfig
 from services.trainer.strategies.private import PrivateStrategy
@@ -44,6 +45,7 @@ def learner_of(settings: TrainerSettings, spec: ModelSpec, blocks: Blocks | None
 def config_of(settings: TrainerSettings) -> LearnerConfig:
     """What a learner is made from, beside the list of features."""
     items = tuple(read_items(settings.privacy_items)) if _private(settings) else None
+    graphs = [part.config for part in strategies.parts(settings.strategy) if isinstance(part, LightGCN)]
     return LearnerConfig(
         rows=RowConfig(
             dim=settings.row_dim,
@@ -61,6 +63,7 @@ def config_of(settings: TrainerSettings) -> LearnerConfig:
         expiry_us=int(settings.expiry_days * 24 * 3600 * 1e6),
         window=settings.window,
         items=items,
+        graph=graphs[0] if graphs else None,
     )
 
 

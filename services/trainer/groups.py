@@ -21,6 +21,9 @@ from services.trainer.tables import RowTable
 
 Floats = NDArray[np.float32]
 
+RowStep = tuple[Slots, Floats]
+"""Different slots [n] and gradients [n, dim] of their rows."""
+
 
 class Rows(Protocol):
     """What a group reads its rows from: a table, or what was fetched of one that other processes hold."""
@@ -44,6 +47,16 @@ class Tables:
     def users(self, ids: Sequence[str]) -> tuple[Floats, Floats]:
         """Rows and masks of shoppers."""
         return self.user.lookup(ids)
+
+    def learn(self, item: RowStep, user: RowStep, rate: float) -> None:
+        """One step on rows of both; those that have left since they were read are passed over."""
+        for table, (slots, gradients) in ((self.item, item), (self.user, user)):
+            live = table.live[slots]
+            table.learn(slots[live], gradients[live], rate)
+
+    def reached(self, items: Slots, users: Slots) -> tuple[Slots, Slots]:
+        """Slots of both tables that a step on these moves."""
+        return items, users
 
 
 @dataclass

@@ -18,6 +18,7 @@ from services.common.spec import ModelSpec
 from services.trainer.champion import Teacher
 from services.trainer.distributions import Sample
 from services.trainer.examples import Batch, Example, Reader, Step, StepSize
+from services.trainer.graph import GraphConfig, GraphTables
 from services.trainer.groups import Floats, Group, Tables, group_of, groups_of, sample_of
 from services.trainer.privacy.catalogue import CatalogueTable
 from services.trainer.progress import Progress, RunningLoss
@@ -52,6 +53,8 @@ class LearnerConfig:
     """Whose shoppers' impressions are learned from; empty = everybody's."""
     items: tuple[str, ...] | None = None
     """All items that have rows, and no others; None = those that are seen often enough."""
+    graph: GraphConfig | None = None
+    """Rows are smoothed over a graph of actions; None = they are read as they are kept."""
 
 
 StrategyFactory = Callable[[ModelSpec, Tables, Blocks | None], Strategy]
@@ -76,8 +79,7 @@ class Learner:
         self, spec: ModelSpec, config: LearnerConfig, make: StrategyFactory, blocks: Blocks | None = None
     ) -> None:
         self.spec, self.config = spec, config
-        items = RowTable(config.rows) if config.items is None else CatalogueTable(config.rows, config.items)
-        self.tables = Tables(items, RowTable(config.rows))
+        self.tables = _tables(config)
         self.strategy = make(spec, self.tables, blocks)
         self.reader = Reader(config.step, config.share, arm=config.arm)
         self.progress = Progress(config.window)
@@ -171,6 +173,7 @@ class Learner:
             "sizes": asdict(self.strategy.ranker.sizes),
             "blocks": self.blocks,
             "tables": {name: {"used": t.next, "counted": t.sketch.added} for name, t in self._named_tables()},
+            "graph": _described(self.config.graph),
             **{name: getattr(self, name) for name in _COUNTERS},
         }
         dense = {name: np.ascontiguousarray(value.numpy()).copy() for name, value in self.strategy.state().items()}
@@ -184,12 +187,18 @@ class Learner:
         self.reader.seen = {int(p): (place[0], place[1]) for p, place in meta["seen"].items()}
         for name in _COUNTERS:
             setattr(self, name, meta.get(name, 0))
+        other_graph = meta.get("graph") != _described(self.config.graph)
         for name, table in self._named_tables():
             for packed in rows:
-                table.unpack({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(f"{name}.")})
+                found = {k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(f"{name}.")}
+                if other_graph:
+                    found.pop("near", None)
+                table.unpack(found)
             table.reopen(meta["tables"][name]["used"])
             table.sketch.counts = files["dense"][f"{name}.counts"].copy()
             table.sketch.added = meta["tables"][name]["counted"]
+            if other_graph:
+                table.touch_all()  # every row is read in another way from now on
         self.strategy.load({k: torch.from_numpy(v.copy()) for k, v in files["dense"].items() if ":" in k})
         self.progress.load(files["progress"])
 
@@ -259,6 +268,17 @@ class Learner:
 
     def _named_tables(self) -> list[tuple[str, RowTable]]:
         return [("item", self.tables.item), ("user", self.tables.user)]
+
+
+def _tables(config: LearnerConfig) -> Tables:
+    if config.graph is not None:
+        return GraphTables(config.rows, config.graph)
+    items = RowTable(config.rows) if config.items is None else CatalogueTable(config.rows, config.items)
+    return Tables(items, RowTable(config.rows))
+
+
+def _described(graph: GraphConfig | None) -> list[int] | None:
+    return None if graph is None else [graph.layers, graph.items, graph.shoppers]
 
 
 def finally_labelled(example: Example) -> Example:

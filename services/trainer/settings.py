@@ -147,7 +147,8 @@ class TrainerSettings(ServiceSettings):
     privacy: Annotated[str, AfterValidator(_a_privacy)] = Field(
         "",
         description="differential privacy of shoppers: private(epsilon, delta, noise, clip, cap, round), such as"
-        " private(8, 1e-6, 4); empty = none; docs/privacy.md",
+        " private(8, 1e-6, 4); behind it selected(noise, threshold, clip) moves selected rows of items alone; empty ="
+        " none; docs/privacy.md",
     )
     privacy_items: Path | None = Field(
         None, description="file of the shop's items, one id a line: of private learning, those that have rows"
@@ -248,4 +249,6 @@ class TrainerSettings(ServiceSettings):
             raise ValueError("labels = at_release learns nothing without epochs(...) in the strategy")
         if self.labels in ("at_release", "waiting") and "rare_items" in names:
             raise ValueError(f"rare_items repeats impressions as they come; labels = {self.labels} learns them later")
+        if self.labels in ("waiting", "at_release") and "lightgcn" in names:
+            raise ValueError(f"labels = {self.labels} learns an action when lightgcn(...) has shown it to the rows")
         return self

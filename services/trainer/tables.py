@@ -79,9 +79,13 @@ class RowTable:
     def gather(self, slots: Slots) -> tuple[Floats, Floats]:
         """Rows [n, dim] and masks [n] of slots; -1 gives zeros."""
         present = slots >= 0
-        out = self.rows[np.maximum(slots, 0)]
+        out = self.read(np.maximum(slots, 0))
         out[~present] = 0
         return out, present.astype(np.float32)
+
+    def read(self, slots: Slots) -> Floats:
+        """Rows [n, dim] of slots as they are scored, learned on and pushed."""
+        return self.rows[slots]
 
     def observe(self, ids: Sequence[str], keys: Keys, now_us: int) -> Slots:
         """Count the ids, give a row to those seen often enough, and answer the slots [n] of all (-1 = none yet)."""
@@ -156,7 +160,7 @@ class RowTable:
         slots = self._drain(self._changed, _DELTA)
         self._free += self._leaving
         self._leaving = []
-        return self.ids.get(slots), self.rows[slots]
+        return self.ids.get(slots), self.read(slots)
 
     def touch_all(self) -> None:
         """Make every row part of the next delta: a new slot has to be filled."""
@@ -217,10 +221,13 @@ class RowTable:
         return len(slots)
 
     def _touch(self, slots: Slots) -> None:
+        self._push_later(slots)
+        self._save_later(slots)
+
+    def _push_later(self, slots: Slots) -> None:
         new = slots[self._touched[slots] & _DELTA == 0]
         self._touched[new] |= _DELTA
         self._changed.append(new)
-        self._save_later(slots)
 
     def _save_later(self, slots: Slots) -> None:
         new = np.unique(slots[self._touched[slots] & _CHECKPOINT == 0])

@@ -4,6 +4,7 @@ The attackers have all that others than a shopper may see (dense weights, rows o
 
 - By the loss, after everything: who was learned from is scored better (Yeom et al., 2018); what makes a record easy
   anyway is taken off by scoring it without the row of its item too (calibration; Watson et al., 2022).
+- By the rows, where they are selected: the row of an item of one's own moves more often when one was there.
 - By the gradients, round by round: what every canary would add to a round is known, and the released weights say what
   was added in all. Who is in that sum is the linear estimate of least squared error, with noise and chances known.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from services.common.encode import NoRows, RowLookup, encode
+from services.common.ids import keys_of
 from services.common.records import FLIP, INITIAL
 from services.trainer.examples import Batch
 from services.trainer.learner import Learner
@@ -112,6 +114,17 @@ def attacked(made: Learner, canaries: Canaries, times: int, others: int) -> floa
     for k, turn in enumerate(canaries.turns(times, others)):
         made.apply(Batch({0: (k, k + 1)}, {0: turn}, offsets={0: [k] * len(turn)}))
     return canaries.auc(made)
+
+
+def noticed(made: Learner, canaries: Canaries, times: int, others: int) -> float:
+    """AUC of the attack by the rows: whose own item moved in more rounds."""
+    table = made.tables.item
+    slots, moves = table.find(keys_of(f"canary-{k}" for k in range(canaries.count))), np.zeros(canaries.count)
+    for k, turn in enumerate(canaries.turns(times, others)):
+        before = table.rows[slots].copy()
+        made.apply(Batch({0: (k, k + 1)}, {0: turn}, offsets={0: [k] * len(turn)}))
+        moves += (table.rows[slots] != before).any(1)
+    return float(roc_auc_score(canaries.member, moves))
 
 
 def audited(made: Learner, canaries: Canaries, times: int, others: int) -> float:

@@ -47,7 +47,7 @@ def rounds_within(config: PrivacyConfig) -> int:
     """How many rounds a fresh budget is enough for."""
 
     def fits(rounds: int) -> bool:
-        return epsilon({config.noise: rounds}, config.delta) <= config.epsilon
+        return epsilon({config.charged: rounds}, config.delta) <= config.epsilon
 
     low, high = 0, 1
     while fits(high):

@@ -1,11 +1,12 @@
 """What `private(...)` says, and what cannot be had together with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.common.errors import InvalidInput
 from services.trainer import calls
 from services.trainer.calls import Number, Way
+from services.trainer.privacy.selection import Selection
 
 EXAMPLE = "private(8, 1e-6, 4)"
 
@@ -29,6 +30,13 @@ class PrivacyConfig:
     """Impressions, and actions, of one shopper in a round at most."""
     shoppers: int = 256
     """Different shoppers that make a round."""
+    selection: Selection | None = None
+    """Rows that move are selected, at a price; None = all of them do."""
+
+    @property
+    def charged(self) -> float:
+        """Noise multiplier of the one Gaussian mechanism that is as dear as a round."""
+        return self.noise if self.selection is None else self.selection.charged(self.noise)
 
 
 def _made(epsilon: float, delta: float, noise: float, clip: float, cap: float, shoppers: float) -> PrivacyConfig:
@@ -36,6 +44,10 @@ def _made(epsilon: float, delta: float, noise: float, clip: float, cap: float, s
 
 
 WAYS = {
+    "selected": Way(
+        Selection,
+        (Number("noise", 0.1, 1000), Number("threshold", 0, 1_000_000), Number("clip", 1e-4, 1e4, 1.0)),
+    ),
     "private": Way(
         _made,
         (
@@ -46,23 +58,27 @@ WAYS = {
             Number("cap", 1, 10_000, 8),
             Number("round", 1, 1_000_000, 256),
         ),
-    )
+    ),
 }
 
 
 def parse(text: str) -> PrivacyConfig | None:
-    """What a line says; None when it is empty. Raises ValueError, with a sentence, for what is no `private(...)`.
+    """What a line says; None when it is empty.
+
+    Raises ValueError, with a sentence, for what is no `private(...)`, or `private(...), selected(...)`.
 
     >>> parse("private(8, 1e-6, 4)").shoppers
     256
+    >>> parse("private(8, 1e-6, 4), selected(3, 2)").charged
+    2.4
     """
     if not text.strip():
         return None
-    found = calls.nodes(text, EXAMPLE)
-    if len(found) != 1:
-        raise ValueError(f"{text!r} is {len(found)} calls; one private(...) is enough")
-    config: PrivacyConfig = calls.made(found[0], WAYS)
-    return config
+    made = [calls.made(node, WAYS) for node in calls.nodes(text, EXAMPLE)]
+    config, selection = made[0], made[1] if len(made) == 2 else None
+    if len(made) > 2 or not isinstance(config, PrivacyConfig) or isinstance(selection, PrivacyConfig):
+        raise ValueError(f"{text!r} must be one private(...), and one selected(...) behind it where rows are selected")
+    return replace(config, selection=selection)
 
 
 def check(labels: str, accumulate: int, hold_out: float, parts: Sequence[str]) -> None:

@@ -57,9 +57,7 @@ class RoundSum:
 
     def add(self, contribution: Contribution) -> None:
         """Take one shopper's in. Raises IndexError for a row of an item that is not public."""
-        at = np.searchsorted(self.slots, contribution.slots)
-        if not np.array_equal(self.slots[at], contribution.slots):
-            raise IndexError("a row outside the public items has a gradient")
+        at = positions(self.slots, contribution.slots)
         self.dense += contribution.dense
         self.rows[at] += contribution.rows
 
@@ -74,6 +72,14 @@ class RoundSum:
         """Independent normal noise of that standard deviation on every value: on rows that nobody touched too."""
         self.dense += deviation * source.standard_normal(len(self.dense))
         self.rows += deviation * source.standard_normal(self.rows.shape)
+
+
+def positions(public: Slots, slots: Slots) -> Slots:
+    """Places [n] of slots among the public ones. Raises IndexError for one that is not."""
+    at = np.searchsorted(public, slots)
+    if not np.array_equal(public[np.minimum(at, len(public) - 1)], slots):
+        raise IndexError("a row outside the public items has a gradient")
+    return at
 
 
 def noise_source(secret: bytes, number: int, digest: str) -> np.random.Generator:

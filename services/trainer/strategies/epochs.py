@@ -90,10 +90,9 @@ class _Best:
 
     def may_change(self, group: Group) -> None:
         """Rows of a group are about to be learned: what they are now belongs to the best state."""
-        for kept, table, slots in (
-            (self._rows[0], self._moment.tables.item, group.item_slots),
-            (self._rows[1], self._moment.tables.user, group.user_slots),
-        ):
+        tables, (items, users) = self._moment.tables, (group.item_slots, group.user_slots)
+        items, users = tables.reached(items[items >= 0], users[users >= 0])
+        for kept, table, slots in ((self._rows[0], tables.item, items), (self._rows[1], tables.user, users)):
             kept.append(RowsBefore(table, [slots]))
 
     def looked(self) -> int:

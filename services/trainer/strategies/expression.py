@@ -11,6 +11,7 @@ from services.trainer.strategies.anchors import ChosenFusion, ElasticWeights, Fu
 from services.trainer.strategies.augmentation import Augmentation
 from services.trainer.strategies.distillation import Distillation
 from services.trainer.strategies.epochs import Epochs
+from services.trainer.strategies.lightgcn import LightGCN
 from services.trainer.strategies.losses import (
     CrossEntropy,
     Focal,
@@ -54,6 +55,9 @@ PARTS: Mapping[str, Way] = {
     "rare_items": Way(RareItems, (Number("threshold", 1e-6, 1, 0.001), *_REPEATS)),
     "rare_labels": Way(RareLabels, (Number("threshold", 1e-6, 1000, 0.1), *_REPEATS)),
     "virtual_clicks": Way(VirtualClicks, (Number("impressions", 1, 200, 50), Number("clicks", 0.001, 10, 1))),
+    "lightgcn": Way(
+        LightGCN, (Number("layers", 1, 2, 1), Number("items", 1, 256, 16), Number("shoppers", 1, 1024, 64))
+    ),
     "pseudo_labels": Way(PseudoLabels, (Number("most", 0, 0.5, 0.02), Number("share", 0, 1, 0.5))),
 }
 

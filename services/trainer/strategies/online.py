@@ -95,6 +95,8 @@ class OnlineStrategy:
             learned = self._step(groups, teachers + [None] * (len(groups) - len(teachers)), update.number)
         if _weigh(update.groups):
             self._learn_towers(update.groups)
+        for part in self.parts:
+            part.learned(update, self.tables)
         return learned
 
     def released(self, encode: Encode, number: int, deep: bool = True) -> None:
@@ -242,8 +244,8 @@ class OnlineStrategy:
         for part in self.parts:
             part.gradient(self._dense, impressions)
         share = self._dense.step(min(1.0, max(1, impressions) / self.config.full_step) ** 0.5, impressions)
-        for steps in self._rows:
-            steps.take(share)
+        items, users = self._rows
+        self.tables.learn(items.take(), users.take(), share)
         for part in self.parts:
             part.stepped(self._dense)
         self._waiting = {"steps": 0, "impressions": 0}

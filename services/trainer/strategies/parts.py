@@ -85,6 +85,9 @@ class Part:
     def stepped(self, dense: DenseOptimiser) -> None:
         """The dense weights have moved."""
 
+    def learned(self, update: Update, tables: Tables) -> None:
+        """The update was made: what it brought may be looked at for the next one."""
+
     def released(self, moment: Moment) -> None:
         """A release is about to be made."""
 

@@ -28,6 +28,7 @@ from services.trainer.privacy.config import PrivacyConfig
 from services.trainer.privacy.ledger import Entry, Ledger
 from services.trainer.privacy.mechanism import SECRET_BYTES, Contribution, RoundSum, noise_source, summed
 from services.trainer.privacy.rounds import Round
+from services.trainer.privacy.selection import SelectedSum
 from services.trainer.retrieval import TwoTower
 from services.trainer.strategies.base import Encode, Learned, Update
 from services.trainer.strategies.online import ROW_MASKS, OnlineConfig, OnlineStrategy
@@ -111,9 +112,10 @@ class PrivateStrategy(OnlineStrategy):
         self.ledger.at_least(Counter({noise: int(rounds) for noise, rounds in own["spent"].tolist()}))
         self._count()
 
-    def total(self, encode: Encode) -> RoundSum:
+    def total(self, encode: Encode) -> RoundSum | SelectedSum:
         """The sum over the round's shoppers, each clipped, without noise."""
-        out = RoundSum(len(self._dense.flat), self._items.slots(), self._items.config.dim)
+        size, chosen = (len(self._dense.flat), self._items.slots(), self._items.config.dim), self.privacy.selection
+        out = RoundSum(*size) if chosen is None else SelectedSum(*size, chosen)
         for user, examples in self.round.shoppers():
             out.add(self.contribution(user, examples, encode).clipped(self.privacy.clip))
         return out
@@ -156,7 +158,7 @@ class PrivateStrategy(OnlineStrategy):
             # One shopper's broken number must not keep the others from learning.
             users.values.grad = torch.where(torch.isfinite(slope).all(1, keepdim=True), slope, 0.0)
             self._rows[1].add(users)
-            self._rows[1].take(1.0)
+            self.tables.learn(self._rows[0].take(), self._rows[1].take(), 1.0)
         return Learned(float(total.detach()), _weight(groups))
 
     def _finish(self, encode: Encode) -> None:
@@ -169,13 +171,13 @@ class PrivateStrategy(OnlineStrategy):
             if self._full:
                 return
             # On the disk before the noise is used: a round may be paid and not made, but never made and not paid.
-            self.ledger.write(Entry(self.rounds, digest, self.privacy.noise))
+            self.ledger.write(Entry(self.rounds, digest, self.privacy.charged))
             self._count()
         total.add_noise(noise_source(self.secret, self.rounds, digest), deviation)
         self._take(total)
 
-    def _take(self, total: RoundSum) -> None:
-        """Move dense weights and all rows of items by the noisy mean."""
+    def _take(self, total: RoundSum | SelectedSum) -> None:
+        """Move dense weights, and all rows of items or those that survived, by the noisy mean."""
         size = self.privacy.shoppers
         self._dense.gradient.copy_(torch.from_numpy(total.dense / size))
         for part in self.parts:
@@ -189,7 +191,7 @@ class PrivateStrategy(OnlineStrategy):
         """What has been spent, and whether another round is within the budget."""
         p, spent = self.privacy, self.ledger.spent
         self.epsilon = accountant.epsilon(spent, p.delta)
-        before, after = self._full, accountant.epsilon(accountant.with_one_more(spent, p.noise), p.delta)
+        before, after = self._full, accountant.epsilon(accountant.with_one_more(spent, p.charged), p.delta)
         self._full = after > p.epsilon
         if self._full and not before:
             log.warning("privacy budget used up: weights and item rows stay", extra={"epsilon": self.epsilon})

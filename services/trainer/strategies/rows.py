@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.trainer.groups import Floats, Rows
+from services.trainer.groups import Floats, Rows, RowStep
 from services.trainer.keyindex import Slots
 from services.trainer.tables import RowTable
 
@@ -47,20 +47,20 @@ class RowSteps:
             self._slots.append(rows.slots[known])
             self._gradients.append(rows.values.grad.cpu().numpy()[known])
 
-    def take(self, share: float) -> None:
-        """One step on the rows that have gradients, with a share of their rate.
+    def take(self) -> RowStep:
+        """Slots and gradients, summed per row, and forget them.
 
         A row may have left since it was looked at: a shopper forgotten in the same step, or while gradients waited.
         """
-        if self._slots:
+        if len(self._slots) == 1:
             slots, gradients = self._slots[0], self._gradients[0]
-            if len(self._slots) > 1:
-                slots, back = np.unique(np.concatenate(self._slots), return_inverse=True)
-                gradients = np.zeros((len(slots), self._gradients[0].shape[1]), np.float32)
-                np.add.at(gradients, back, np.concatenate(self._gradients))
-            live = self._table.live[slots]
-            self._table.learn(slots[live], gradients[live], share)
+        else:
+            state = self.state()
+            slots, back = np.unique(state["slots"], return_inverse=True)
+            gradients = np.zeros((len(slots), self._table.config.dim), np.float32)
+            np.add.at(gradients, back, state["gradients"])
         self.clear()
+        return slots, gradients
 
     def clear(self) -> None:
         """Forget what was not taken."""

@@ -43,6 +43,7 @@ EVERY = [
     "rare_items(1, 4)",
     "rare_labels(2, 4)",
     "virtual_clicks(40, 2)",
+    "lightgcn(1)",
     "pseudo_labels()",
 ]
 

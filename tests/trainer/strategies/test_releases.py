@@ -107,12 +107,12 @@ def test_nothing_would_ever_be_learned_without_epochs() -> None:
         learner(labels="at_release", strategy="replay(9)")
 
 
-def test_early_stopping_goes_back_to_the_best_weights_and_rows() -> None:
+@pytest.mark.parametrize(
+    ("labels", "text"), [("at_release", "epochs(60, 3)"), ("flips", "epochs(60, 3), lightgcn(1, 4, 4)")]
+)
+def test_early_stopping_goes_back_to_the_best_weights_and_rows(labels: str, text: str) -> None:
     """So many epochs over few impressions that the held-out loss must rise."""
-    made, shop = (
-        learner(labels="at_release", strategy="epochs(60, 3)", hold_out=0.4, learning_rate=0.05),
-        Shop(items=20),
-    )
+    made, shop = learner(labels=labels, strategy=text, hold_out=0.4, learning_rate=0.05), Shop(items=20)
     learned(made, shop, 60)
     engine = strategy(made)
     examples = list(engine._held._kept)
