@@ -7,8 +7,8 @@ _TEXT = """## Arms compared on shoppers: how often the trial is right
 
 Trials of half the shoppers each, an error of 5 %, looked at after every period (docs/decisions/0012). *Shops*: planted
 ones of 300 shoppers and 6,000 lists, a shopper stays ten minutes; both arms learn every list, a shopper clicks by the
-planted truth in the order of his arm. `better`: the incumbent learns slowly; `worse`: the other way round; `equal`: both
-are the same; `other seed`: the challenger begins with other weights, so one of them is better for a while, by luck.
+planted truth in the order of his arm. `better`: the incumbent learns slowly; `worse`: the other way round; `equal`:
+both are the same; `other seed`: the challenger begins with other weights, so one is better for a while, by luck.
 *Crowds*: no learners, shoppers who differ in fondness and business, a fifth of them the challenger's, 16,000 at most.
 
     python -m benchmarks.learning.arms --out arms.json
