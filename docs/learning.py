@@ -93,10 +93,10 @@ plain rows: mean [least, most].
 
 **What to take from it.** Where shoppers and items fall into groups and the model scores their rows against each
 other (`factorisation`), smoothed rows find the groups with far fewer lists: MRR +.03 to +.07 with one layer, which
-faster rows do not give. With `din` they gain a little, and on films about as much as plain rows learned at twice the rate
-do, so it is the longer step and not the graph that gains there; with `factorisation` the order of films gets no better,
-only AUC and log-loss. A second layer pays for few lists a shopper and not for many. An update costs a quarter to
-two thirds more. Seconds are of a shared machine.
+faster rows do not give. With `din` they gain a little, and on films about as much as plain
+rows learned at twice the rate do, so there it may be the longer step and not the graph; with `factorisation` the
+order of films gets no better, only AUC and log-loss. A second layer pays for few lists a shopper and not for many.
+An update costs a quarter to two thirds more. Seconds are of a shared machine.
 """
 
 
