@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import planted
+
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "learning"
 
 HEAD = """# What each way of learning gains and costs
@@ -76,10 +78,39 @@ this model and these settings (stopped after eight periods).
 """
 
 
+_GRAPH = """## Rows over the graph of actions: hidden groups, and films
+
+`lightgcn(layers, 16, 64)` beside plain rows, plain rows at twice their rate, and `co_clicks(0.01)`. Communities:
+{lists} lists of ten uniform draws in a shop whose shoppers and items fall into twelve groups that nothing but
+clicks tells (0.35 inside the group, 0.03 outside).
+ml-100k: every film rated four or more in the order of time, among nine that its shopper never rated, twice as many
+lists. Newest half judged, each list before it is learned; {seeds} shops or first weights each, differences of MRR from
+plain rows: mean [least, most].
+
+    python -m benchmarks.learning.graph --out graph.json [--ratings <ml-100k>]
+
+{table}
+
+**What to take from it.** Where shoppers and items fall into groups and the model scores their rows against each
+other (`factorisation`), smoothed rows find the groups with far fewer lists: MRR +.03 to +.07 with one layer, which
+faster rows do not give. With `din` they gain a little, and on films about as much as plain
+rows learned at twice the rate do, so there it may be the longer step and not the graph; with `factorisation` the
+order of films gets no better, only AUC and log-loss. A second layer pays for few lists a shopper and not for many.
+An update costs a quarter to two thirds more. Seconds are of a shared machine.
+"""
+
+
 def page() -> str:
     """The whole page; a study without results is left out."""
     parts = [HEAD]
-    for name, write in (("trivago", _ranking), ("ratings", _ratings), ("diginetica", _sequence)):
+    writers = (
+        ("trivago", _ranking),
+        ("ratings", _ratings),
+        ("diginetica", _sequence),
+        ("graph", _graph),
+        ("planted", planted.section),
+    )
+    for name, write in writers:
         path = RESULTS / f"{name}.json"
         if path.exists():
             parts.append(write(json.loads(path.read_text())))
@@ -162,6 +193,24 @@ def _sequence(study: Mapping[str, Any]) -> str:
         )
         rows.append(f"| {' | '.join(cells)} |")
     return _SEQUENCE.format(table="\n".join(rows), cpu=study["about"]["cpu"])
+
+
+def _graph(study: Mapping[str, Any]) -> str:
+    head = ("shop", "model", "way", "MRR", "difference", "AUC", "log-loss", "s per 1,000")
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    ways: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
+    for key, found in study["results"].items():
+        shop, _, rest = key.rpartition("/")[0].partition("/")
+        model, _, way = rest.partition(", ")
+        ways.setdefault((shop, model), {}).setdefault(way, []).append(found)
+    for shop, model, way, seeds in ((*name, way, found) for name, each in ways.items() for way, found in each.items()):
+        changes = [each["mrr_difference"]["value"] for each in seeds if "mrr_difference" in each]
+        told = f"{sum(changes) / len(changes):+.4f} [{min(changes):+.4f}, {max(changes):+.4f}]" if changes else "-"
+        figures = [f"{sum(each[k]['value'] for each in seeds) / len(seeds):.4f}" for k in ("mrr", "auc", "log_loss")]
+        pace = f"{sum(each['seconds_per_1000'] for each in seeds) / len(seeds):.1f}"
+        rows.append(f"| {' | '.join((shop, model, way, figures[0], told, *figures[1:], pace))} |")
+    least = min(len(seeds) for each in ways.values() for seeds in each.values())
+    return _GRAPH.format(lists=f"{study['size']['lists']:,}", seeds=least, table="\n".join(rows))
 
 
 def _mean(periods: Sequence[Mapping[str, Any]], name: str) -> str:
