@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs import planted
+from docs import planted, trials
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "learning"
 
@@ -109,6 +109,7 @@ def page() -> str:
         ("diginetica", _sequence),
         ("graph", _graph),
         ("planted", planted.section),
+        ("arms", trials.section),
     )
     for name, write in writers:
         path = RESULTS / f"{name}.json"
