@@ -82,14 +82,14 @@ class Publisher:
         )  # fmt: skip
         desk.rows = self._pump
         self._releases = Releases(self._keeper, store, shelf, fleet, self._audit, desk, settings.policy())
-        self._watcher = Watcher(shelf, fleet, self._pump, settings.watch_share, settings.watch_bounds)
+        self._watcher = Watcher(shelf, fleet, self._pump, settings.watch_share, settings.watch_bounds, settings.arm)
         self.served, self.labelled = self._watcher.served, self._watcher.labelled
         self._healthy = False
         self._reconciled_us = self._folded_us = 0
         self._court = None
         if settings.arm == MAIN:
             referee = Referee(state / "arms.json", self._audit, sender.split, lambda: champions(settings.store))
-            self._court = Court(referee, settings.bootstrap, self._keeper, clock)
+            self._court = Court(referee, settings.bootstrap, self._keeper, clock, meters.compared)
         self._examples = Reader(settings.bootstrap, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.bootstrap, COMMANDS.name, self._after("commands"), self._command)
 

@@ -22,6 +22,7 @@ class Meters:
         self._compressed = metrics.counter("compressions_total", "Candidates compressed and judged", ("verdict",))
         self._compressing = metrics.histogram("compression_seconds", "Time that compressing and its gate take")
         self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
+        self._trial = metrics.gauge("trial", "Figures of a challenger against the incumbent", ("arm", "figure"))
         self._healed = metrics.counter("healed_total", "Models loaded anew after a failed golden request")
         self._state = metrics.gauge("state", "1 while it holds: rows_stopped, rows_lost, leader, undo", ("state",))
         self._faults = metrics.counter("faults_total", "Steps that failed and are tried again", ("loop",))
@@ -59,6 +60,11 @@ class Meters:
         self._failed("watch", verdict)
         for name, value in figures.items():
             self._watch.labels(name).set(value)
+
+    def compared(self, arm: str, figures: Mapping[str, float]) -> None:
+        """A challenger was looked at."""
+        for name, value in figures.items():
+            self._trial.labels(arm, name).set(value)
 
     def healed(self, count: int) -> None:
         """Models were loaded anew."""

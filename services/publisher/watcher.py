@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from freshrank.v1.events_pb2 import DEGRADATION_LAST_RELEASE, Impression
 
+from services.common.arms import MAIN
 from services.common.encode import RowLookup
 from services.common.errors import FreshrankError
 from services.common.ids import share_of
@@ -26,8 +27,16 @@ class Watcher:
     """One watch at a time: of the release that serves now. `served` and `labelled` may come from another thread."""
 
     def __init__(
-        self, shelf: Shelf, fleet: Fleet, rows: RowLookup, watch_share: float, bounds: Callable[[], WatchBounds]
+        self,
+        shelf: Shelf,
+        fleet: Fleet,
+        rows: RowLookup,
+        watch_share: float,
+        bounds: Callable[[], WatchBounds],
+        arm: str = MAIN,
     ) -> None:
+        """`arm`: whose shoppers' answers are counted; labels of all are, for both releases score them anew."""
+        self._arm = arm
         self._shelf, self._fleet, self._rows = shelf, fleet, rows
         self._share, self._bounds = watch_share, bounds
         self._lock = threading.Lock()
@@ -39,6 +48,8 @@ class Watcher:
 
     def served(self, impression: Impression) -> None:
         """Count an answer for the release that its shopper belongs to, whichever one answered in the end."""
+        if (impression.arm or self._arm) != self._arm:
+            return
         degraded = impression.degradation >= DEGRADATION_LAST_RELEASE
         with self._lock:
             if impression.time_us >= self._since_us:

@@ -103,6 +103,19 @@ def test_answers_count_for_the_release_that_the_shopper_belongs_to(tmp_path: Pat
     assert champion == shop.releases.book.champion
 
 
+def test_answers_to_another_arms_shoppers_count_for_that_arm(tmp_path: Path) -> None:
+    shop = open_shop(tmp_path)
+    two_releases(shop, Net())
+    watcher = watcher_of(shop)
+    watcher.step(shop.releases.book, True)
+    for arm, count in (("main", 3), ("gentle", 50)):
+        for number in range(count):
+            rung = DEGRADATION_LAST_RELEASE if arm == "gentle" else 1
+            watcher.served(Impression(user_id=f"u{number}", arm=arm, time_us=10**12, degradation=rung))
+    watcher.step(shop.releases.book, True)
+    assert watcher.figures()["degraded"] == 0
+
+
 def test_inferences_count_from_the_moment_of_routing(tmp_path: Path) -> None:
     shop = open_shop(tmp_path)
     previous, champion = two_releases(shop, Net())

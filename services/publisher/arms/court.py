@@ -1,6 +1,6 @@
 """Where the referee sits: the labels it reads from Kafka, and who serves in which arm."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from services.common.arms import suffix
@@ -17,8 +17,16 @@ from services.publisher.kafka import Reader
 class Court:
     """Reads `examples` while a trial runs; one thread calls `step`. The publisher of arm `main` has it."""
 
-    def __init__(self, referee: Referee, bootstrap: str, keeper: Keeper, clock: Clock) -> None:
-        self.referee = referee
+    def __init__(
+        self,
+        referee: Referee,
+        bootstrap: str,
+        keeper: Keeper,
+        clock: Clock,
+        tell: Callable[[str, Mapping[str, float]], None],
+    ) -> None:
+        """`tell`: told the figures of each challenger after each look."""
+        self.referee, self._tell = referee, tell
         self._bootstrap, self._keeper, self._clock = bootstrap, keeper, clock
         self._labels: Reader | None = None
         self._trial = ""
@@ -35,6 +43,8 @@ class Court:
         assert self._labels is not None
         self._labels.step()
         self.referee.step(self._clock.now_us(), self._keeper.book.switches.releases, self._labels.positions)
+        for standing in self.referee.book.standings:
+            self._tell(standing.arm, standing.figures)
 
     def close(self) -> None:
         """Leave the broker."""
