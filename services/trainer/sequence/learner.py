@@ -131,6 +131,10 @@ class Learner:
     def move(self) -> None:
         """Move what has a gradient."""
         self._dense.step()
+        self.move_rows()
+
+    def move_rows(self) -> None:
+        """Move the lent rows alone."""
         self.rows.step(self.settings.row_rate)
 
     def scores(self, sessions: Sessions) -> Scores:
