@@ -112,16 +112,18 @@ def test_held_out_sessions_do_not_take_part_in_the_epochs() -> None:
     assert found.samples == found.epochs * found.sessions * 3
 
 
-def test_item_rows_learn_at_last_what_was_held_out_and_dense_weights_do_not() -> None:
+def test_items_of_held_out_sessions_alone_learn_them_at_last_and_nothing_else_moves() -> None:
     training, asked = shop(0).held_out(periods.HELD_OUT)
-    asked = Sessions(asked.ids, asked.items + 500, asked.starts)  # Items of the held-out sessions alone.
+    asked = Sessions(asked.ids, asked.items + 500, asked.starts)
     newest, found = joined([training, asked]), {}
     for way in (Unclosed(), FineTune()):
         learner = Learner(SMALL, seed=1)
         fitted = periods.update(learner, way, newest, 0, 1, quiet)
         found[way.closes] = learner.state(), learner.scores(learner.slots(asked)).mrr, fitted
     (before, unlearned, short), (after, learned, whole) = found[False], found[True]
+    shown = torch.from_numpy(np.isin(learner.rows.items, training.items))
     assert learned > unlearned
+    assert torch.equal(after["rows.values"][shown], before["rows.values"][shown])
     assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("model."))
     assert whole.samples == short.samples + whole.best * len(asked) * 3
 

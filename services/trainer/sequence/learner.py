@@ -131,11 +131,11 @@ class Learner:
     def move(self) -> None:
         """Move what has a gradient."""
         self._dense.step()
-        self.move_rows()
-
-    def move_rows(self) -> None:
-        """Move the lent rows alone."""
         self.rows.step(self.settings.row_rate)
+
+    def move_rows(self, free: Tensor) -> None:
+        """Move only those lent rows that `free` [V] names."""
+        self.rows.step(self.settings.row_rate, free)
 
     def scores(self, sessions: Sessions) -> Scores:
         """Recall and MRR of every next item of sessions of slots, ranked among all rows."""

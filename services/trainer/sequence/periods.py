@@ -2,13 +2,15 @@
 
 After period t - 1 the model is updated on it; then every prefix of every session of period t asks for its next item,
 ranked among all items seen so far. Items that were never seen are dropped from the test. A tenth of the newest
-sessions, by the hash of their id, is held out to end training by; the item rows learn it at last (`close`).
+sessions, by the hash of their id, is held out to end training by; items that it alone shows learn it at last (`close`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from services.trainer.sequence.learner import Learner
 from services.trainer.sequence.metrics import Scores
@@ -59,7 +61,7 @@ def update(learner: Learner, way: Update, newest: Sessions, period: int, seed: i
     asked = learner.slots(held_out)
     found = fit(learner, way, data, asked, report)
     if way.closes:
-        found = close(learner, way, asked, found)
+        found = close(learner, way, data, asked, found)
     way.finish(learner, asked)
     way.remember(learner, newest, random)
     return found
@@ -89,12 +91,13 @@ def fit(learner: Learner, way: Update, data: Sessions, held_out: Sessions, repor
     return Fit(epoch, best, steps, epoch * targets, len(data))
 
 
-def close(learner: Learner, way: Update, held_out: Sessions, found: Fit) -> Fit:
-    """Let the item rows learn what was held out (slots), as often as the rest was; dense weights stay.
+def close(learner: Learner, way: Update, data: Sessions, held_out: Sessions, found: Fit) -> Fit:
+    """Let the items that `held_out` (slots) alone shows learn from it, as often as `data` was; all else stays.
 
-    Items of the held-out sessions alone would else be asked for by the next period with rows that nothing has moved.
+    The next period asks for them, and their rows have met nothing yet but the role of a wrong answer.
     """
-    steps = sum(_epoch(learner, way, held_out, rows_alone=True)[0] for _ in range(found.best))
+    strange = torch.from_numpy(np.bincount(data.items, minlength=len(learner.rows)) == 0)
+    steps = sum(_epoch(learner, way, held_out, strange)[0] for _ in range(found.best))
     targets = int(held_out.lengths.sum()) - len(held_out)
     return replace(found, steps=found.steps + steps, samples=found.samples + found.best * targets)
 
@@ -104,8 +107,8 @@ def test(learner: Learner, sessions: Sessions) -> Scores:
     return learner.scores(learner.slots(sessions))
 
 
-def _epoch(learner: Learner, way: Update, data: Sessions, rows_alone: bool = False) -> tuple[int, float]:
-    """(steps, mean loss) of one pass over the data in a new order."""
+def _epoch(learner: Learner, way: Update, data: Sessions, only: Tensor | None = None) -> tuple[int, float]:
+    """(steps, mean loss) of one pass over the data in a new order; `only` [V]: rows that may move, and nothing else."""
     order: Ints = learner.random.permutation(len(data))
     total, steps = 0.0, 0
     for batch in pack(data.take(order), learner.settings.sizes.length).batches(learner.settings.rows):
@@ -114,9 +117,9 @@ def _epoch(learner: Learner, way: Update, data: Sessions, rows_alone: bool = Fal
         total, steps = total + loss.item(), steps + 1
         added = way.term(learner, seen)
         learner.backward(loss if added is None else loss + added)
-        if rows_alone:
-            learner.move_rows()
-        else:
+        if only is None:
             way.gradient(learner)
             learner.move()
+        else:
+            learner.move_rows(only)
     return steps, total / max(1, steps)

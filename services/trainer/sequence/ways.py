@@ -26,7 +26,7 @@ class Update(Protocol):
     fresh: bool
     """Every update starts from new weights."""
     closes: bool
-    """The item rows learn at last what was held out."""
+    """Items that the held-out sessions alone show learn them at last."""
 
     def learns(self, period: int) -> bool:
         """Whether there is an update after this period."""
