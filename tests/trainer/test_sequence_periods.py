@@ -91,7 +91,7 @@ def test_training_ends_with_patience_and_keeps_the_best_weights() -> None:
     seen: list[float] = []
     learner, newest = Learner(SMALL, seed=1), shop(0)
     found = periods.update(
-        learner, FineTune(), newest, 0, 1, lambda epoch, loss, scores: seen.append(scores.recall + scores.mrr)
+        learner, Unclosed(), newest, 0, 1, lambda epoch, loss, scores: seen.append(scores.recall + scores.mrr)
     )
     assert found.best == 1 + int(np.argmax(seen))
     assert found.epochs == len(seen) == min(SMALL.epochs, found.best + SMALL.patience)
@@ -99,15 +99,33 @@ def test_training_ends_with_patience_and_keeps_the_best_weights() -> None:
     assert held_out.recall + held_out.mrr == max(seen)
 
 
-def test_held_out_sessions_are_not_trained_on() -> None:
+class Unclosed(FineTune):
+    """Never learns what was held out."""
+
+    closes = False
+
+
+def test_held_out_sessions_do_not_take_part_in_the_epochs() -> None:
     newest = shop(0)
-    found = run_fit(newest)
+    found = periods.update(Learner(SMALL, seed=1), Unclosed(), newest, 0, 1, quiet)
     assert found.sessions == len(newest.held_out(periods.HELD_OUT)[0])
     assert found.samples == found.epochs * found.sessions * 3
 
 
-def run_fit(newest: Sessions) -> periods.Fit:
-    return periods.update(Learner(SMALL, seed=1), FineTune(), newest, 0, 1, quiet)
+def test_items_of_held_out_sessions_alone_learn_them_at_last_and_nothing_else_moves() -> None:
+    training, asked = shop(0).held_out(periods.HELD_OUT)
+    asked = Sessions(asked.ids, asked.items + 500, asked.starts)
+    newest, found = joined([training, asked]), {}
+    for way in (Unclosed(), FineTune()):
+        learner = Learner(SMALL, seed=1)
+        fitted = periods.update(learner, way, newest, 0, 1, quiet)
+        found[way.closes] = learner.state(), learner.scores(learner.slots(asked)).mrr, fitted
+    (before, unlearned, short), (after, learned, whole) = found[False], found[True]
+    shown = torch.from_numpy(np.isin(learner.rows.items, training.items))
+    assert learned > unlearned
+    assert torch.equal(after["rows.values"][shown], before["rows.values"][shown])
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("model."))
+    assert whole.samples == short.samples + whole.best * len(asked) * 3
 
 
 def test_fine_tuning_forgets_and_replay_remembers() -> None:
@@ -144,8 +162,8 @@ def test_the_full_retrain_trains_on_everything_so_far() -> None:
     way, learner = FullRetrain(), Learner(SMALL, seed=1)
     given = [shop(period, n=60) for period in range(3)]
     sizes = [periods.update(learner, way, newest, t, 1, quiet).sessions for t, newest in enumerate(given)]
-    training = [len(newest.held_out(periods.HELD_OUT)[0]) for newest in given]
-    assert sizes == np.cumsum(training).tolist()
+    newest = len(given[-1].held_out(periods.HELD_OUT)[0])
+    assert sizes[-1] == sum(len(older) for older in given[:-1]) + newest
 
 
 def test_a_period_passed_by_is_remembered_but_not_learned() -> None:
@@ -154,7 +172,7 @@ def test_a_period_passed_by_is_remembered_but_not_learned() -> None:
     periods.pass_by(learner, way, shop(0), 0, 1)
     assert all(torch.equal(learner.model.state_dict()[name], value) for name, value in before.items())
     assert len(learner.rows) == ITEMS
-    assert len(way.kept) == len(shop(0).held_out(periods.HELD_OUT)[0])
+    assert len(way.kept) == len(shop(0))
 
 
 def test_a_reservoir_keeps_every_past_session_with_the_same_chance() -> None:

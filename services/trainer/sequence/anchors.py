@@ -106,6 +106,7 @@ class ChosenFusion(Fusion):
     """Fusion with the share that scores the held-out sessions best; the largest at a tie."""
 
     SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
+    closes = False  # What chooses the share must not have been learned.
 
     def __init__(self) -> None:
         super().__init__(1.0)

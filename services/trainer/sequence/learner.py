@@ -133,6 +133,10 @@ class Learner:
         self._dense.step()
         self.rows.step(self.settings.row_rate)
 
+    def move_rows(self, free: Tensor) -> None:
+        """Move only those lent rows that `free` [V] names."""
+        self.rows.step(self.settings.row_rate, free)
+
     def scores(self, sessions: Sessions) -> Scores:
         """Recall and MRR of every next item of sessions of slots, ranked among all rows."""
         above, tied = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

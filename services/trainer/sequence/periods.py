@@ -2,13 +2,15 @@
 
 After period t - 1 the model is updated on it; then every prefix of every session of period t asks for its next item,
 ranked among all items seen so far. Items that were never seen are dropped from the test. A tenth of the newest
-sessions, by the hash of their id, is held out to end training by.
+sessions, by the hash of their id, is held out to end training by; items that it alone shows learn it at last (`close`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from services.trainer.sequence.learner import Learner
 from services.trainer.sequence.metrics import Scores
@@ -58,8 +60,10 @@ def update(learner: Learner, way: Update, newest: Sessions, period: int, seed: i
     way.begin(learner, data)
     asked = learner.slots(held_out)
     found = fit(learner, way, data, asked, report)
+    if way.closes:
+        found = close(learner, way, data, asked, found)
     way.finish(learner, asked)
-    way.remember(learner, training, random)
+    way.remember(learner, newest, random)
     return found
 
 
@@ -67,8 +71,7 @@ def pass_by(learner: Learner, way: Update, newest: Sessions, period: int, seed: 
     """Remember a period without an update: for a way whose updates are too dear to make after each."""
     start = seed_of(seed, period)
     learner.rows.add(newest.items, start)
-    training, _ = newest.held_out(HELD_OUT)
-    way.remember(learner, training, np.random.default_rng(start))
+    way.remember(learner, newest, np.random.default_rng(start))
 
 
 def fit(learner: Learner, way: Update, data: Sessions, held_out: Sessions, report: Report) -> Fit:
@@ -88,13 +91,24 @@ def fit(learner: Learner, way: Update, data: Sessions, held_out: Sessions, repor
     return Fit(epoch, best, steps, epoch * targets, len(data))
 
 
+def close(learner: Learner, way: Update, data: Sessions, held_out: Sessions, found: Fit) -> Fit:
+    """Let the items that `held_out` (slots) alone shows learn from it, as often as `data` was; all else stays.
+
+    The next period asks for them, and their rows have met nothing yet but the role of a wrong answer.
+    """
+    strange = torch.from_numpy(np.bincount(data.items, minlength=len(learner.rows)) == 0)
+    steps = sum(_epoch(learner, way, held_out, strange)[0] for _ in range(found.best))
+    targets = int(held_out.lengths.sum()) - len(held_out)
+    return replace(found, steps=found.steps + steps, samples=found.samples + found.best * targets)
+
+
 def test(learner: Learner, sessions: Sessions) -> Scores:
     """Every prefix of the sessions (of items) of the next period."""
     return learner.scores(learner.slots(sessions))
 
 
-def _epoch(learner: Learner, way: Update, data: Sessions) -> tuple[int, float]:
-    """(steps, mean loss) of one pass over the data in a new order."""
+def _epoch(learner: Learner, way: Update, data: Sessions, only: Tensor | None = None) -> tuple[int, float]:
+    """(steps, mean loss) of one pass over the data in a new order; `only` [V]: rows that may move, and nothing else."""
     order: Ints = learner.random.permutation(len(data))
     total, steps = 0.0, 0
     for batch in pack(data.take(order), learner.settings.sizes.length).batches(learner.settings.rows):
@@ -103,6 +117,9 @@ def _epoch(learner: Learner, way: Update, data: Sessions) -> tuple[int, float]:
         total, steps = total + loss.item(), steps + 1
         added = way.term(learner, seen)
         learner.backward(loss if added is None else loss + added)
-        way.gradient(learner)
-        learner.move()
+        if only is None:
+            way.gradient(learner)
+            learner.move()
+        else:
+            learner.move_rows(only)
     return steps, total / max(1, steps)

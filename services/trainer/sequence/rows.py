@@ -52,13 +52,15 @@ class ItemRows:
         self._lent.append((slots, leaf))
         return leaf
 
-    def step(self, rate: float) -> None:
-        """Move what was lent since the last step."""
+    def step(self, rate: float, free: Tensor | None = None) -> None:
+        """Move what was lent since the last step; `free` [V] says which rows may move, None: all."""
         lent = [(slots, leaf.grad) for slots, leaf in self._lent if leaf.grad is not None]
         self._lent = []
         if not lent:
             return
         slots, gradient = _summed([slots for slots, _ in lent], [g for _, g in lent if g is not None])
+        if free is not None:
+            slots, gradient = slots[free[slots]], gradient[free[slots]]
         self._steps += 1
         first = self._first.index_select(0, slots).lerp_(gradient, 1 - BETAS[0])
         second = self._second.index_select(0, slots).lerp_(gradient * gradient, 1 - BETAS[1])

@@ -25,6 +25,8 @@ class Update(Protocol):
     """Share of values dropped in training."""
     fresh: bool
     """Every update starts from new weights."""
+    closes: bool
+    """Items that the held-out sessions alone show learn them at last."""
 
     def learns(self, period: int) -> bool:
         """Whether there is an update after this period."""
@@ -68,6 +70,7 @@ class FineTune:
 
     dropout = 0.0
     fresh = False
+    closes = True
 
     def learns(self, period: int) -> bool:
         """Always."""
