@@ -29,7 +29,7 @@ from services.trainer.federated.apps import client_app
 from services.trainer.federated.coordinator import Coordinator
 from services.trainer.federated.grid import LocalGrid
 from services.trainer.federated.rounds import Ended, Plan, federate
-from services.trainer.federated.shop import BATCH, Place, Shop, spec_of
+from services.trainer.federated.shop import Place, Shop, batch_of, spec_of
 from services.trainer.groups import Floats, Group
 from services.trainer.settings import TrainerSettings
 
@@ -87,8 +87,9 @@ class Watch:
 class Together:
     """Several archives as one, in turn by how far each is."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._sources = [ArchiveSource(path, BATCH) for path in paths]
+    def __init__(self, paths: Sequence[Path], batches: Sequence[int]) -> None:
+        """`batches`: messages in a batch of each."""
+        self._sources = [ArchiveSource(path, batch) for path, batch in zip(paths, batches, strict=True)]
         self._taken = [0] * len(paths)
 
     def poll(self) -> Batch | None:
@@ -128,8 +129,9 @@ def study(
     first = trials[0].settings()
     found: dict[str, Lists] = {ALONE: {}}
     for shop, path in shops.items():
-        source = ArchiveSource(path, BATCH)
-        found[ALONE][shop] = list(_learned(first, source, source.poll, options.messages(source), options))
+        messages = options.messages(ArchiveSource(path))
+        source = ArchiveSource(path, batch_of(messages))
+        found[ALONE][shop] = list(_learned(first, source, source.poll, messages, options))
         report(ALONE, options.rounds * len(found[ALONE]))
     found[CENTRAL] = _central(shops, first, found[ALONE], options, report)
     for number, trial in enumerate(trials):
@@ -172,11 +174,11 @@ def _central(
     shops: Mapping[str, Path], settings: TrainerSettings, alone: Lists, options: Options, report: Report
 ) -> Lists:
     owner = {each.impression_id: shop for shop, of in alone.items() for each in chain(*of)}
-    sources = [ArchiveSource(path, BATCH) for path in shops.values()]
-    messages = sum(options.messages(source) for source in sources)
-    together = Together(list(shops.values()))
+    source = ArchiveSource(next(iter(shops.values())))
+    messages = [options.messages(ArchiveSource(path)) for path in shops.values()]
+    together = Together(list(shops.values()), list(map(batch_of, messages)))
     out: Lists = {shop: [] for shop in shops}
-    for number, lists in enumerate(_learned(settings, sources[0], together.poll, messages, options), 1):
+    for number, lists in enumerate(_learned(settings, source, together.poll, sum(messages), options), 1):
         for shop, of in out.items():
             of.append([each for each in lists if owner.get(each.impression_id) == shop])
         report(CENTRAL, number)

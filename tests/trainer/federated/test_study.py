@@ -51,7 +51,7 @@ def test_all_data_and_a_federation_beat_a_shop_alone(tmp_path: Path) -> None:
 
 def test_archives_together_are_every_message_once_and_keep_pace(tmp_path: Path) -> None:
     of = shops(tmp_path, lists=400, count=2)
-    together, taken = Together(list(of.values())), list[bytes]()
+    together, taken = Together(list(of.values()), [20, 7]), list[bytes]()
     while (batch := together.poll()) is not None:
         taken += chain(*batch.messages.values())
     assert len(taken) == len(set(taken)) > 0
