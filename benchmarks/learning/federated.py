@@ -28,19 +28,20 @@ from services.trainer.archive import Archive
 from services.trainer.evaluation.planted.log import PlantedSource
 from services.trainer.evaluation.planted.plan import Plan as Shop
 from services.trainer.evaluation.planted.shop import Happened, happen
-from services.trainer.evaluation.rehearsal import Trial
 from services.trainer.federated import apps, shop
 from services.trainer.federated.coordinator import Coordinator
 from services.trainer.federated.grid import LocalGrid
 from services.trainer.federated.rounds import Plan, federate
-from services.trainer.federated.study import Options, study
+from services.trainer.federated.study import Federation, Options, study
 
 SHOPS = 4
 SETTINGS: dict[str, Any] = {"loss_weights": {"click": 1.0}, "max_rows": 5_000, "warmup_impressions": 100}
 """A shop has a few hundred lists to a few thousand: the trainer's rise over 1,000 would be most of what it learns."""
 WAYS = (
-    Trial("fedavg", SETTINGS),
-    Trial("fedprox 0.01", {**SETTINGS, "strategy": "proximal(0.01)"}),
+    Federation("fedavg", SETTINGS),
+    Federation("fedprox 0.01", {**SETTINGS, "strategy": "proximal(0.01)"}),
+    Federation("fedavg, server's rate 2", SETTINGS, server_rate=2.0),
+    Federation("fedavg, server's rate 4", SETTINGS, server_rate=4.0),
 )
 COST_ROUNDS = 3
 Groups = Mapping[str, Collection[int]]

@@ -45,6 +45,14 @@ Report = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
+class Federation(Trial):
+    """A trial of a federation."""
+
+    server_rate: float = 1.0
+    """See `Coordinator`."""
+
+
+@dataclass(frozen=True)
 class Options:
     """How a study is made."""
 
@@ -112,7 +120,7 @@ class Together:
 
 def study(
     shops: Mapping[str, Path],
-    trials: Sequence[Trial],
+    trials: Sequence[Federation],
     options: Options,
     folder: Path,
     report: Report = lambda way, number: None,
@@ -185,7 +193,7 @@ def _central(
     return out
 
 
-def _federated(shops: Mapping[str, Path], trial: Trial, options: Options, folder: Path, report: Report) -> Lists:
+def _federated(shops: Mapping[str, Path], trial: Federation, options: Options, folder: Path, report: Report) -> Lists:
     settings = partial(_placed, trial.settings(), folder)
     watches = {shop: Watch() for shop in shops}
     places = {
@@ -202,7 +210,7 @@ def _federated(shops: Mapping[str, Path], trial: Trial, options: Options, folder
     app = client_app(lambda context: _opened(places, watches, str(context.node_config["shop"])), lambda context: ())
     grid = LocalGrid(app, {number: {"shop": shop} for number, shop in enumerate(shops, 2)})
     plan = Plan(options.rounds, max(place.messages for place in places.values()), least=len(shops))
-    federate(grid, Coordinator(settings("middle")), plan, WallClock(), over)
+    federate(grid, Coordinator(settings("middle"), rate=trial.server_rate), plan, WallClock(), over)
     return out
 
 
