@@ -28,19 +28,20 @@ from services.trainer.archive import Archive
 from services.trainer.evaluation.planted.log import PlantedSource
 from services.trainer.evaluation.planted.plan import Plan as Shop
 from services.trainer.evaluation.planted.shop import Happened, happen
-from services.trainer.evaluation.rehearsal import Trial
 from services.trainer.federated import apps, shop
 from services.trainer.federated.coordinator import Coordinator
 from services.trainer.federated.grid import LocalGrid
 from services.trainer.federated.rounds import Plan, federate
-from services.trainer.federated.study import Options, study
+from services.trainer.federated.study import Federation, Options, study
 
 SHOPS = 4
-SETTINGS: dict[str, Any] = {"loss_weights": {"click": 1.0}, "max_rows": 5_000}
+SETTINGS: dict[str, Any] = {"loss_weights": {"click": 1.0}, "max_rows": 5_000, "warmup_impressions": 100}
+"""A shop has a few hundred lists to a few thousand: the trainer's rise over 1,000 would be most of what it learns."""
 WAYS = (
-    Trial("fedavg", SETTINGS),
-    Trial("fedprox 0.01", {**SETTINGS, "strategy": "proximal(0.01)"}),
-    Trial("fedprox 0.1", {**SETTINGS, "strategy": "proximal(0.1)"}),
+    Federation("fedavg", SETTINGS),
+    Federation("fedprox 0.01", {**SETTINGS, "strategy": "proximal(0.01)"}),
+    Federation("fedavg, server's rate 2", SETTINGS, server_rate=2.0),
+    Federation("fedavg, server's rate 4", SETTINGS, server_rate=4.0),
 )
 COST_ROUNDS = 3
 Groups = Mapping[str, Collection[int]]
@@ -124,7 +125,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 paths = archives(happened, groups, Path(folder) / "archives")
                 found = study(paths, WAYS, Options(), Path(folder) / "work")
-                print(f"seed {seed}, {name}: done", flush=True)
+                print(f"seed {seed}, {name}:", {way: found[way]["auc"]["value"] for way in found}, flush=True)
                 if not costs:
                     items = tuple(f"item-{k}" for k in range(base.items))
                     costs = {w: cost(paths, items, w == "secure", Path(folder) / w) for w in ("open", "secure")}
@@ -137,7 +138,6 @@ def main() -> None:
 
 
 def _mean(figures: list[dict[str, Any]]) -> dict[str, float]:
-    figures = [one for one in figures if one["value"] is not None]
     value = sum(one["value"] for one in figures) / len(figures)
     half = math.sqrt(sum(((one["upper"] - one["lower"]) / 2) ** 2 for one in figures)) / len(figures)
     lists = sum(one["lists"] for one in figures)

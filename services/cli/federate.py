@@ -19,6 +19,7 @@ _ITEMS = "File of items, one id a line, the same everywhere: rows that secure ro
 
 Authority = Annotated[Path | None, typer.Option("--tls-ca", help=_CA, show_default=False)]
 Arm = Annotated[str, typer.Option(help="Arm of the store that keeps the rounds; no trainer's.")]
+Rate = Annotated[float, typer.Option(min=0.01, max=100, help="Step towards the mean of answers; 1 = all the way.")]
 Items = Annotated[Path | None, typer.Option(help=_ITEMS, show_default=False)]
 
 
@@ -35,6 +36,7 @@ def study(
     shops: Annotated[list[str], typer.Argument(help="NAME=ARCHIVE of each shop: <store>/arms/<arm>/examples.")],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that each archive is divided into.")] = 20,
     way: Annotated[list[str] | None, typer.Option(help=f"{_WAY} Again for more.", show_default=False)] = None,
+    server_rate: Rate = 1.0,
     tail: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the rounds that is judged, the newest.")] = 0.5,
     out: Annotated[Path, typer.Option(help="New folder for what shops keep, and study.json.")] = Path("federation"),
     as_json: Json = False,
@@ -49,6 +51,7 @@ def study(
     trials = [changes_of("--way", "fedavg", ""), *(named_trial(text) for text in way or [])]
     from services.trainer.federated import study as studies
 
+    federations = [studies.Federation(t.name, t.changes, server_rate=server_rate) for t in trials]
     options = studies.Options(rounds, tail)
     with output.progress("rounds", rounds * (len(paths) + 1 + len(trials))) as shown:
         done = 0
@@ -58,7 +61,7 @@ def study(
             done += rounds if name == studies.ALONE else 1
             shown.at(done, name)
 
-        found = studies.study(paths, trials, options, out, report)
+        found = studies.study(paths, federations, options, out, report)
     (out / "study.json").write_text(json.dumps(found, indent=1))
     output.show(found, as_json, _table(found))
 
@@ -71,6 +74,7 @@ def serve(
     secure: Annotated[bool, typer.Option(help="See only sums of answers (SecAgg+); three shops at least.")] = False,
     items: Items = None,
     most: Annotated[int, typer.Option(min=1, help="Examples of a shop that count in a secure round.")] = 20_000,
+    server_rate: Rate = 1.0,
     arm: Arm = "federated",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of it.")] = 8100,
@@ -96,6 +100,7 @@ def serve(
     root = ArmPaths(settings.store.absolute(), arm).root
     config: dict[str, str | int | float | bool] = {"rounds": rounds, "messages": messages, "least": least, "wait": wait}
     config |= {"secure": secure, "most": most, "items": str(items.absolute()) if items else ""}
+    config |= {"server_rate": server_rate}
     variables = {"FRESHRANK_TRAINER_STORE": str(settings.store.absolute()), "FRESHRANK_TRAINER_ARM": arm}
     home, over = root / "flower", list[dict[str, Any]]()
     with output.progress("rounds", rounds) as shown, runtime.superlink(link, home, variables) as process:

@@ -4,6 +4,7 @@ The checkpoint is one that an arm can begin with (`transfer_from`); it holds no 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,14 +21,21 @@ from services.trainer.learner import Learner
 from services.trainer.models.registry import UNNAMED
 from services.trainer.settings import TrainerSettings
 
+MOST_RATE = 100.0
+
 
 class Coordinator:
     """What the server of a federation knows; goes on after the last whole round."""
 
-    def __init__(self, settings: TrainerSettings, hooks: Hooks | None = None) -> None:
-        """Its checkpoints are those of the arm that the settings name. Raises InvalidInput, CorruptState."""
+    def __init__(self, settings: TrainerSettings, hooks: Hooks | None = None, rate: float = 1.0) -> None:
+        """Its checkpoints are those of the arm that the settings name. Raises InvalidInput, CorruptState.
+
+        `rate`: the model goes so many times the way to the mean of the answers; 1 = federated averaging.
+        """
         no_privacy(settings)
-        self._settings = settings
+        if not 0 < rate <= MOST_RATE:
+            raise InvalidInput("rate", "out_of_range", f"must be above 0, up to {MOST_RATE:g}")
+        self._settings, self._rate = settings, rate
         folder = ArmPaths(settings.store, settings.arm).root / "checkpoints"
         self._checkpoints = Checkpoints(folder, hooks or NoHooks(), settings.checkpoints)
         self.round = 0
@@ -89,8 +97,9 @@ class Coordinator:
         )
 
     def advance(self, weights: Weights, items: Rows, examples: int, log_us: int) -> None:
-        """End a round with these weights and rows, learned from so many examples."""
+        """End a round with these means of weights and rows, learned from so many examples."""
         learner = self.learner
+        weights, items = self._stepped(weights, items)
         if not all(np.isfinite(value).all() for value in (*weights.values(), items.rows, items.squares)):
             raise InvalidInput("weights", "not_finite", "what the shops answered has no mean")
         exchange.put_weights(online_of(learner), weights)
@@ -101,3 +110,18 @@ class Coordinator:
         self.round += 1
         self._checkpoints.save(Name(1, self.round), learner, [], {"epoch": 1, "delta_seq": 0, "rows_unpushed": True})
         self._checkpoints.prune(())
+
+    def _stepped(self, weights: Weights, items: Rows) -> tuple[Weights, Rows]:
+        """The server's step along what the shops have moved (Reddi et al., 2021, by plain SGD); means as they are at 1.
+
+        Rows that nobody had are taken as they are, and none gets longer than rows may be.
+        """
+        if self._rate == 1:
+            return weights, items
+        step, table = np.float32(self._rate), self.learner.tables.item
+        moved = {name: before + step * (weights[name] - before) for name, before in self.weights.items()}
+        before, known = table.lookup(items.ids)
+        rows = np.where(known[:, None] > 0, before + step * (items.rows - before), items.rows)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows *= np.minimum(1, table.config.max_norm / np.maximum(length, 1e-12))
+        return moved, replace(items, rows=rows.astype(np.float32))

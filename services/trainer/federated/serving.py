@@ -32,7 +32,7 @@ def serve(grid: Grid, config: Mapping[str, Any]) -> None:
         path, word = root / LOG, str(config.get("run", ""))
         try:
             plan = plan_of(config)
-            coordinator = Coordinator(settings)
+            coordinator = Coordinator(settings, rate=float(config["server_rate"]))
             federate(grid, coordinator, plan, WallClock(), lambda ended: _write(path, asdict(ended)))
             _write(path, {"ended": word, "round": coordinator.round, "checkpoint": coordinator.checkpoint})
         except FreshrankError as error:

@@ -4,6 +4,7 @@ Its learner lies in checkpoints of an arm, one a round, so that a process may co
 that is asked for again begins where it began before.
 """
 
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class Shop:
         with alone(self._root):
             torch.set_num_threads(self._place.settings.threads)
             messages = min(asked.messages, self._place.messages or asked.messages)
-            source = ArchiveSource(self._place.examples, max(1, min(BATCH, messages)))
+            source = ArchiveSource(self._place.examples, batch_of(messages))
             learner = self._before(asked, spec_of(source, self._place.settings))
             strategy = online_of(learner)
             touched = exchange.Touched(learner.tables.item)
@@ -122,6 +123,15 @@ class Shop:
 
     def _made(self, spec: ModelSpec, blocks: Blocks | None) -> Learner:
         return learner_of(self._place.settings, spec, blocks)
+
+
+def batch_of(messages: int) -> int:
+    """Messages in a batch of a round of so many: as even as can be, for a round ends with a whole one.
+
+    >>> batch_of(2_000), batch_of(25), batch_of(8), batch_of(0)
+    (20, 13, 8, 1)
+    """
+    return math.ceil(messages / math.ceil(messages / BATCH)) if messages else 1
 
 
 def spec_of(source: ArchiveSource, settings: TrainerSettings) -> ModelSpec:

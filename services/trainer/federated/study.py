@@ -29,7 +29,7 @@ from services.trainer.federated.apps import client_app
 from services.trainer.federated.coordinator import Coordinator
 from services.trainer.federated.grid import LocalGrid
 from services.trainer.federated.rounds import Ended, Plan, federate
-from services.trainer.federated.shop import BATCH, Place, Shop, spec_of
+from services.trainer.federated.shop import Place, Shop, batch_of, spec_of
 from services.trainer.groups import Floats, Group
 from services.trainer.settings import TrainerSettings
 
@@ -42,6 +42,14 @@ Lists = dict[str, list[list[JudgedList]]]
 Poll = Callable[[], Batch | None]
 Report = Callable[[str, int], None]
 """Is told of a way, and of a round of it that is over."""
+
+
+@dataclass(frozen=True)
+class Federation(Trial):
+    """A trial of a federation."""
+
+    server_rate: float = 1.0
+    """See `Coordinator`."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,9 @@ class Watch:
 class Together:
     """Several archives as one, in turn by how far each is."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._sources = [ArchiveSource(path, BATCH) for path in paths]
+    def __init__(self, paths: Sequence[Path], batches: Sequence[int]) -> None:
+        """`batches`: messages in a batch of each."""
+        self._sources = [ArchiveSource(path, batch) for path, batch in zip(paths, batches, strict=True)]
         self._taken = [0] * len(paths)
 
     def poll(self) -> Batch | None:
@@ -111,7 +120,7 @@ class Together:
 
 def study(
     shops: Mapping[str, Path],
-    trials: Sequence[Trial],
+    trials: Sequence[Federation],
     options: Options,
     folder: Path,
     report: Report = lambda way, number: None,
@@ -128,8 +137,9 @@ def study(
     first = trials[0].settings()
     found: dict[str, Lists] = {ALONE: {}}
     for shop, path in shops.items():
-        source = ArchiveSource(path, BATCH)
-        found[ALONE][shop] = list(_learned(first, source, source.poll, options.messages(source), options))
+        messages = options.messages(ArchiveSource(path))
+        source = ArchiveSource(path, batch_of(messages))
+        found[ALONE][shop] = list(_learned(first, source, source.poll, messages, options))
         report(ALONE, options.rounds * len(found[ALONE]))
     found[CENTRAL] = _central(shops, first, found[ALONE], options, report)
     for number, trial in enumerate(trials):
@@ -172,18 +182,18 @@ def _central(
     shops: Mapping[str, Path], settings: TrainerSettings, alone: Lists, options: Options, report: Report
 ) -> Lists:
     owner = {each.impression_id: shop for shop, of in alone.items() for each in chain(*of)}
-    sources = [ArchiveSource(path, BATCH) for path in shops.values()]
-    messages = sum(options.messages(source) for source in sources)
-    together = Together(list(shops.values()))
+    source = ArchiveSource(next(iter(shops.values())))
+    messages = [options.messages(ArchiveSource(path)) for path in shops.values()]
+    together = Together(list(shops.values()), list(map(batch_of, messages)))
     out: Lists = {shop: [] for shop in shops}
-    for number, lists in enumerate(_learned(settings, sources[0], together.poll, messages, options), 1):
+    for number, lists in enumerate(_learned(settings, source, together.poll, sum(messages), options), 1):
         for shop, of in out.items():
             of.append([each for each in lists if owner.get(each.impression_id) == shop])
         report(CENTRAL, number)
     return out
 
 
-def _federated(shops: Mapping[str, Path], trial: Trial, options: Options, folder: Path, report: Report) -> Lists:
+def _federated(shops: Mapping[str, Path], trial: Federation, options: Options, folder: Path, report: Report) -> Lists:
     settings = partial(_placed, trial.settings(), folder)
     watches = {shop: Watch() for shop in shops}
     places = {
@@ -200,7 +210,7 @@ def _federated(shops: Mapping[str, Path], trial: Trial, options: Options, folder
     app = client_app(lambda context: _opened(places, watches, str(context.node_config["shop"])), lambda context: ())
     grid = LocalGrid(app, {number: {"shop": shop} for number, shop in enumerate(shops, 2)})
     plan = Plan(options.rounds, max(place.messages for place in places.values()), least=len(shops))
-    federate(grid, Coordinator(settings("middle")), plan, WallClock(), over)
+    federate(grid, Coordinator(settings("middle"), rate=trial.server_rate), plan, WallClock(), over)
     return out
 
 

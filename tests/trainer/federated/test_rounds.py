@@ -14,13 +14,14 @@ from services.trainer.archive import ArchiveSource
 from services.trainer.checkpoint import Checkpoints
 from services.trainer.factory import learner_of
 from services.trainer.federated import exchange
+from services.trainer.federated.coordinator import Coordinator
 from services.trainer.federated.model import Answer, averaged
 from services.trainer.federated.rounds import Ended, Plan, federate, learned
 from services.trainer.federated.shop import BATCH, Place, Shop, online_of
 from services.trainer.hooks import NoHooks
 from services.trainer.learner import Learner
 from tests.trainer.arm import digest
-from tests.trainer.federated.shops import coordinator, grid_of, place
+from tests.trainer.federated.shops import chosen, coordinator, grid_of, place
 from tests.trainer.world import SPEC
 
 PLAN = Plan(rounds=3, messages=20)
@@ -98,6 +99,26 @@ def test_a_round_is_the_mean_of_weights_by_examples_and_of_rows_by_touches(tmp_p
 
 def where(answer: Answer, name: str) -> list[int]:
     return [k for k, other in enumerate(answer.items.ids) if other == name]
+
+
+def test_a_servers_rate_goes_further_along_what_the_shops_moved(tmp_path: Path) -> None:
+    plain, fast = coordinator(tmp_path / "plain"), Coordinator(chosen(tmp_path / "fast"), rate=2.0)
+    places = [place(tmp_path, "one", 1), place(tmp_path, "two", 2)]
+    answers = list[Answer]()
+    for middle in (plain, fast):
+        assert not middle.refused(Shop(places[0]).show())
+        answers = answers or [Shop(where).learn(middle.asked(20)) for where in places]
+        before = middle.weights
+        middle.take(answers)
+        middle.take(answers)
+    mean = averaged(before, answers)
+    for name, value in fast.weights.items():
+        np.testing.assert_allclose(plain.weights[name], mean[name], atol=1e-7)
+        # Twice the way there, and from there twice the way back: where it began.
+        np.testing.assert_allclose(value, before[name], atol=1e-6)
+    rows = dict(zip(plain.items.ids, plain.items.rows, strict=True))
+    for name, row in zip(fast.items.ids, fast.items.rows, strict=True):
+        np.testing.assert_allclose(row, rows[name], atol=1e-6)
 
 
 def test_an_item_that_one_shop_knows_keeps_its_row_and_reaches_the_others(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from services.trainer.archive import Archive
 from services.trainer.evaluation.planted.log import PlantedSource
 from services.trainer.evaluation.planted.plan import Plan
 from services.trainer.evaluation.planted.shop import happen
-from services.trainer.evaluation.rehearsal import Trial
-from services.trainer.federated.study import ALONE, CENTRAL, Options, Together, study
+from services.trainer.federated.study import ALONE, CENTRAL, Federation, Options, Together, study
 
 SETTINGS = {"loss_weights": {"click": 1.0}, "row_dim": 8, "max_rows": 5_000}
 
@@ -32,7 +31,7 @@ def shops(folder: Path, lists: int = 900, count: int = 3) -> dict[str, Path]:
 
 
 def test_a_federation_of_one_and_the_learner_of_all_are_that_shop_alone(tmp_path: Path) -> None:
-    found = study(shops(tmp_path, count=1), [Trial("fedavg", SETTINGS)], Options(3), tmp_path / "work")
+    found = study(shops(tmp_path, count=1), [Federation("fedavg", SETTINGS)], Options(3), tmp_path / "work")
     assert found[ALONE]["auc"] == found[CENTRAL]["auc"] == found["fedavg"]["auc"]
     assert found["fedavg"]["mrr_difference"]["value"] == 0
 
@@ -41,7 +40,7 @@ def test_all_data_and_a_federation_beat_a_shop_alone(tmp_path: Path) -> None:
     of = shops(tmp_path, lists=2_400)
     seen: list[tuple[str, int]] = []
     report = lambda way, number: seen.append((way, number))  # noqa: E731
-    found = study(of, [Trial("fedavg", SETTINGS)], Options(8), tmp_path / "work", report)
+    found = study(of, [Federation("fedavg", SETTINGS)], Options(8), tmp_path / "work", report)
     assert found[CENTRAL]["auc"]["value"] > found["fedavg"]["auc"]["value"] > found[ALONE]["auc"]["value"]
     assert len({way["auc"]["lists"] for way in found.values()}) == 1
     assert len(found["fedavg"]["rounds"]) == 8
@@ -51,7 +50,7 @@ def test_all_data_and_a_federation_beat_a_shop_alone(tmp_path: Path) -> None:
 
 def test_archives_together_are_every_message_once_and_keep_pace(tmp_path: Path) -> None:
     of = shops(tmp_path, lists=400, count=2)
-    together, taken = Together(list(of.values())), list[bytes]()
+    together, taken = Together(list(of.values()), [20, 7]), list[bytes]()
     while (batch := together.poll()) is not None:
         taken += chain(*batch.messages.values())
     assert len(taken) == len(set(taken)) > 0
@@ -59,4 +58,4 @@ def test_archives_together_are_every_message_once_and_keep_pace(tmp_path: Path) 
 
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="folder"):
-        study(shops(tmp_path, 100, 1), [Trial("fedavg", SETTINGS)], Options(2), tmp_path)
+        study(shops(tmp_path, 100, 1), [Federation("fedavg", SETTINGS)], Options(2), tmp_path)
