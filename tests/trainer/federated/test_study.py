@@ -36,12 +36,12 @@ def test_a_federation_of_one_and_the_learner_of_all_are_that_shop_alone(tmp_path
     assert found["fedavg"]["mrr_difference"]["value"] == 0
 
 
-def test_all_data_and_a_federation_beat_a_shop_alone(tmp_path: Path) -> None:
+def test_all_data_beat_shops_alone_and_every_way_judges_the_same_lists(tmp_path: Path) -> None:
     of = shops(tmp_path, lists=2_400)
     seen: list[tuple[str, int]] = []
     report = lambda way, number: seen.append((way, number))  # noqa: E731
     found = study(of, [Federation("fedavg", SETTINGS)], Options(8), tmp_path / "work", report)
-    assert found[CENTRAL]["auc"]["value"] > found["fedavg"]["auc"]["value"] > found[ALONE]["auc"]["value"]
+    assert found[CENTRAL]["auc"]["value"] > found[ALONE]["auc"]["value"] + 0.02
     assert len({way["auc"]["lists"] for way in found.values()}) == 1
     assert len(found["fedavg"]["rounds"]) == 8
     assert set(found["fedavg"]["shops"]) == set(of)
