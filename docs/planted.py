@@ -17,14 +17,14 @@ what the ten minutes before the change did; `never` counts the shops where it is
 
 {drift}
 
-**One learner, released by each trigger.** `loss` triggers and releases by time see the same learner; what is served is
-the newest release. Before and behind: releases that a loss made on either side of the change.
+**One learner, released by each trigger.** All see the same learner, and what is served is its newest release on current
+rows. Before and behind: releases that losses made on either side of the change.
 
 {triggers}
 
 **What detectors tell of a perfect model**, which predicts the truth and does not learn: false alarms a day without any
 drift, at one list a second; then seconds from a shift of tastes of some of the shoppers to the first alarm, the click
-window of ten minutes included. A trainer's trigger looks at the surplus.
+window of ten minutes included. A trainer's `drift` looks at the surplus, its `performance` at the loss.
 
 {alarms}
 

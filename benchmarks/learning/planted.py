@@ -191,7 +191,7 @@ WATCHED = (
     ("drift(adwin)", "surplus"),
     ("drift(page_hinkley)", "surplus"),
 )
-"""Triggers, and what they look at; a trainer's look at the loss."""
+"""Triggers, and what they look at; a trainer's `drift` looks at the surplus, its `performance` at the loss."""
 
 
 def quiet(size: Size, seed: int, traffic: Traffic) -> dict[str, Any]:
