@@ -128,6 +128,7 @@ def test_shops_and_the_middle_may_be_killed_and_the_model_is_that_of_one_process
     np.testing.assert_allclose(outside.items.rows, inside.items.rows, rtol=0, atol=1e-6)
 
 
+@pytest.mark.long  # every message starts a process that imports torch: minutes on two cores
 def test_a_round_goes_on_when_a_shop_is_killed_in_it_and_answers_are_summed_in_secret(tmp_path: Path) -> None:
     port, middle = str(free_port()), tmp_path / "middle"
     made, items = [tmp_path / name for name in (*SHOPS, "d")], tmp_path / "items"
