@@ -546,6 +546,14 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             result="federated/fedprox 0.01, alike",
         ),
         Technique(
+            "A server's step along the mean (FedOpt, by SGD)",
+            "Reddi et al., 2021",
+            "services/trainer/federated/coordinator.py",
+            "tests/trainer/federated/test_rounds.py::test_a_servers_rate_goes_further_along_what_the_shops_moved",
+            how="`freshrank federate serve --server-rate 2`",
+            result="federated/fedavg, server's rate 2, alike",
+        ),
+        Technique(
             "Statistics of features that stay at a shop",
             "Li et al., 2021 (FedBN)",
             "services/trainer/federated/exchange.py",
