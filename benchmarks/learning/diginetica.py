@@ -72,7 +72,7 @@ class Run:
         clock = _Clock()
         fitted = update(self.learner, self.way, newest, period, self.seed, _report)
         train = clock.spent()
-        scores = test(self.learner, load(data, self.next))
+        scores = test(self.learner, load(data, self.next), self.way.beside())
         return _record(self.next, fitted, scores, train, clock.spent())
 
     def save(self) -> None:

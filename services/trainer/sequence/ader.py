@@ -134,7 +134,7 @@ def _features(learner: Learner, prefixes: Sessions) -> tuple[NDArray[np.float32]
     # Where a session goes depends on lengths alone, so numbers packed as items tell which one is where.
     numbers = np.repeat(np.arange(len(prefixes)), prefixes.lengths)
     which = pack(Sessions(prefixes.ids, numbers, prefixes.starts), length, last_only=True).targets
-    vectors = torch.cat([hidden for hidden, _ in learner.asked(packed)])
+    vectors = torch.cat([hidden for _, hidden, _ in learner.asked(packed)])
     out = torch.empty_like(vectors)
     out[which[which != NONE]] = torch.nn.functional.normalize(vectors, dim=-1)
     return out.numpy(), prefixes.items[prefixes.starts[1:] - 1]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from services.trainer.sequence.ader import Ader
 from services.trainer.sequence.anchors import ChosenFusion, ElasticWeights, Fusion, OnlineElasticWeights
+from services.trainer.sequence.covisits import WithCovisits
 from services.trainer.sequence.distillation import Distillation
 from services.trainer.sequence.lowrank import LowRank
 from services.trainer.sequence.selfsupervised import ContrastiveSessions, MaskedItems
@@ -17,6 +18,7 @@ from services.trainer.sequence.ways import (
     FullRetrain,
     LastPeriodOnly,
     Replay,
+    Untrained,
     Update,
 )
 
@@ -34,6 +36,7 @@ WAYS: Mapping[str, Callable[[], Update]] = {
     "dropout": Dropout,
     "base-dropout": BaseDropout,
     "base-fusion": BaseFusion,
+    "base-fusion-covisits": lambda: WithCovisits(BaseFusion()),
     "base-ader": BaseAder,
     "replay": Replay,
     "ader": Ader,
@@ -47,6 +50,7 @@ WAYS: Mapping[str, Callable[[], Update]] = {
     "masked-items": MaskedItems,
     "contrastive": ContrastiveSessions,
     "frozen": Frozen,
+    "covisits": lambda: WithCovisits(Untrained(), share=1.0),
     "last-period-only": LastPeriodOnly,
     "full-retrain": FullRetrain,
 }

@@ -1,10 +1,11 @@
 """Model, item rows and optimiser together: one step, and the ranks of what was really next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from services.trainer.sequence.losses import Sample, Sampler, sampled_softmax
@@ -16,6 +17,10 @@ from services.trainer.sequence.sessions import Ints, Sessions
 
 _SCORED = 256
 """Prefixes scored over the whole catalogue at a time."""
+
+
+Beside = Callable[[Packed], sparse.csr_array]
+"""[n, V] chances of the next item at the n counted places of a batch; what a row lacks of 1 is left to the model."""
 
 
 @dataclass(frozen=True)
@@ -137,27 +142,32 @@ class Learner:
         """Move only those lent rows that `free` [V] names."""
         self.rows.step(self.settings.row_rate, free)
 
-    def scores(self, sessions: Sessions) -> Scores:
-        """Recall and MRR of every next item of sessions of slots, ranked among all rows."""
+    def scores(self, sessions: Sessions, beside: Beside | None = None) -> Scores:
+        """Recall and MRR of every next item of sessions of slots, ranked among all rows.
+
+        `beside`: what is mixed with the model's chances.
+        """
         above, tied = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         with torch.no_grad():
             table = self.model.items(self.rows.values)
-            for hidden, targets in self.asked(pack(sessions, self.settings.sizes.length)):
+            for batch, hidden, targets in self.asked(pack(sessions, self.settings.sizes.length)):
+                other = beside(batch) if beside else None
                 for at in range(0, len(hidden), _SCORED):
                     part = slice(at, at + _SCORED)
-                    found = counts(hidden[part] @ table.T, targets[part])
+                    logits = hidden[part] @ table.T
+                    found = counts(logits if other is None else _mixed(logits, other[part]), targets[part])
                     above.append(found[0])
                     tied.append(found[1])
         return scored(np.concatenate(above), np.concatenate(tied))
 
-    def asked(self, packed: Packed) -> Iterator[tuple[Tensor, Tensor]]:
-        """Vectors [n, D] and targets [n] of each batch, in the order of the counted places, without dropout."""
+    def asked(self, packed: Packed) -> Iterator[tuple[Packed, Tensor, Tensor]]:
+        """Each batch, with vectors [n, D] and targets [n] in the order of its counted places, without dropout."""
         self.model.eval()
         with torch.no_grad():
             table = self.model.items(self.rows.values)
             for batch in packed.batches(self.settings.rows):
                 counted = batch.targets != NONE
-                yield self.model(table[batch.inputs], batch.sessions)[counted], batch.targets[counted]
+                yield batch, self.model(table[batch.inputs], batch.sessions)[counted], batch.targets[counted]
         self.model.train()
 
     def state(self) -> dict[str, Tensor]:
@@ -169,3 +179,8 @@ class Learner:
         """Take `state` in."""
         self.model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         self.rows.load({k.removeprefix("rows."): v for k, v in state.items() if k.startswith("rows.")})
+
+
+def _mixed(logits: Tensor, beside: sparse.csr_array) -> Tensor:
+    other = torch.from_numpy(beside.toarray())
+    return torch.softmax(logits, 1).mul_(1 - other.sum(1, keepdim=True)).add_(other)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.trainer.sequence.learner import Learner
+from services.trainer.sequence.learner import Beside, Learner
 from services.trainer.sequence.metrics import Scores
 from services.trainer.sequence.packed import pack
 from services.trainer.sequence.sessions import Ints, Sessions
@@ -48,9 +48,10 @@ def update(learner: Learner, way: Update, newest: Sessions, period: int, seed: i
     """Bring the learner up to date with period `period`, whose sessions are `newest` (of items)."""
     start = seed_of(seed, period)
     learner.rows.add(newest.items, start)
-    if not way.learns(period):
-        return Fit(0, 0, 0, 0, 0)
     random = np.random.default_rng(start)
+    if not way.learns(period):
+        way.remember(learner, newest, random)
+        return Fit(0, 0, 0, 0, 0)
     training, held_out = newest.held_out(HELD_OUT)
     data = learner.slots(way.sessions(training, random))
     if way.fresh:
@@ -102,9 +103,9 @@ def close(learner: Learner, way: Update, data: Sessions, held_out: Sessions, fou
     return replace(found, steps=found.steps + steps, samples=found.samples + found.best * targets)
 
 
-def test(learner: Learner, sessions: Sessions) -> Scores:
-    """Every prefix of the sessions (of items) of the next period."""
-    return learner.scores(learner.slots(sessions))
+def test(learner: Learner, sessions: Sessions, beside: Beside | None = None) -> Scores:
+    """Every prefix of the sessions (of items) of the next period; `beside`: what the way tells beside the model."""
+    return learner.scores(learner.slots(sessions), beside)
 
 
 def _epoch(learner: Learner, way: Update, data: Sessions, only: Tensor | None = None) -> tuple[int, float]:

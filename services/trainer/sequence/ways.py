@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.trainer.sequence.learner import Learner, Seen
+from services.trainer.sequence.learner import Beside, Learner, Seen
 from services.trainer.sequence.sessions import Sessions, joined
 
 State = dict[str, Tensor]
@@ -56,6 +56,10 @@ class Update(Protocol):
         """Keep what later updates need of this one, when it is done."""
         ...
 
+    def beside(self) -> Beside | None:
+        """What is told beside the model when it is asked; None: nothing."""
+        ...
+
     def state(self) -> State:
         """What is remembered, by name."""
         ...
@@ -95,6 +99,10 @@ class FineTune:
 
     def remember(self, learner: Learner, newest: Sessions, random: np.random.Generator) -> None:
         """Nothing is kept."""
+
+    def beside(self) -> Beside | None:
+        """The model is asked alone."""
+        return None
 
     def state(self) -> State:
         """Nothing."""
@@ -140,6 +148,14 @@ class Frozen(Dropout):
     def learns(self, period: int) -> bool:
         """After the first period only."""
         return period == 0
+
+
+class Untrained(FineTune):
+    """Never trained: first weights, for what is told beside them."""
+
+    def learns(self, period: int) -> bool:
+        """Never."""
+        return False
 
 
 class LastPeriodOnly(Dropout):
