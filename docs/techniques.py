@@ -209,6 +209,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "ways",
             "_periods.py::test_dropout_of_the_base_ends_with_it_and_a_restart_remembers",
         ),
+        _sequence(
+            "Co-visit counts beside the network, next item",
+            "Jannach, Ludewig, 2017",
+            "base-fusion-covisits",
+            "covisits",
+            "_covisits.py::test_beside_a_network_counts_tell_items_that_it_knows_too_little_of",
+        ),
         _sequence("Elastic weights, next item", "Kirkpatrick et al., 2017", "ewc", "anchors", "_ways.py::"),
         _sequence("LoRA, next item", "Hu et al., 2022", "lora", "lowrank", "_ways.py::"),
         _sequence("Learned transfer (SML), next item", "Zhang et al., 2020", "sml", "transfer", "_ways.py::"),

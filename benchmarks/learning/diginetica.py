@@ -28,7 +28,7 @@ from services.trainer.hooks import NoHooks
 from services.trainer.sequence.catalogue import WAYS
 from services.trainer.sequence.learner import Learner, Settings
 from services.trainer.sequence.metrics import Scores
-from services.trainer.sequence.periods import Fit, pass_by, test, update
+from services.trainer.sequence.periods import Fit, ask, pass_by, update
 from services.trainer.sequence.sessions import Sessions
 from services.trainer.sequence.ways import Update
 
@@ -72,7 +72,7 @@ class Run:
         clock = _Clock()
         fitted = update(self.learner, self.way, newest, period, self.seed, _report)
         train = clock.spent()
-        scores = test(self.learner, load(data, self.next), self.way.beside())
+        scores = ask(self.learner, load(data, self.next), self.way.beside())
         return _record(self.next, fitted, scores, train, clock.spent())
 
     def save(self) -> None:

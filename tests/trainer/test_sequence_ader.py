@@ -82,8 +82,8 @@ def test_a_model_that_still_answers_like_its_teacher_is_not_pulled() -> None:
 def test_what_only_the_past_knew_is_forgotten_less() -> None:
     halves = [shop(0), shop(1)]
     low, high = (half.known((half.items < 1030) == first) for half, first in zip(halves, (True, False), strict=True))
-    with_exemplars = periods.test(updated(Ader(size=300), [low, high]), low).mrr
-    without = periods.test(updated(Dropout(), [low, high]), low).mrr  # type: ignore[arg-type]
+    with_exemplars = periods.ask(updated(Ader(size=300), [low, high]), low).mrr
+    without = periods.ask(updated(Dropout(), [low, high]), low).mrr  # type: ignore[arg-type]
     assert with_exemplars > without
 
 

@@ -49,7 +49,7 @@ def run(way: Update, given: list[Sessions], settings: Settings = SMALL) -> Learn
 
 def test_a_rule_of_succession_is_learned_and_every_prefix_is_asked() -> None:
     learner = run(FineTune(), [shop(0)])
-    found = periods.test(learner, shop(1))
+    found = periods.ask(learner, shop(1))
     assert found.mrr > 0.9
     assert found.n == 3 * 400
 
@@ -57,14 +57,14 @@ def test_a_rule_of_succession_is_learned_and_every_prefix_is_asked() -> None:
 @pytest.mark.parametrize("candidates", [0, 30])
 def test_both_kinds_of_softmax_learn_the_rule(candidates: int) -> None:
     settings = Settings(**{**vars(SMALL), "candidates": candidates})
-    assert periods.test(run(FineTune(), [shop(0)], settings), shop(1)).mrr > 0.9
+    assert periods.ask(run(FineTune(), [shop(0)], settings), shop(1)).mrr > 0.9
 
 
 def test_items_never_seen_are_dropped_from_the_test() -> None:
     learner = run(FineTune(), [shop(0)])
     known = shop(1, n=20)
     strange = Sessions(known.ids, np.where(np.arange(80) % 4 == 2, 5_000_000, known.items), known.starts)
-    assert periods.test(learner, strange).n == 2 * 20
+    assert periods.ask(learner, strange).n == 2 * 20
 
 
 def test_the_test_ranks_among_all_items_so_far_and_says_the_exact_rank() -> None:
@@ -78,13 +78,13 @@ def test_the_test_ranks_among_all_items_so_far_and_says_the_exact_rank() -> None
         scores = (hidden @ table.T).detach().numpy()
         ranks = [1 + int((row > row[true]).sum()) for row, true in zip(scores, part[1:], strict=True)]
         reciprocal += [1 / rank if rank <= 20 else 0.0 for rank in ranks]
-    assert periods.test(learner, asked).mrr == pytest.approx(np.mean(reciprocal), abs=1e-6)
+    assert periods.ask(learner, asked).mrr == pytest.approx(np.mean(reciprocal), abs=1e-6)
 
 
 def test_a_model_without_training_guesses() -> None:
     learner = Learner(SMALL, seed=1)
     learner.rows.add(shop(0).items, seed=1)
-    assert periods.test(learner, shop(1)).recall < 0.6  # 20 of 60 by chance
+    assert periods.ask(learner, shop(1)).recall < 0.6  # 20 of 60 by chance
 
 
 def test_training_ends_with_patience_and_keeps_the_best_weights() -> None:
@@ -133,7 +133,7 @@ def test_fine_tuning_forgets_and_replay_remembers() -> None:
     halves = [shop(0), shop(1)]
     low, high = (half.known((half.items < 1030) == first) for half, first in zip(halves, (True, False), strict=True))
     asked = low
-    tuned, replayed = (periods.test(run(way, [low, high]), asked).mrr for way in (FineTune(), Replay(400)))
+    tuned, replayed = (periods.ask(run(way, [low, high]), asked).mrr for way in (FineTune(), Replay(400)))
     assert replayed > tuned
 
 

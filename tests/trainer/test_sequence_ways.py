@@ -138,7 +138,7 @@ def rules() -> list[Sessions]:
 def test_held_weights_forget_less() -> None:
     held, plain = (updated(way, rules(), SMALL) for way in (ElasticWeights(strength=10.0), Dropout()))
     old = shop(2, n=100)
-    assert periods.test(held, old).mrr > periods.test(plain, old).mrr + 0.05
+    assert periods.ask(held, old).mrr > periods.ask(plain, old).mrr + 0.05
 
 
 def test_adapters_leave_the_base_and_differ_from_it_by_their_rank() -> None:
@@ -266,11 +266,11 @@ def test_gates_close_when_the_old_rule_comes_back_and_open_when_the_new_one_goes
         way.load(first.state())
         learner.begin(np.ones(len(learner.rows), np.int64), 3, dropout=0.0)
         way.begin(learner, learner.slots(shop(5, shift=shift, n=150)))
-        found = periods.test(learner, asked).mrr
+        found = periods.ask(learner, asked).mrr
         put(learner, end)
-        assert found == pytest.approx(periods.test(learner, asked).mrr, abs=0.05)
+        assert found == pytest.approx(periods.ask(learner, asked).mrr, abs=0.05)
         put(learner, other)
-        assert found > periods.test(learner, asked).mrr + 0.5
+        assert found > periods.ask(learner, asked).mrr + 0.5
 
 
 def test_the_gradient_of_the_gates_is_that_of_the_loss() -> None:

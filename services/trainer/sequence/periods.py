@@ -103,7 +103,7 @@ def close(learner: Learner, way: Update, data: Sessions, held_out: Sessions, fou
     return replace(found, steps=found.steps + steps, samples=found.samples + found.best * targets)
 
 
-def test(learner: Learner, sessions: Sessions, beside: Beside | None = None) -> Scores:
+def ask(learner: Learner, sessions: Sessions, beside: Beside | None = None) -> Scores:
     """Every prefix of the sessions (of items) of the next period; `beside`: what the way tells beside the model."""
     return learner.scores(learner.slots(sessions), beside)
 

@@ -21,8 +21,11 @@ DROPOUT = 0.3
 class Update(Protocol):
     """How one update is made; what it remembers of the past is in `state`, so that a restart goes on the same."""
 
-    dropout: float
-    """Share of values dropped in training."""
+    @property
+    def dropout(self) -> float:
+        """Share of values dropped in training."""
+        ...
+
     fresh: bool
     """Every update starts from new weights."""
     closes: bool
