@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from docs import learning, techniques
+from docs import learning, technique_pages
 from services.common.settings import SHARED_PREFIX, ServiceSettings
 from services.common.topics import TOPICS
 
@@ -109,7 +109,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     }
     for path, named in tables.items():
         yield path, fill(path.read_text(), named)
-    yield ROOT / "docs" / "techniques.md", techniques.page()
+    yield ROOT / "docs" / "techniques.md", technique_pages.page()
+    yield from technique_pages.family_pages()
     yield ROOT / "docs" / "learning.md", learning.page()
 
 

@@ -4,16 +4,12 @@ A test checks that settings are accepted, modules and tests exist, and that the 
 """
 
 import ast
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.trainer.presets import PRESETS
-
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "learning"
 LOSS_TESTS = "tests/trainer/strategies/test_losses.py"
 _LOGISTIC = "tests/trainer/test_models.py"
 
@@ -668,37 +664,6 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
 MISSING = ("a rating head in the ranker: examples carry a bit of each head and no values; `RATE:rating>=4` is a head",)
 """Techniques that Freshrank does not offer (yet)."""
 
-HEAD = """# Techniques of incremental learning
-
-Written by `make docs` from `docs/techniques.py`. A setting is `FRESHRANK_TRAINER_<NAME>`; several parts of `strategy`
-are written in one line, apart by commas. Results are of `docs/learning.md`; a technique without one is tested but not
-measured on a real log. Many of them do not pay there, and the table says so.
-"""
-
-
-_COLUMNS = "| technique | after | chosen by | module | test | measured |\n|---|---|---|---|---|---|"
-
-
-def page() -> str:
-    """The whole page."""
-    studies = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    parts = [HEAD]
-    for family, techniques in FAMILIES.items():
-        parts.append(
-            f"## {family}\n\n| technique | after | chosen by | module | test | measured |\n|---|---|---|---|---|---|"
-        )
-        parts[-1] += "".join(f"\n{_row(each, studies)}" for each in techniques) + "\n"
-    parts.append(_presets())
-    parts.append("## Not there\n\n" + "\n".join(f"- {name}" for name in MISSING) + "\n")
-    return "\n".join(parts)
-
-
-def _presets() -> str:
-    head = "## Presets\n\nSettings of usual worked examples (`FRESHRANK_TRAINER_PRESET`, `freshrank presets`).\n\n"
-    rows = [f"| `{k}` | {p.to} | {p.example} | `{p.text}` | {p.remark} |" for k, p in PRESETS.items()]
-    columns = "| preset | for | example | settings | remark |\n|---|---|---|---|---|\n"
-    return head + columns + "\n".join(rows) + "\n"
-
 
 def every() -> Iterator[Technique]:
     """All of them."""
@@ -714,37 +679,3 @@ def exists(test: str) -> bool:
         return False
     tree = ast.parse(path.read_text())
     return not function or any(isinstance(n, ast.FunctionDef) and n.name == function for n in ast.walk(tree))
-
-
-def _row(one: Technique, studies: Mapping[str, Any]) -> str:
-    chosen = one.how or ", ".join(f"`{name}={value}`" for name, value in one.settings.items())
-    file, _, function = one.test.partition("::")
-    cells = (
-        one.name,
-        one.paper or "-",
-        chosen,
-        f"`{one.module}`",
-        f"`{Path(file).name}`",
-        _measured(one.result, studies),
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _measured(result: str, studies: Mapping[str, Any]) -> str:
-    study, _, way = result.partition("/")
-    if study == "diginetica":
-        return _next_item(studies.get(study, {}).get("rows", {}).get(f"{way}-1"))
-    found = studies.get(study, {}).get("results", {}).get(way)
-    if not found:
-        return "-"
-    change = found["mrr_difference"]
-    interval = f"[{change['lower']:+.4f}, {change['upper']:+.4f}]"
-    return f"{study}: MRR {change['value']:+.4f} {interval}, AUC {found['auc']['value']:.4f}"
-
-
-def _next_item(found: Mapping[str, Any] | None) -> str:
-    """Means over all periods; a way that was not measured to the end has none."""
-    if not found or len(found["periods"]) < 16:
-        return "-"
-    recall, mrr = (sum(p[name] for p in found["periods"]) / 16 for name in ("recall", "mrr"))
-    return f"diginetica: Recall@20 {recall:.1f}, MRR@20 {mrr:.1f}"

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from docs.techniques import ROOT, Technique, every, exists
+from docs.families import ADVICE
+from docs.techniques import FAMILIES, ROOT, Technique, every, exists
 from services.trainer.settings import TrainerSettings
 from services.trainer.strategies import expression
 
@@ -37,3 +38,9 @@ def test_every_part_and_every_loss_has_its_row() -> None:
 def test_a_test_that_is_not_there_is_noticed() -> None:
     assert not exists("tests/trainer/test_loop.py::test_of_nothing")
     assert not exists("tests/nowhere.py::")
+
+
+def test_every_family_has_its_page_and_no_page_is_left_over() -> None:
+    assert set(ADVICE) == set(FAMILIES)
+    written = {path.name for path in (ROOT / "docs" / "families").glob("*.md")}
+    assert written == {f"{advice.page}.md" for advice in ADVICE.values()}
