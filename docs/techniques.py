@@ -508,6 +508,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             result="trivago/position debiased",
         ),
         Technique(
+            "Active exploration of uncertain clicks (uncertainty sampling)",
+            "Lewis, Gale, 1994",
+            "services/gateway/rerank.py",
+            "tests/gateway/test_rerank.py::test_what_is_explored_by_weight_is_drawn_as_often_as_it_says",
+            how="`FRESHRANK_GATEWAY_EXPLORE_BY=uncertain`",
+        ),
+        Technique(
             "Off-policy figures: IPS, SNIPS, doubly robust",
             "Swaminathan, Joachims, 2015; Dudík et al., 2011",
             "services/publisher/offpolicy.py",

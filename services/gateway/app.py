@@ -189,6 +189,7 @@ def _policy(settings: GatewaySettings) -> Policy:
     return Policy(
         candidates=settings.candidates,
         explore=settings.explore,
+        explore_uncertain=settings.explore_by == "uncertain",
         explore_rank=settings.explore_rank,
         unshown=settings.unshown,
         category_cap=settings.category_cap,

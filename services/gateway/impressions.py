@@ -52,6 +52,8 @@ class AsServed:
     """[shown] probability of each at its position; None = deterministic."""
     explored: NDArray[np.bool_] | None = None
     """[shown] put there by exploration."""
+    drawable: Floats | None = None
+    """[candidates] probability of each to be drawn for the first position explored; None = nothing is explored."""
     unshown: Sequence[int] = field(default_factory=tuple)
     """Places of sampled candidates that were scored but not shown."""
 
@@ -138,6 +140,9 @@ def _add_exploration(message: Impression, served: AsServed) -> None:
         message.items, served.propensity.tolist(), served.explored.tolist(), strict=False
     ):
         item.propensity, item.explored = propensity, explored
+    if served.drawable is not None:
+        for item, place in zip(message.items[len(served.order) :], served.unshown, strict=True):
+            item.propensity = served.drawable[place]
 
 
 class RecentAnswers:

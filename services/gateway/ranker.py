@@ -42,6 +42,8 @@ class Policy:
     """Most candidates scored for Recommend: one of the paddings."""
     explore: float = 0.03
     """Share of positions of Recommend given to exploration."""
+    explore_uncertain: bool = False
+    """Draw what is explored by how much it teaches, else all alike."""
     explore_rank: float = 0.0
     """Share of Rank's answers in a uniformly drawn order: off unless asked for."""
     unshown: int = 8
@@ -84,7 +86,7 @@ class Ranker:
         found, reasons = await self._recommended(call, budget)
         score, order = self._arranged(found, call.now_us)
         explore = 0.0 if call.preview else self._policy.explore
-        shown = rerank.explore(order, call.size, explore, _seed(found.impression_id))
+        shown = rerank.explore(order, call.size, explore, _seed(found.impression_id), self._taught_by(found))
         sample = rerank.unshown(order, shown.order, self._policy.unshown, _seed(found.impression_id))
         served = as_served(
             found, call.caller, call.placement, call.now_us, shown, closed_loop=True, unshown=sample, score=score
@@ -123,6 +125,11 @@ class Ranker:
         shown = rerank.Shown(np.arange(len(ids)), None, None)
         served = as_served(found, caller, "similar", call.now_us, shown, closed_loop=True, score=nearness[slots])
         return self._answer(served, found, reasons=reasons)
+
+    def _taught_by(self, found: Evaluation) -> Floats | None:
+        """Weights of exploration; None where all are drawn alike, as where no release has scored them."""
+        scores = found.scored.objectives
+        return rerank.uncertain(scores[:, 0]) if self._policy.explore_uncertain and scores is not None else None
 
     async def _recommended(self, call: RecommendCall, budget: Budget) -> tuple[Evaluation, list[str]]:
         pipeline, picture, caller = self._pipeline, self._picture(), call.caller

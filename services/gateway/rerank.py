@@ -60,30 +60,50 @@ class Shown:
     propensity: Floats | None
     """[shown] probability of the item at its position under the policy; None: the order was deterministic."""
     explored: NDArray[np.bool_] | None
+    drawable: Floats | None = None
+    """[candidates] probability of each place of the candidates to be drawn for the first position that is explored."""
 
 
-def explore(order: Ints, shown: int, share: float, seed: int) -> Shown:
-    """Show the first ones, but with probability `share` per position a uniformly drawn one of those left over.
+def uncertain(clicks: Floats) -> Floats:
+    """How much a look at each candidate teaches: the variance p (1 - p) of its click (uncertainty sampling; Lewis and
+    Gale, 1994), mixed in equal parts with no preference, so that no candidate is ever left out. [n], 1 in the mean.
 
-    The pool of position k is every candidate not among the first `shown` and not drawn before; so the probability of
-    a drawn item is share / pool, and of an item on its own position 1 - share.
+    >>> uncertain(np.array([0.5, 0.0], np.float32)).tolist()
+    [1.5, 0.5]
+    """
+    variance = clicks * (1 - clicks)
+    mean = float(variance.mean()) if len(variance) else 0.0
+    return (0.5 + 0.5 * variance / mean if mean > 0 else np.ones_like(variance)).astype(np.float32)
+
+
+def explore(order: Ints, shown: int, share: float, seed: int, weights: Floats | None = None) -> Shown:
+    """Show the first ones, but with probability `share` per position one drawn of those left over.
+
+    The pool of position k is every candidate not among the first `shown` and not drawn before; each is drawn in
+    proportion to its `weights` [candidates], all alike without them. So the probability of a drawn item is
+    share · weight / weights of the pool, and of an item on its own position 1 - share.
     """
     shown = min(shown, len(order))
-    pool = order[shown:].tolist()
-    if share <= 0 or not pool:
+    pool = order[shown:]
+    if share <= 0 or not len(pool):
         return Shown(order[:shown], None, None)
     random = np.random.default_rng(seed)
     out = order[:shown].copy()
     propensity = np.full(shown, 1 - share, np.float32)
     explored = np.zeros(shown, np.bool_)
+    left = np.ones(len(pool)) if weights is None else weights[pool].astype(np.float64)
+    drawable = np.zeros(len(order), np.float32)
+    drawable[pool] = share * left / left.sum()
     for position, drawn in enumerate((random.random(shown) < share).tolist()):
-        if not pool:
+        total = left.sum()
+        if total <= 0:
             propensity[position] = 1
         elif drawn:
-            propensity[position] = share / len(pool)
-            out[position] = pool.pop(int(random.integers(len(pool))))
+            pick = int(np.searchsorted(np.cumsum(left), random.random() * total, side="right"))
+            propensity[position] = share * left[pick] / total
+            out[position], left[pick] = pool[pick], 0
             explored[position] = True
-    return Shown(out, propensity, explored)
+    return Shown(out, propensity, explored, drawable)
 
 
 def shuffled(order: Ints, share: float, seed: int) -> Shown:

@@ -49,5 +49,6 @@ def as_served(
         first_position=first,
         propensity=shown.propensity,
         explored=shown.explored,
+        drawable=shown.drawable,
         unshown=unshown,
     )

@@ -34,6 +34,11 @@ class GatewaySettings(ServiceSettings):
     user_rate: float = Field(0.0, ge=0, description="ranking calls per second and user; 0 = no limit")
     user_burst: float = Field(20.0, ge=1, description="calls a user may make at once")
     explore: float = Field(0.03, ge=0, le=0.5, description="share of Recommend's positions given to exploration")
+    explore_by: Literal["uniform", "uncertain"] = Field(
+        "uniform",
+        description="which of the candidates left over is explored: any alike, or rather those whose click is least"
+        " certain; half of the chance stays uniform",
+    )
     explore_rank: float = Field(0.0, ge=0, le=0.5, description="share of Rank's answers in a uniformly drawn order")
     objective: dict[str, float] = Field(
         default_factory=dict, description="weight per head, JSON; replaces the releases' own; empty = theirs"

@@ -2,14 +2,15 @@
 
 What the gateway logs (`gateway/rerank.py`) is `propensity`, the probability of an item at its place:
 
-- **Recommend** (`explore`, 3 % of the places by default): a place keeps its item with 1 - share, else it gets a uniform
-  draw from those candidates that the answer would not have shown; share / pool is logged, the pool being what earlier
-  draws have left. No item of the answer's own can come to another place, so the value of another *order of the whole
-  page* is not identified: where the new order puts a page's own item elsewhere, the log has probability 0. What is
-  identified is a place that was given to chance. The log holds what was drawn and a uniform sample of those left
-  over; of this *handful* of m each was as likely to be drawn (1/m: the share and the pool cancel), so the estimand is
-  clicks on the first such place of an answer, were it given to the best of the handful by the judged release.
-  No model of clicks is assumed: place and neighbours are as they were.
+- **Recommend** (`explore`, 3 % of the places by default): a place keeps its item with 1 - share, else it gets a draw
+  from those candidates that the answer would not have shown, all alike or by `explore_by`; share · weight / pool is
+  logged, the pool being the weights that earlier draws have left. No item of the answer's own can come to another
+  place, so the value of another *order of the whole page* is not identified: where the new order puts a page's own
+  item elsewhere, the log has probability 0. What is identified is a place that was given to chance. The log holds
+  what was drawn and a uniform sample of those left over, each with its probability to be drawn first; of this
+  *handful* one was drawn in proportion to these (the share and the pool cancel, and the sample did not look at them),
+  so the estimand is clicks on the first such place of an answer, were it given to the best of the handful by the
+  judged release. No model of clicks is assumed: place and neighbours are as they were.
 - **Rank** (`explore_rank`, off by default): an answer is shuffled as a whole with probability share, and every item
   has its probability share / n + (1 - share)[own place], so any order has support. The estimand is clicks on the whole
   list in the judged release's order, if a click depends on item and place and not on the neighbours (the item-position
@@ -94,9 +95,13 @@ def handful(closed: Closed, click: int = 0) -> Choice | None:
         return None
     own = min(items[k].score for k in shown if not items[k].explored)
     left = [k for k, item in enumerate(items) if not item.shown and item.score < own]
+    told = any(items[k].propensity for k in left)
+    left = [k for k in left if items[k].propensity or not told]
     if not left or items[drawn].score >= own or not 0 < items[drawn].propensity < 1:
         return None
-    return Choice(closed, (drawn, *left), (1 / (1 + len(left)),), (_clicked(closed, drawn, click),))
+    chances = [items[k].propensity for k in (drawn, *left)]
+    share = chances[0] / sum(chances) if told else 1 / len(chances)
+    return Choice(closed, (drawn, *left), (share,), (_clicked(closed, drawn, click),))
 
 
 def whole_list(closed: Closed, click: int = 0) -> Choice | None:

@@ -39,6 +39,34 @@ def test_exploration_never_shows_an_item_twice_and_stops_when_nothing_is_left() 
         assert shown.explored.sum() <= 1
 
 
+def test_what_is_explored_by_weight_is_drawn_as_often_as_it_says() -> None:
+    order, weights, drawn, said = np.arange(8)[::-1].copy(), np.linspace(0.2, 2, 8, dtype=np.float32), np.zeros(8), 0.0
+    for seed in range(12_000):
+        shown = rerank.explore(order, 3, 0.4, seed, weights)
+        assert shown.propensity is not None
+        assert shown.explored is not None
+        assert shown.drawable is not None
+        if shown.explored[0]:
+            drawn[shown.order[0]] += 1
+            assert shown.propensity[0] == pytest.approx(shown.drawable[shown.order[0]])
+            said += 1 / shown.propensity[0]
+    np.testing.assert_allclose(drawn / 12_000, shown.drawable, atol=0.012)
+    assert shown.drawable.sum() == pytest.approx(0.4)
+    assert not drawn[order[:3]].any()
+    assert said / 12_000 == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize("uncertain", [False, True])
+async def test_uncertain_clicks_are_explored_rather_and_the_log_has_the_chance(tmp_path: Path, uncertain: bool) -> None:
+    shop = Shop(tmp_path, policy=Policy(explore=0.3, explore_uncertain=uncertain))
+    await shop.ranker.recommend(call(size=2), budget())
+    message = to_message(shop.served[0])
+    left = {item.score: item.propensity for item in message.items if not item.shown and item.propensity}
+    assert len(left) > 2
+    assert (len({round(chance, 6) for chance in left.values()}) > 1) == uncertain
+    assert sum(left.values()) < 0.3
+
+
 def test_what_is_sampled_does_not_depend_on_what_was_explored() -> None:
     """Of answers that explore their first place, every candidate left over is as likely in the sample."""
     order, often, answers = np.arange(14), np.zeros(14), 0

@@ -72,6 +72,8 @@ class Page:
     size: int = 6
     share: float = 0.3
     unshown: int = 8
+    weighted: bool = False
+    """Some candidates are drawn up to ten times as often as others."""
     chance: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
 
     def __post_init__(self) -> None:
@@ -79,10 +81,11 @@ class Page:
         self.model = np.clip(self.click + self.chance.normal(0, 0.15, self.candidates), 0.01, 0.99)
         self.score = self.click + self.chance.normal(0, 0.1, self.candidates)
         self.order = np.argsort(-self.score)
+        self.weights = np.geomspace(0.3, 3, self.candidates).astype(np.float32) if self.weighted else None
 
     def recommended(self, seed: int) -> Closed:
         """An answer as the gateway gives and logs it, with its clicks."""
-        shown = rerank.explore(self.order, self.size, self.share, seed)
+        shown = rerank.explore(self.order, self.size, self.share, seed, self.weights)
         sample = rerank.unshown(self.order, shown.order, self.unshown, seed)
         return self._closed(seed, shown, sample, self.click[shown.order], closed_loop=True)
 
@@ -102,6 +105,16 @@ class Page:
         ranked, n = pool[np.argsort(-self.model[pool])], len(pool)
         return sum(comb(n - 1 - k, m - 1) / comb(n, m) * self.click[i] for k, i in enumerate(ranked.tolist()))
 
+    def best_of_drawn(self, m: int, rounds: int = 20_000) -> float:
+        """The same of one drawn by its weight and m - 1 uniform ones of those left, by so many draws of a handful."""
+        assert self.weights is not None
+        pool, chance = self.order[self.size :], np.random.default_rng(3)
+        first = chance.choice(len(pool), rounds, p=self.weights[pool] / self.weights[pool].sum(dtype=np.float64))
+        keys = chance.random((rounds, len(pool)))
+        keys[np.arange(rounds), first] = -1
+        best = [max(pool[row], key=lambda place: self.model[place]) for row in np.argsort(keys)[:, :m]]
+        return float(self.click[best].mean())
+
     def _closed(self, seed: int, shown: rerank.Shown, sample: list[int], click: Floats, closed_loop: bool) -> Closed:
         places = [*shown.order.tolist(), *sample]
         impression = Impression(
@@ -117,9 +130,15 @@ class Page:
                     score=self.score[place],
                     shown=here,
                     features=[self.model[place]],
-                    propensity=shown.propensity[number] if here and shown.propensity is not None else 0,
+                    propensity=_chance(shown, number, place),
                     explored=bool(here and shown.explored is not None and shown.explored[number]),
                 )  # fmt: skip
             )
         clicks = np.random.default_rng((seed, 7)).random(len(click)) < click
         return Closed(impression, tuple(range(len(click))), tuple(clicks.astype(int).tolist()), ("click",))
+
+
+def _chance(shown: rerank.Shown, number: int, place: int) -> float:
+    if number < len(shown.order):
+        return 0.0 if shown.propensity is None else float(shown.propensity[number])
+    return 0.0 if shown.drawable is None else float(shown.drawable[place])

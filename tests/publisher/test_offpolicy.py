@@ -136,6 +136,19 @@ def test_what_is_given_to_chance_on_a_page_is_valued_rightly() -> None:
     assert everything.gap.mean > 2 * everything.gap.error, "who knows the clicks does better than who does not"
 
 
+def test_what_is_drawn_by_weight_is_valued_rightly() -> None:
+    """Candidates that are drawn more often count the less for it."""
+    page = Page(weighted=True)
+    logged = [page.recommended(seed) for seed in range(8_000)]
+    handfuls = [len(choice.items) for c in logged if (choice := handful(c)) is not None]
+    of_size = {m: page.best_of_drawn(m) for m in set(handfuls)}
+    truth = float(np.mean([of_size[m] for m in handfuls]))
+    one = compare(logged, FIRST, CONSTANT, NoRows(SPEC.row_dim), most=8_000)["recommend"].candidate
+    assert isinstance(one, Estimate)
+    for figure in (one.ips, one.snips, one.dr):
+        assert abs(figure.mean - truth) < 3 * figure.error < 0.3 * truth
+
+
 def test_the_order_of_a_shuffled_list_is_valued_rightly() -> None:
     page = Page(share=0.6)
     logged = [page.shuffled(seed) for seed in range(2_000)]

@@ -208,6 +208,8 @@ def test_explored_items_count_more_up_to_a_bound() -> None:
     items[1].propensity, items[2].propensity = 0.5, 0.001
     config = WeightConfig(propensity_clip=4)
     assert item_weights(items, np.ones(3, np.float32), config, flips=False).tolist() == [1, 2, 4]
+    items[2].shown = False  # what was not shown says how likely it was to be, and was not drawn by that
+    assert item_weights(items, np.ones(3, np.float32), config, flips=False).tolist() == [1, 2, 1]
 
 
 @pytest.mark.parametrize("optimiser", ["adagrad", "adam"])

@@ -18,7 +18,7 @@ class WeightConfig:
     """Bounds of the weights; the defaults learn clicks as they come."""
 
     propensity_clip: float = 1.0
-    """Largest 1 / propensity of an explored item; 1 = propensities are not used."""
+    """Largest 1 / propensity of a shown item; 1 = propensities are not used."""
     position_power: float = 0.0
     """theta of place k (from 0) is (k + 1)^-power; 0 = scores are probabilities of a click where it was shown."""
     position_clip: float = 5.0
@@ -32,7 +32,8 @@ def item_weights(
     out = weights.copy()
     if config.propensity_clip > 1:
         propensity = np.array([item.propensity for item in items], np.float32)
-        inverse = np.divide(1, propensity, out=np.ones_like(propensity), where=propensity > 0)
+        shown = np.array([item.shown for item in items], np.bool_)
+        inverse = np.divide(1, propensity, out=np.ones_like(propensity), where=shown & (propensity > 0))
         out *= np.clip(inverse, 1, config.propensity_clip)
     if flips and config.position_power > 0:
         place = np.array([item.position for item in items], np.float32)
