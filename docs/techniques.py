@@ -522,21 +522,30 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             how="`FRESHRANK_PUBLISHER_OFFPOLICY`",
         ),
     ),
-    "Compression of a release": tuple(
+    "Compression of a release": (
+        *(
+            Technique(
+                name,
+                paper,
+                f"services/publisher/compression/{module}.py",
+                "tests/publisher/test_compression.py::",
+                how=f"`FRESHRANK_PUBLISHER_COMPRESSION={line}`",
+            )
+            for name, paper, module, line in (
+                ("Magnitude pruning", "Han et al., 2015", "prune", "prune(0.5)"),
+                ("Structured pruning", "Li et al., 2017", "units", "drop_units(0.25)"),
+                ("Low-rank factorisation", "Sainath et al., 2013", "low_rank", "low_rank(0.9)"),
+                ("fp16 weights", "", "halves", "fp16"),
+                ("int8, dynamic and static", "Jacob et al., 2018", "int8", "int8_dynamic"),
+            )
+        ),
         Technique(
-            name,
-            paper,
-            f"services/publisher/compression/{module}.py",
-            "tests/publisher/test_compression.py::",
-            how=f"`FRESHRANK_PUBLISHER_COMPRESSION={line}`",
-        )
-        for name, paper, module, line in (
-            ("Magnitude pruning", "Han et al., 2015", "prune", "prune(0.5)"),
-            ("Structured pruning", "Li et al., 2017", "units", "drop_units(0.25)"),
-            ("Low-rank factorisation", "Sainath et al., 2013", "low_rank", "low_rank(0.9)"),
-            ("fp16 weights", "", "halves", "fp16"),
-            ("int8, dynamic and static", "Jacob et al., 2018", "int8", "int8_dynamic"),
-        )
+            "Rows of items as int8 with a scale each, or as halves",
+            "Guan et al., 2019",
+            "services/publisher/compression/rows.py",
+            "tests/publisher/test_pump.py::test_the_gate_judges_rows_as_they_will_be_read_and_these_are_pushed",
+            how="`FRESHRANK_PUBLISHER_ROW_CODEC=int8`",
+        ),
     ),
     "Shops together": (
         Technique(

@@ -149,15 +149,16 @@ class TableWriter:
     def _put_rows(self, kind: str, values: dict[str, bytes | None]) -> None:
         entries = self._decoded(ItemRow, values)
         slots = self._slots_for(list(entries))
-        dim = max((len(item.row) for item in entries.values() if item), default=0)
+        found = {name: _row(item) for name, item in entries.items() if item is not None}
+        dim = max((len(row) for row in found.values()), default=0)
         block = self._row_block(kind, dim)
         width = self._layout.blocks[kind].width
         records = np.zeros(len(entries), block.dtype)
-        for record, item in zip(records, entries.values(), strict=True):
-            if item is not None and len(item.row) == width:
+        for record, (name, item) in zip(records, entries.items(), strict=True):
+            if item is not None and len(found[name]) == width:
                 record["live"] = 1
                 record["epoch"], record["seq"], record["time_us"] = item.epoch, item.seq, item.learned_up_to_us
-                record["values"] = item.row
+                record["values"] = found[name]
         block.put(slots, records)
 
     def _decoded(self, message: Any, values: dict[str, bytes | None]) -> dict[str, Any]:
@@ -307,3 +308,12 @@ def _replace(path: Path, text: str) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     os.replace(fresh, path)
+
+
+def _row(item: ItemRow) -> NDArray[np.float32]:
+    """The embedding, in whichever form it came."""
+    if item.int8:
+        return np.frombuffer(item.int8, np.int8).astype(np.float32) * np.float32(item.scale)
+    if item.half:
+        return np.frombuffer(item.half[: len(item.half) // 2 * 2], "<f2").astype(np.float32)
+    return np.array(item.row, np.float32)

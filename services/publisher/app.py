@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import redis
@@ -75,10 +76,10 @@ class Publisher:
             settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
         )  # fmt: skip
         self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
-        self._rows_store = FeastRows(self._redis, settings.project, sender.item_rows)
+        self._rows_store = FeastRows(self._redis, settings.project, partial(sender.item_rows, codec=settings.row_codec))
         self._pump = RowPump(
-            self._keeper, history, deltas, self._rows_store,
-            self._audit, meters, desk.probe, settings.row_bounds(), PumpPolicy(settings.fold_deltas),
+            self._keeper, history, deltas, self._rows_store, self._audit, meters, desk.probe,
+            settings.row_bounds(), PumpPolicy(settings.fold_deltas, settings.row_codec),
         )  # fmt: skip
         desk.rows = self._pump
         self._releases = Releases(self._keeper, store, shelf, fleet, self._audit, desk, settings.policy())

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from freshrank.v1.models_pb2 import ArmSplit, ItemRow, Route
+from freshrank.v1.models_pb2 import ArmSplit, Route
 
 from services.common.arms import SPLIT_KEY
 from services.common.errors import DeadlineExceeded
 from services.common.kafka import Outbox, Record, Tail
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.publisher.book import Lane
+from services.publisher.compression.rows import messages
 from services.publisher.routes import key_of
 from services.publisher.table import Rows
 
@@ -44,9 +45,9 @@ class Sender:
         """Send the record that says which arm answers whom."""
         self.send([(ROUTES.name, SPLIT_KEY, split.SerializeToString(deterministic=True))])
 
-    def item_rows(self, lane: Lane, rows: Rows) -> None:
+    def item_rows(self, lane: Lane, rows: Rows, codec: str = "float32") -> None:
         """Send rows of items to those who keep tables; a row of zeros deletes."""
-        self.send([(ITEM_UPDATES.name, _key(lane, row_id), value) for row_id, value in _values(lane, rows)])
+        self.send([(ITEM_UPDATES.name, _key(lane, row_id), value) for row_id, value in _values(lane, rows, codec)])
 
     async def _send(self, records: Sequence[Outgoing]) -> None:
         await asyncio.gather(*(self._outbox.send(topic, value, key=key) for topic, key, value in records))
@@ -92,12 +93,10 @@ def _key(lane: Lane, item: str) -> bytes:
     return f"r|{lane.slot}|{item}".encode()
 
 
-def _values(lane: Lane, rows: Rows) -> list[tuple[str, bytes | None]]:
+def _values(lane: Lane, rows: Rows, codec: str) -> list[tuple[str, bytes | None]]:
     present = rows.present
     out: list[tuple[str, bytes | None]] = []
-    for at, row_id in enumerate(rows.ids):
-        message = ItemRow(
-            row=rows.rows[at], epoch=lane.epoch, seq=int(rows.seqs[at]), learned_up_to_us=int(rows.times_us[at])
-        )
+    for at, (row_id, message) in enumerate(zip(rows.ids, messages(rows.rows, codec), strict=True)):
+        message.epoch, message.seq, message.learned_up_to_us = lane.epoch, int(rows.seqs[at]), int(rows.times_us[at])
         out.append((row_id, message.SerializeToString() if present[at] else None))
     return out

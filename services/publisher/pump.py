@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.encode import Floats, RowLookup
-from services.common.errors import CorruptState, NotFound
+from services.common.errors import CorruptState, InvalidInput, NotFound
 from services.publisher import deltas
 from services.publisher.audit import Audit
 from services.publisher.book import Keeper, Lane, State, Undo, filled
 from services.publisher.checks import Verdict
+from services.publisher.compression.rows import CODECS
 from services.publisher.deltas import Delta, DeltaName
 from services.publisher.history import RowHistory
 from services.publisher.rows import ChampionLoss, RowBounds, judge, unreadable
@@ -55,6 +56,8 @@ class PumpPolicy:
 
     fold_deltas: int = 100
     """Deltas from which the base is moved forward."""
+    codec: str = "float32"
+    """How rows of items are stored (`compression.rows.CODECS`); the gate judges them as they will be read."""
 
 
 class Pumped(Protocol):
@@ -197,9 +200,9 @@ class RowPump:
     def _judged(self, name: DeltaName, now_us: int) -> Delta | None:
         delta = None
         try:
-            delta = deltas.read(self._folder, name)
+            delta = self._coded(deltas.read(self._folder, name))
             verdict = self._verdict(delta)
-        except CorruptState as error:
+        except (CorruptState, InvalidInput) as error:
             verdict = unreadable(str(error))
         self._told.judged(verdict)
         if verdict.passed:
@@ -211,6 +214,10 @@ class RowPump:
         self._keeper.change(lambda book: replace(book, stopped=reason))
         (self._folder / str(name)).replace(aside / str(name))
         return None
+
+    def _coded(self, delta: Delta) -> Delta:
+        rows = CODECS[self._policy.codec](delta.items.rows)
+        return replace(delta, items=replace(delta.items, rows=rows))
 
     def _verdict(self, delta: Delta) -> Verdict:
         seq = self._keeper.book.pushed_seq

@@ -65,6 +65,11 @@ class PublisherSettings(ServiceSettings):
         2.0, gt=0, le=60, description="s between golden requests: a dead model process shows in nothing else"
     )
     row_dim: int = Field(16, ge=1, le=256, description="values of an embedding row; as the trainer's")
+    row_codec: Literal["float32", "half", "int8"] = Field(
+        "float32",
+        description="how rows of items go to their topic: half takes half the bytes, int8 a quarter and a scale; the"
+        " row gate judges them as gateways will read them",
+    )
     row_norm: float = Field(16.0, gt=0, description="longest row; the trainer clips at 8")
     row_change: float = Field(8.0, gt=0, description="longest change of a row in one delta")
     row_share: float = Field(

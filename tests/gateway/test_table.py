@@ -10,6 +10,7 @@ from services.common.content import content_vector, tokens_of
 from services.common.errors import TemporaryError
 from services.gateway.table import ItemTable
 from services.gateway.table_writer import FIRST_CAPACITY, Origin, TableWriter
+from services.publisher.compression.rows import CODECS, messages
 
 HERE = Origin("log", "boot")
 
@@ -155,3 +156,19 @@ def test_a_damaged_layout_starts_anew(tmp_path: Path) -> None:
 def test_readers_wait_for_a_table(tmp_path: Path) -> None:
     with pytest.raises(TemporaryError):
         ItemTable(tmp_path)
+
+
+@pytest.mark.parametrize(("codec", "size"), [("float32", 64), ("half", 32), ("int8", 16)])
+def test_rows_are_read_in_every_form_that_a_publisher_sends(writer: TableWriter, codec: str, size: int) -> None:
+    rows = np.random.default_rng(1).normal(0, 0.5, (30, 16)).astype(np.float32)
+    sent = []
+    for at, message in enumerate(messages(rows, codec)):
+        message.epoch, message.seq = 1, 3
+        sent.append((f"r|a|i{at}".encode(), message.SerializeToString()))
+        assert len(message.row) * 4 + len(message.half) + len(message.int8) == size
+    writer.apply(sent)
+    reader = writer.reader()
+    found = reader.rows("a", reader.slots([f"i{at}" for at in range(30)]), 16)
+    assert found.present.all()
+    np.testing.assert_allclose(found.values, CODECS[codec](rows), atol=1e-6)
+    assert writer.skipped == 0

@@ -3,12 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from services.common.encode import RowLookup
 from services.common.errors import TemporaryError
 from services.publisher.audit import Audit
 from services.publisher.book import Entry, Keeper, State, Undo, rolling_back
 from services.publisher.checks import Verdict
+from services.publisher.compression.rows import CODECS
 from services.publisher.deltas import Delta, DeltaName, waiting
 from services.publisher.history import RowHistory
 from services.publisher.pump import Probe, PumpPolicy, RowPump
@@ -43,6 +46,7 @@ class Well:
         store: SmallRowStore | None = None,
         fold: int = 100,
         probe: Probe = lambda new, old: None,
+        codec: str = "float32",
     ) -> None:
         self.folder = root / "deltas"
         self.store = store or SmallRowStore()
@@ -52,7 +56,7 @@ class Well:
         history = RowHistory(root / "rows", self.folder, 4)
         self.pump = RowPump(
             self.keeper, history, self.folder, self.store, self.audit, self.heard,
-            probe, RowBounds(share_from=4), PumpPolicy(fold_deltas=fold),
+            probe, RowBounds(share_from=4), PumpPolicy(fold_deltas=fold, codec=codec),
         )  # fmt: skip
 
     def delta(self, seq: int, items: dict[str, list[float]], **more: str) -> None:
@@ -152,6 +156,34 @@ def test_rows_that_make_the_champion_worse_on_kept_impressions_are_refused(tmp_p
     well.pump.step(0)
     assert well.item("x") == (1, 1, ONES)
     assert "probe" in well.keeper.book.stopped
+
+
+@pytest.mark.parametrize("codec", ["half", "int8"])
+def test_the_gate_judges_rows_as_they_will_be_read_and_these_are_pushed(tmp_path: Path, codec: str) -> None:
+    seen: list[list[float]] = []
+
+    def probe(new: RowLookup, old: RowLookup) -> tuple[Difference, float]:
+        seen.append(new.items(["x"])[0][0].tolist())
+        return Difference(0.0, 0.01), 0.3
+
+    exact = [1.0, -0.3001, 0.7071, 0.0]
+    well = Well(tmp_path, probe=probe, codec=codec)
+    well.delta(1, {"x": exact})
+    well.pump.step(0)
+    pushed = well.item("x")[2]
+    assert seen == [pushed]
+    assert pushed != exact
+    np.testing.assert_allclose(pushed, exact, atol=0.5 / 127 if codec == "int8" else 2**-11)
+    assert CODECS[codec](np.array([pushed], np.float32))[0].tolist() == pytest.approx(pushed, abs=1e-6)
+
+
+@pytest.mark.parametrize("codec", ["half", "int8"])
+def test_a_row_that_no_codec_can_hold_is_refused_like_any_bad_one(tmp_path: Path, codec: str) -> None:
+    well = Well(tmp_path, codec=codec)
+    well.delta(1, {"x": [float("nan")] * 4})
+    well.pump.step(0)
+    assert not well.store.rows
+    assert "finite" in well.keeper.book.stopped
 
 
 def test_a_person_can_let_the_pushes_go_on(tmp_path: Path) -> None:

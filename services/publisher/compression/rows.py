@@ -1,13 +1,15 @@
 """Embedding rows in fewer bytes: 8-bit integers with a scale per row, or half precision.
 
-A codec only: rows in the online store are float32 (docs/contracts.md). Per-row scales after Guan et al. (2019), here
-symmetric, so that a row of zeros - which says that the trainer has let it go - stays one, and no other becomes one.
+Rows of items go to their topic so (`row_codec`); rows of shoppers are Feast's and stay float32. Per-row scales after
+Guan et al. (2019), here symmetric, so that a row of zeros - which says that the trainer has let it go - stays one,
+and no other becomes one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from freshrank.v1.models_pb2 import ItemRow
 from numpy.typing import NDArray
 
 from services.common.encode import Floats, RowLookup
@@ -76,6 +78,25 @@ def through_int8(rows: Floats) -> Floats:
 def through_half(rows: Floats) -> Floats:
     """Rows as they are after half precision."""
     return half(rows).astype(np.float32)
+
+
+CODECS: Mapping[str, Callable[[Floats], Floats]] = {
+    "float32": lambda rows: rows,
+    "half": through_half,
+    "int8": through_int8,
+}
+"""By the names of the setting: rows as they are after it."""
+
+
+def messages(rows: Floats, codec: str) -> list[ItemRow]:
+    """One message for each of `rows` [n, dim], with nothing but the row in it."""
+    if codec == "int8":
+        coded = int8(rows)
+        pairs = zip(coded.values, coded.scales.tolist(), strict=True)
+        return [ItemRow(int8=values.tobytes(), scale=scale) for values, scale in pairs]
+    if codec == "half":
+        return [ItemRow(half=values.tobytes()) for values in half(rows).astype("<f2")]
+    return [ItemRow(row=values) for values in rows]
 
 
 class Coded:

@@ -258,16 +258,22 @@ class ItemFeatures(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., pos: _Optional[int] = ..., time_us: _Optional[int] = ...) -> None: ...
 
 class ItemRow(_message.Message):
-    __slots__ = ("row", "epoch", "seq", "learned_up_to_us")
+    __slots__ = ("row", "epoch", "seq", "learned_up_to_us", "half", "int8", "scale")
     ROW_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     LEARNED_UP_TO_US_FIELD_NUMBER: _ClassVar[int]
+    HALF_FIELD_NUMBER: _ClassVar[int]
+    INT8_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
     row: _containers.RepeatedScalarFieldContainer[float]
     epoch: int
     seq: int
     learned_up_to_us: int
-    def __init__(self, row: _Optional[_Iterable[float]] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ...) -> None: ...
+    half: bytes
+    int8: bytes
+    scale: float
+    def __init__(self, row: _Optional[_Iterable[float]] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ..., half: _Optional[bytes] = ..., int8: _Optional[bytes] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class ArmSplit(_message.Message):
     __slots__ = ("incumbent", "trial", "challengers", "sticky_us", "updated_us")
