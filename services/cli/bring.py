@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import output
-from services.cli.options import ADMIN, PROBES, Json, connected
+from services.cli.options import ADMIN, KAFKA, PROBES, Json, connected
 from services.common.errors import InvalidInput
 from services.common.exits import NOT_AS_WANTED
 
@@ -22,7 +22,7 @@ KNOWN_S = 20.0
 Files = Annotated[list[Path], typer.Option(help="Parquet or CSV with user, item, kind, time; may be repeated.")]
 
 
-@connected("gateway", *ADMIN, "bootstrap", *PROBES)
+@connected("gateway", *ADMIN, *KAFKA, *PROBES)
 def bring(
     settings: "CliSettings",
     catalogue: Annotated[Path, typer.Option(help="Parquet or CSV with item, title, categories, brand, price, stock.")],
@@ -92,12 +92,12 @@ def _imported(
         raise InvalidInput("FRESHRANK_TOKEN_KEYS", "missing_setting", "must be given, as gateway and joiner have it")
     made = Synthesis(Rules(negatives), Tokens.parse(settings.token_keys), shelf.contents(), seed)
     if not force:
-        refuse_newer(settings.bootstrap, past.first_us)
+        refuse_newer(settings.kafka, past.first_us)
     system = System(settings)
     before = system.champion() if wait else ""
     _stock(settings, system, shelf)
     with output.progress("interactions", len(past)) as bar:
-        written = write(settings.bootstrap, past, made, WallClock().now_us(), bar)
+        written = write(settings.kafka, past, made, WallClock().now_us(), bar)
         bar.at(len(past))
     _remark(made.counts)
     names = ("events", "impressions", "positives", "clicks", "unknown_items")

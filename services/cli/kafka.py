@@ -9,6 +9,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from services.common.broker import Address, broker
 from services.common.errors import Conflict, PermanentError, TemporaryError
 from services.common.topics import Topic
 
@@ -34,7 +35,7 @@ class TopicSpec:
         return cls(topic.name, 1 if topic.single else partitions, topic.config)
 
 
-def create_topics(bootstrap: str, specs: Iterable[TopicSpec], replication_factor: int = 1) -> None:
+def create_topics(bootstrap: Address, specs: Iterable[TopicSpec], replication_factor: int = 1) -> None:
     """Create what is absent and wait until every partition has a leader; -1 copies = the brokers' own default.
 
     Raises Conflict when a topic exists with another number of partitions, PermanentError when the broker refuses the
@@ -86,9 +87,9 @@ def _topics(client: Any) -> Mapping[str, Any]:
     return topics
 
 
-def admin(bootstrap: str) -> Any:
+def admin(bootstrap: Address) -> Any:
     """A client of the broker's administration; a broker that is not up yet is not worth a line of log."""
-    settings = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 200, "error_cb": _ignore}
+    settings = {**broker(bootstrap).config(), "reconnect.backoff.max.ms": 200, "error_cb": _ignore}
     return AdminClient(settings, logger=logging.getLogger(__name__))
 
 

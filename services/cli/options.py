@@ -34,6 +34,9 @@ _SHARED: dict[str, tuple[str, type[Any], str]] = {
     "tls_key": ("--tls-key", Path, "PEM of its private key."),
     "admin_token": ("--token", str, "Bearer token of the admin API; the variable keeps it out of process lists."),
     "bootstrap": ("--bootstrap", str, "Kafka, host:port."),
+    "kafka_ca": ("--kafka-ca", Path, "PEM of the authority behind Kafka; speaks TLS."),
+    "kafka_cert": ("--kafka-cert", Path, "PEM of the own certificate, for mTLS to Kafka."),
+    "kafka_key": ("--kafka-key", Path, "PEM of its private key."),
     "feature_repo": ("--repo", Path, "Folder of the feature repository."),
     "ingest_url": ("--ingest-url", str, "Probe server of ingest, http://host:port."),
     "features_url": ("--features-url", str, "The same of features."),
@@ -47,6 +50,7 @@ _SHARED: dict[str, tuple[str, type[Any], str]] = {
 TLS = ("tls_ca", "tls_cert", "tls_key")
 ADMIN = ("admin", *TLS, "admin_token")
 GATEWAY = ("gateway", *TLS)
+KAFKA = ("bootstrap", "kafka_ca", "kafka_cert", "kafka_key")
 PROBES = tuple(name for name in _SHARED if name.endswith("_url"))
 
 

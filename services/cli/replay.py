@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli import output
-from services.cli.options import PROBES, Json, connected
+from services.cli.options import KAFKA, PROBES, Json, connected
 from services.common.errors import InvalidInput
 from services.common.exits import NOT_AS_WANTED
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from services.demo.record import Record
 
 
-@connected("gateway", "bootstrap", *PROBES)
+@connected("gateway", *KAFKA, *PROBES)
 def replay(
     settings: "CliSettings",
     data: Annotated[Path, typer.Argument(help="Folder of a public log: trivago, online-retail, ml-100k, diginetica.")],
@@ -61,13 +61,13 @@ async def _replayed(settings: "CliSettings", data: Path, lockstep: bool, speed: 
     urls = {service: each[0] for service, each in settings.urls().items()}
     if lockstep and len(urls) < 6:
         raise InvalidInput("--lockstep", "missing_field", "needs the probe server of every service (see --folder)")
-    log = Probe(settings.bootstrap)
+    log = Probe(settings.kafka)
     try:
         partitions = len(log.partitions(EVENTS.name))
     finally:
         log.close()
-    api, outbox = Api(settings.gateway, Record()), Outbox(settings.bootstrap, ordered=False)
-    follower = Follower(settings.bootstrap, partitions, urls)
+    api, outbox = Api(settings.gateway, Record()), Outbox(settings.kafka, ordered=False)
+    follower = Follower(settings.kafka, partitions, urls)
     try:
         with output.progress("events", limit or None) as bar:
             run = Replay(api, follower, outbox, partitions, Speed(lockstep, speed))

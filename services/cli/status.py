@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from services.cli import output
-from services.cli.options import ADMIN, PROBES, Json, connected
+from services.cli.options import ADMIN, KAFKA, PROBES, Json, connected
 from services.cli.output import Table
+from services.common.broker import Address
 from services.common.exits import NO_ANSWER, NOT_AS_WANTED
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Ends = Mapping[str, Mapping[int, int]]
 """Topic -> partition -> next offset to be written."""
 
 
-@connected(*ADMIN, "bootstrap", *PROBES)
+@connected(*ADMIN, *KAFKA, *PROBES)
 def status(settings: "CliSettings", as_json: Json = False) -> None:
     """Show services, lag per stage, releases, freeze and freshness.
 
@@ -37,7 +38,7 @@ def status(settings: "CliSettings", as_json: Json = False) -> None:
 
         raise InvalidInput("--folder", "missing_field", "say where a demo runs, or give FRESHRANK_CLI_<SERVICE>_URL")
     asked = ask_all(urls)
-    ends, kafka = _ends(settings.bootstrap)
+    ends, kafka = _ends(settings.kafka)
     served, admin = _served(settings)
     services = [service_row(name, processes, ends) for name, processes in asked.items()]
     fresh = [f for name, each in asked.items() for f in freshness(name, [p.metrics for p in each])]
@@ -93,7 +94,7 @@ def _reported(positions: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in positions.items() if name not in ("applied", "ready")}
 
 
-def _ends(bootstrap: str) -> tuple[Ends, list[str]]:
+def _ends(bootstrap: Address) -> tuple[Ends, list[str]]:
     from services.common.errors import TemporaryError
     from services.common.kafka import Probe
     from services.common.topics import TOPICS

@@ -7,6 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.cli.kafka import TopicSpec, create_topics
 from services.common.errors import FreshrankError
+from services.common.exits import exit_code
 from services.common.settings import SHARED_PREFIX, ServiceSettings, load_settings
 from services.common.topics import TOPICS
 
@@ -18,7 +19,7 @@ class TopicsSettings(ServiceSettings):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Create them, or say in one line why not and end with status 1."""
+    """Create them, or say in one line why not."""
     parser = argparse.ArgumentParser(prog="python -m services.cli.topics", description=__doc__)
     parser.add_argument(
         "--replication-factor", type=int, default=-1, help="copies of each partition; -1 = the brokers' own default"
@@ -27,9 +28,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = load_settings(TopicsSettings, {})
         specs = [TopicSpec.of(topic, settings.partitions) for topic in TOPICS]
-        create_topics(settings.bootstrap, specs, replication_factor)
+        create_topics(settings.kafka, specs, replication_factor)
     except FreshrankError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(exit_code(error)) from None
     sys.stdout.write(f"{len(specs)} topics, {settings.partitions} partitions each keyed one\n")
 
 

@@ -34,6 +34,7 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from services.common.broker import MECHANISM, Address, Broker, broker
 from services.common.clock import Clock, WallClock
 from services.common.errors import TemporaryError
 from services.common.health import Health
@@ -43,6 +44,7 @@ from services.common.partitions import Partitions
 from services.common.records import Message
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Fold, Stage
+from services.common.tls import RenewingContext
 from services.common.tracing import Tracing, trace_of
 
 log = logging.getLogger(__name__)
@@ -147,7 +149,7 @@ class Runtime:
     def __init__(
         self,
         service: str,
-        bootstrap: str,
+        bootstrap: Address,
         stages: list[Stage[Any]],
         snapshots: SnapshotStore,
         health: Health,
@@ -181,12 +183,13 @@ class Runtime:
         self._rebalances = metrics.counter("rebalances_total", "assignments taken over")
         self._taking = asyncio.Lock()
         self._stop = asyncio.Event()
-        self.app = self._build_app(service, bootstrap, instance, session_seconds)
+        self.app = self._build_app(service, broker(bootstrap), instance, session_seconds)
 
-    def _build_app(self, service: str, bootstrap: str, instance: str, session_seconds: float) -> faust.App:
+    def _build_app(self, service: str, brokers: Broker, instance: str, session_seconds: float) -> faust.App:
         app = _App(
             service,
-            broker=";".join(f"kafka://{server}" for server in bootstrap.split(",")),
+            broker=";".join(f"kafka://{server}" for server in brokers.bootstrap.split(",")),
+            broker_credentials=_credentials(brokers),
             store="memory://",
             web_enabled=False,
             topic_allow_declare=False,
@@ -324,6 +327,14 @@ class Runtime:
                 await self.app.consumer._thread.show(offsets)
             except Exception as error:
                 log.info("positions not committed", extra={"error": str(error)})
+
+
+def _credentials(broker: Broker) -> Any:
+    context = RenewingContext(broker.tls) if broker.tls else None
+    if broker.username:
+        user = {"username": broker.username, "password": broker.password()}
+        return faust.SASLCredentials(**user, ssl_context=context, mechanism=MECHANISM)
+    return faust.SSLCredentials(context) if context else None
 
 
 def _fail() -> NoReturn:

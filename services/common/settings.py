@@ -6,9 +6,9 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -17,11 +17,46 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from services.common import tls
+from services.common.broker import Broker
 from services.common.errors import InvalidInput
+from services.common.tls import Tls
 
 SHARED_PREFIX = "FRESHRANK_"
 
 _HOST_PORT = r"(\[[0-9a-fA-F:]+\]|[^\s:,/\[\]]+):\d{1,5}"
+
+
+def _given(value: object) -> object:
+    return None if value == "" else value  # a chart leaves a variable empty where there is no file
+
+
+def _of_pair(key: Path | None, info: ValidationInfo) -> Path | None:
+    """Key and certificate are one: what is wrong with the pair is told of the key."""
+    name = str(info.field_name).removesuffix("key") + "cert"
+    tls.check_pair(name, info.data.get(name), key)
+    return key
+
+
+def _of_user(file: Path | None, info: ValidationInfo) -> Path | None:
+    if bool(info.data.get("kafka_username")) != (file is not None):
+        raise ValueError("kafka_username and kafka_password_file are needed together")
+    if file is not None and not tls.read(file).strip():
+        raise ValueError(f"{file} is empty")
+    return file
+
+
+def _needs_authority(name: str, file: Path | None, info: ValidationInfo) -> Path | None:
+    if file and not info.data.get(name):
+        raise ValueError(f"it secures nothing without {name}")
+    return file
+
+
+Authority = Annotated[Path | None, BeforeValidator(_given), AfterValidator(tls.check_authority)]
+Certificate = Annotated[Path | None, BeforeValidator(_given), AfterValidator(tls.check_file)]
+Key = Annotated[Path | None, BeforeValidator(_given), AfterValidator(_of_pair)]
+"""Its default is validated too, so that a certificate without a key is noticed."""
+Password = Annotated[Path | None, BeforeValidator(_given), AfterValidator(_of_user)]
 
 
 class ServiceSettings(BaseSettings):
@@ -37,6 +72,16 @@ class ServiceSettings(BaseSettings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379", pattern="^rediss?://", description="Redis of the Feast online store"
     )
+    kafka_ca: Authority = Field(None, description="PEM of the authority behind the brokers; switches TLS on")
+    kafka_cert: Certificate = Field(None, description="PEM of the own certificate and its chain, for mTLS to Kafka")
+    kafka_key: Key = Field(None, validate_default=True, description="PEM of its private key")
+    kafka_username: str = Field("", description="user of SCRAM-SHA-512; empty = none is asked for")
+    kafka_password_file: Password = Field(None, validate_default=True, description="file with that user's password")
+    redis_ca: Authority = Field(
+        None, description="PEM of the authority behind Redis, with a rediss:// url; none = the system's"
+    )
+    redis_cert: Certificate = Field(None, description="PEM of the own certificate and its chain, for mTLS to Redis")
+    redis_key: Key = Field(None, validate_default=True, description="PEM of its private key")
     store: Path = Field(Path("store"), description="model store: snapshots, checkpoints, releases, archive")
     feature_repo: Path = Field(Path("feature_repo"), description="folder with feature_store.yaml")
     http_port: int = Field(0, ge=0, le=65535, description="probes and metrics; 0 takes a free port")
@@ -56,6 +101,48 @@ class ServiceSettings(BaseSettings):
         """Arguments first, then the service's own variables, then the shared ones."""
         shared = EnvSettingsSource(settings_cls, env_prefix=SHARED_PREFIX)
         return named["init_settings"], named["env_settings"], shared
+
+    @property
+    def kafka(self) -> Broker:
+        """The brokers, with what they ask for."""
+        files = Tls(self.kafka_ca, self.kafka_cert, self.kafka_key) if self.kafka_ca else None
+        return Broker(self.bootstrap, files, self.kafka_username, self.kafka_password_file)
+
+    @property
+    def redis_tls(self) -> Tls | None:
+        """For a rediss:// url; None in plain text."""
+        secure = self.redis_url.startswith("rediss://")
+        return Tls(self.redis_ca, self.redis_cert, self.redis_key) if secure else None
+
+    @field_validator("redis_ca", "redis_cert")
+    @classmethod
+    def _redis_is_secure(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file and not str(info.data.get("redis_url", "rediss://")).startswith("rediss://"):
+            raise ValueError("redis_url must begin with rediss:// for it")
+        return file
+
+    @field_validator("kafka_cert")
+    @classmethod
+    def _kafka_is_secure(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        return _needs_authority("kafka_ca", file, info)
+
+
+class TritonSettings(ServiceSettings):
+    """Of the services that call Triton."""
+
+    triton_ca: Authority = Field(None, description="PEM of the authority behind Triton; switches TLS on")
+    triton_cert: Certificate = Field(None, description="PEM of the own certificate and its chain, for mTLS to Triton")
+    triton_key: Key = Field(None, validate_default=True, description="PEM of its private key")
+
+    @property
+    def triton_tls(self) -> Tls | None:
+        """None in plain text."""
+        return Tls(self.triton_ca, self.triton_cert, self.triton_key) if self.triton_ca else None
+
+    @field_validator("triton_cert")
+    @classmethod
+    def _triton_is_secure(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        return _needs_authority("triton_ca", file, info)
 
 
 AnySettings = TypeVar("AnySettings", bound=ServiceSettings)

@@ -5,6 +5,7 @@ import time
 import grpc
 from freshrank.v1 import events_pb2, ranking_pb2, ranking_pb2_grpc
 
+from services.common.tls import Tls
 from services.demo.loaders.steps import Ask
 from services.demo.record import Answer, Record
 
@@ -17,8 +18,12 @@ MOST_PARTS = 100
 class Api:
     """One channel to the gateway; every answer and acknowledgement goes into the record."""
 
-    def __init__(self, address: str, record: Record, deadline_s: float = DEADLINE_S) -> None:
-        self._channel = grpc.aio.insecure_channel(address)
+    def __init__(self, address: str, record: Record, deadline_s: float = DEADLINE_S, tls: Tls | None = None) -> None:
+        self._channel = (
+            grpc.aio.insecure_channel(address)
+            if tls is None
+            else grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*tls.pem()))
+        )
         self.stub = ranking_pb2_grpc.RankingStub(self._channel)  # type: ignore[no-untyped-call]
         self.record = record
         self._deadline_s = deadline_s

@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from confluent_kafka import Consumer, TopicPartition
 
+from services.common.broker import Address, broker
 from services.common.errors import TemporaryError
 from services.common.topics import EVENTS, EXAMPLES, INTERACTIONS, ITEM_INTERACTIONS, ITEM_UPDATES
 
@@ -32,12 +33,12 @@ ORDER = (
 class Follower:
     """Reads the ends of the log and the positions of the services."""
 
-    def __init__(self, bootstrap: str, partitions: int, urls: Mapping[str, str]) -> None:
+    def __init__(self, bootstrap: Address, partitions: int, urls: Mapping[str, str]) -> None:
         self._partitions = partitions
         self._urls = dict(urls)
         self._free: dict[str, deque[http.client.HTTPConnection]] = {name: deque() for name in urls}
         self._askers = ThreadPoolExecutor(min(8, partitions))
-        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "follower", "enable.auto.commit": False})
+        self._consumer = Consumer({**broker(bootstrap).config(), "group.id": "follower", "enable.auto.commit": False})
 
     def ends(self, topic: str) -> dict[str, int]:
         """Next offset of each partition of a topic, by position name."""

@@ -11,7 +11,9 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 
 from services.cli.kafka import TopicSpec, admin, create_topics
+from services.common.broker import Broker
 from services.demo.processes import BEHIND_ANSWERS, Program
+from services.demo.secure import Secure
 from services.demo.tools import Tools
 
 __all__ = ["Kafka", "TopicSpec", "create_topics"]
@@ -64,11 +66,18 @@ class Kafka:
     controller_port: int
     partitions: int = 4
     """Of topics that are created without a number."""
+    secure: Secure | None = None
+    """Only clients with a certificate are let in; None = plain text."""
 
     @property
     def bootstrap(self) -> str:
         """host:port for clients."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def broker(self) -> Broker:
+        """The same with what the broker asks for."""
+        return Broker(self.bootstrap, self.secure.client if self.secure else None)
 
     def prepare(self, tools: Tools) -> None:
         """Format a new node; one that was formatted keeps its data.
@@ -93,19 +102,33 @@ class Kafka:
     def answers(self) -> bool:
         """Whether the broker is registered and serves clients."""
         try:
-            return bool(admin(self.bootstrap).list_topics(timeout=0.5).brokers)
+            return bool(admin(self.broker).list_topics(timeout=0.5).brokers)
         except KafkaException:
             return False
 
     def _properties(self, data: Path) -> dict[str, str]:
         controller = f"127.0.0.1:{self.controller_port}"
+        protocol = self.broker.protocol
         return _PROPERTIES | {
             "controller.quorum.voters": f"1@{controller}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listeners": f"{protocol}://{self.bootstrap},CONTROLLER://{controller}",
+            "advertised.listeners": f"{protocol}://{self.bootstrap}",
+            "inter.broker.listener.name": protocol,
+            **(_tls(self.secure) if self.secure else {}),
             "log.dirs": str(data),
             "num.partitions": str(self.partitions),
         }
+
+
+def _tls(secure: Secure) -> dict[str, str]:
+    return {
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
+        "ssl.client.auth": "required",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(secure.keystore),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(secure.server.ca),
+    }
 
 
 def _identifier() -> str:

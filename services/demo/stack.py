@@ -20,6 +20,7 @@ from services.demo.kafka import Kafka
 from services.demo.ports import Ports
 from services.demo.processes import Supervisor
 from services.demo.redis import Redis
+from services.demo.secure import Secure
 from services.demo.tools import Tools, fetch
 from services.demo.triton import Triton
 
@@ -36,16 +37,18 @@ class Stack:
         parts: Collection[str] = PARTS,
         tools: Tools | None = None,
         model_repository: Path | None = None,
+        secure: Secure | None = None,
     ) -> None:
         """Choose ports; nothing runs before `start`.
 
         `folder` takes data and logs and should be new for each run. `tools` are fetched when absent.
+        `secure`: of Kafka and Triton, Redis speaks plain text.
         `model_repository` is the folder that the publisher writes to, `folder/triton` by default.
         """
         self._folder = folder
         self._partitions = partitions
         self._parts = tuple(part for part in PARTS if part in parts)
-        self._tools = tools
+        self._tools, self._secure = tools, secure
         self._repository = model_repository or folder / "triton"
         self.seconds: dict[str, float] = {}
         """From `start` to ready, per part."""
@@ -65,10 +68,10 @@ class Stack:
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)
             began, take = time.monotonic(), self._ports.take
-            self._kafka = Kafka(self._folder / "kafka", take(), take(), self._partitions)
+            self._kafka = Kafka(self._folder / "kafka", take(), take(), self._partitions, self._secure)
             self._redis = Redis(self._folder / "redis", take())
             prefix = self.supervisor.shared_memory("triton")
-            self._triton = Triton(self._repository, take(), take(), take(), prefix)
+            self._triton = Triton(self._repository, take(), take(), take(), prefix, self._secure)
             for part in (self._kafka, self._redis, self._triton):
                 program = part.program(tools)
                 if program.name in self._parts:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.demo.probes import http_ok
 from services.demo.processes import FOR_ANSWERS, Program
+from services.demo.secure import Secure
 from services.demo.tools import Tools
 
 
@@ -22,6 +23,8 @@ class Triton:
     metrics_port: int
     shared_memory: str
     """Prefix of its segments in /dev/shm, one per run: the server leaves them behind when it is killed."""
+    secure: Secure | None = None
+    """gRPC is for clients with a certificate; None = plain text. Probes and metrics are HTTP in any case."""
 
     @property
     def grpc_address(self) -> str:
@@ -63,6 +66,7 @@ class Triton:
             "allow-gpu-metrics": "false",
             "pinned-memory-pool-byte-size": 0,
             "exit-timeout-secs": 5,
+            **(_tls(self.secure) if self.secure else {}),
         }
         argv = [str(tools.triton / "bin" / "tritonserver"), *(f"--{key}={value}" for key, value in options.items())]
         argv.append("--disable-auto-complete-config")
@@ -86,3 +90,13 @@ class Triton:
     def answers(self) -> bool:
         """Whether the server takes orders; says nothing about any model."""
         return http_ok(self.http_port, "/v2/health/ready")
+
+
+def _tls(secure: Secure) -> dict[str, object]:
+    return {
+        "grpc-use-ssl": "true",
+        "grpc-use-ssl-mutual": "true",
+        "grpc-server-cert": secure.server.cert,
+        "grpc-server-key": secure.server.key,
+        "grpc-root-cert": secure.server.ca,
+    }

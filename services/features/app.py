@@ -7,8 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import redis.asyncio
-
 from services.common import health as probes
 from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
@@ -26,6 +24,7 @@ from services.features.kafka import ItemStage, LogReader, Pace, TimedFold, UserS
 from services.features.meters import Meters
 from services.features.pickup import Pickup
 from services.features.settings import FeaturesSettings
+from services.online.connect import asyncio_client
 from services.online.registry import PlanSource
 
 log = logging.getLogger(__name__)
@@ -45,9 +44,9 @@ class Features:
         self._settings, self._health = settings, health
         meters = Meters(metrics)
         self._tracing = tracing_for("features", settings.otlp_endpoint)
-        self._outbox = Outbox(settings.bootstrap, headers=self._tracing.headers)
-        self._redis = redis.asyncio.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
-        self._log = LogReader(settings.bootstrap)
+        self._outbox = Outbox(settings.kafka, headers=self._tracing.headers)
+        self._redis = asyncio_client(settings.redis_url, settings.redis_tls, socket_timeout=5, socket_connect_timeout=5)
+        self._log = LogReader(settings.kafka)
         self._pickup = Pickup(
             PlanSource(settings.feature_repo), self._log, settings.store / "releases", self._folds, meters
         )
@@ -62,7 +61,7 @@ class Features:
         shared = (self._outbox, settings.due_rows, plan, self._pickup.keep, sink, self._archive, meters, self._log)
         self._runtime = Runtime(
             "features",
-            settings.bootstrap,
+            settings.kafka,
             [
                 UserStage(settings.partitions, user_pace, *shared),
                 ItemStage(item_pace, *shared),

@@ -10,6 +10,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from freshrank.v1.models_pb2 import ItemFeatures
 
+from services.common.broker import Address, broker
 from services.common.errors import InvalidInput, TemporaryError
 from services.common.kafka import Outbox, Probe
 from services.common.letters import dead_letter
@@ -216,10 +217,11 @@ def _varint(number: int) -> bytes:
 class LogReader:
     """Reads one partition from its start: what a new feature is filled from."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: Address) -> None:
         self._probe = Probe(bootstrap)
-        self._config = {
-            "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False,
+        self._broker = broker(bootstrap)
+        self._config: dict[str, object] = {
+            "group.id": "unused", "enable.auto.commit": False,
             "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
         }  # fmt: skip
 
@@ -233,7 +235,7 @@ class LogReader:
 
     def between(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[Message]]:
         """What the log holds from `start` up to, not including, `end`. Raises TemporaryError."""
-        consumer = Consumer(self._config)
+        consumer = Consumer({**self._broker.config(), **self._config})
         try:
             at = max(self._probe.bounds(topic, partition)[0], start)
             consumer.assign([TopicPartition(topic, partition, at)])

@@ -11,7 +11,6 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
-import redis.asyncio
 import uvloop
 from freshrank.v1 import models_pb2_grpc, ranking_pb2_grpc
 from freshrank.v1.models_pb2 import Route
@@ -53,6 +52,7 @@ from services.gateway.retrieve import Covisits
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import ItemTable
 from services.gateway.triton import TritonScorer
+from services.online.connect import asyncio_client
 from services.online.epochs import AsyncEpochs
 from services.online.reader import MatrixReader
 from services.online.wire import Endpoint
@@ -118,12 +118,12 @@ class Parts:
         self.wall, self.request_clock = WallClock(), ManualClock()
         self.state = State(Worlds.only(World(schema.nothing())))
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective)
-        self.sender = kafka.Sender(Outbox(settings.bootstrap, ordered=False), settings.partitions, tracing.headers)
-        self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url)))
+        self.sender = kafka.Sender(Outbox(settings.kafka, ordered=False), settings.partitions, tracing.headers)
+        self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url, settings.redis_tls)))
         tokens, covisits = Tokens.parse(settings.token_keys), Covisits()
         self._recent = RecentAnswers(settings.recent_answers)
         self.emitter = Emitter(self.sender.impression, self._recent, meters, settings.gather_ms / 1e3)
-        self.scorer = TritonScorer(settings.triton, meanwhile=self.emitter.build)
+        self.scorer = TritonScorer(settings.triton, self.emitter.build, settings.triton_tls)
         self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
         self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits)
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
@@ -217,7 +217,7 @@ class Worker:
         self._settings, self._parts, self._meters, self._tracing = settings, parts, meters, tracing
         self._ranking, self._admin, self._children = ranking, admin, children
         self._servers = [ranking] if admin is None else [ranking, admin]
-        self._routes = kafka.RouteTail(settings.bootstrap, self._follower())
+        self._routes = kafka.RouteTail(settings.kafka, self._follower())
         self.health = Health()
         self.health.extra = self._positions
         self.health.lag = 1  # there is always work: a loop that stands still is not alive
@@ -252,7 +252,7 @@ class Worker:
     def _tasks(self) -> list[Coroutine[Any, Any, Any]]:
         settings, keeper = self._settings, self._parts.keeper
         painting = ItemTable(table_folder(settings))  # of its own: it is read in a thread
-        client = redis.asyncio.from_url(settings.redis_url, socket_timeout=1)
+        client = asyncio_client(settings.redis_url, settings.redis_tls, socket_timeout=1)
         now_us, seconds = self._parts.wall.now_us, settings.picture_seconds
         return [
             keep.watch_plan(keeper, PlanFile(plan_path(settings))),

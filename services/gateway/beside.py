@@ -36,7 +36,7 @@ def run(settings: GatewaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_write_plan, args=(settings, stop), name="plan", daemon=True).start()
-    kafka.write_table(settings.bootstrap, table_folder(settings), stop)
+    kafka.write_table(settings.kafka, table_folder(settings), stop)
 
 
 def _write_plan(settings: GatewaySettings, stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ from freshrank.v1.events_pb2 import Forget, Inbound
 from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, Route
 
 from services.common.arms import MAIN, SPLIT_KEY
+from services.common.broker import Address, broker
 from services.common.clock import WallClock
 from services.common.errors import TemporaryError
 from services.common.ids import partition_of
@@ -72,7 +73,7 @@ class Sender:
 class RouteTail:
     """Follows the routes topic in a thread; `on_routes` is called there when it has changed."""
 
-    def __init__(self, bootstrap: str, on_routes: Callable[[Routes], None]) -> None:
+    def __init__(self, bootstrap: Address, on_routes: Callable[[Routes], None]) -> None:
         self._bootstrap, self._on_routes = bootstrap, on_routes
         self._stop = threading.Event()
         self.positions: dict[int, int] = {}
@@ -122,7 +123,7 @@ def with_record(routes: Routes, key: bytes, value: bytes) -> Routes:
     return replace(routes, arms={**routes.arms, route.arm or MAIN: route})
 
 
-def write_table(bootstrap: str, folder: Path, stop: threading.Event) -> None:
+def write_table(bootstrap: Address, folder: Path, stop: threading.Event) -> None:
     """Body of the writer process: keep the item table of a folder at the end of item_updates until told to stop."""
     clock = WallClock()
     writer = TableWriter(folder, origin(bootstrap))
@@ -148,10 +149,10 @@ def _tail_into(writer: TableWriter, tail: Tail, clock: WallClock, stop: threadin
         tail.close()
 
 
-def origin(bootstrap: str) -> Origin:
+def origin(bootstrap: Address) -> Origin:
     """Identity of the cluster's log. Raises TemporaryError when the cluster cannot be asked."""
     try:
-        cluster = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).cluster_id
+        cluster = AdminClient(broker(bootstrap).config()).list_topics(timeout=10).cluster_id
     except Exception as error:
         raise TemporaryError(f"Kafka cannot be asked: {error}") from error
     return Origin(f"{cluster}/{ITEM_UPDATES.name}", boot_id())

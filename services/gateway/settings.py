@@ -6,10 +6,10 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServiceSettings
+from services.common.settings import Authority, Certificate, Key, TritonSettings
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(TritonSettings):
     """Everything that can be set, with its unit and the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_GATEWAY_", frozen=True, extra="forbid")
@@ -60,7 +60,7 @@ class GatewaySettings(ServiceSettings):
     recent_answers: int = Field(500, ge=0, description="answers kept for Explain, about 70 KB each")
     drain_seconds: float = Field(10.0, ge=0, description="time for calls in flight after SIGTERM")
     reflection: bool = Field(True, description="lets grpcurl list the services")
-    tls_cert: Path | None = Field(None, description="PEM certificate chain; None = plain text")
-    tls_key: Path | None = Field(None, description="PEM private key of tls_cert")
-    tls_client_ca: Path | None = Field(None, description="PEM; when set, clients must present a certificate (mTLS)")
+    tls_cert: Certificate = Field(None, description="PEM certificate chain; None = plain text")
+    tls_key: Key = Field(None, validate_default=True, description="PEM private key of tls_cert")
+    tls_client_ca: Authority = Field(None, description="PEM; when set, clients must present a certificate (mTLS)")
     admin_token: str = Field("", description="bearer token of the admin port; empty = none is asked for")

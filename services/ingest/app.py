@@ -43,7 +43,7 @@ async def serve(settings: IngestSettings) -> None:
     """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there."""
     metrics, health, catalogue = Metrics("ingest"), Health(), Catalogue()
     meters = Meters(metrics)
-    reader = CatalogueReader(settings.bootstrap, catalogue, meters)
+    reader = CatalogueReader(settings.kafka, catalogue, meters)
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     try:
         reader.start()
@@ -63,12 +63,12 @@ def build(
 ) -> Ingest:
     """Wire the parts; nothing is connected before `run`."""
     clock, tracing = clock or WallClock(), tracing_for("ingest", settings.otlp_endpoint)
-    outbox = Outbox(settings.bootstrap, headers=tracing.headers)
+    outbox = Outbox(settings.kafka, headers=tracing.headers)
     log_time = settings.ticks == "log"
     stage = IngestStage(settings.partitions, settings.rules(), catalogue, log_time, outbox, meters, clock)
     runtime = Runtime(
         "ingest",
-        settings.bootstrap,
+        settings.kafka,
         [stage],
         SnapshotStore(settings.store / "snapshots" / "ingest"),
         health,

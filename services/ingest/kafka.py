@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from services.common.broker import Address
 from services.common.clock import Clock
 from services.common.errors import TemporaryError
 from services.common.kafka import Outbox, Tail
@@ -84,7 +85,7 @@ class IngestStage:
 class CatalogueReader:
     """Keeps a catalogue up to date in a thread; `start` returns when all that was written before is known."""
 
-    def __init__(self, bootstrap: str, catalogue: Catalogue, meters: Meters) -> None:
+    def __init__(self, bootstrap: Address, catalogue: Catalogue, meters: Meters) -> None:
         self._catalogue = catalogue
         self._meters = meters
         self._tail = Tail(bootstrap, ITEM_UPDATES.name)

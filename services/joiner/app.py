@@ -16,7 +16,7 @@ from services.joiner.settings import JoinerSettings
 async def serve(settings: JoinerSettings) -> None:
     """Serve until SIGTERM. Raises InvalidInput for settings that cannot work."""
     metrics, health, tracing = Metrics("joiner"), Health(), tracing_for("joiner", settings.otlp_endpoint)
-    outbox = Outbox(settings.bootstrap, headers=tracing.headers)
+    outbox = Outbox(settings.kafka, headers=tracing.headers)
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     try:
         await build(settings, outbox, health, metrics, tracing=tracing).run()
@@ -39,7 +39,7 @@ def build(
     stage = JoinerStage(settings.rules(), folder / "spill", outbox, Meters(metrics), clock)
     return Runtime(
         "joiner",
-        settings.bootstrap,
+        settings.kafka,
         [stage],
         SnapshotStore(folder),
         health,

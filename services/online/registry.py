@@ -99,11 +99,17 @@ def with_defaults(environment: Mapping[str, str]) -> dict[str, str]:
     parts += [f"username={url.username}"] if url.username else []
     parts += [f"password={url.password}"] if url.password else []
     parts += [f"db={url.path[1:]}"] if url.path.strip("/") else []
-    parts += ["ssl=true"] if url.scheme == "rediss" else []
+    parts += _secure(environment) if url.scheme == "rediss" else []
     return {
         "FRESHRANK_REGISTRY": environment.get("FRESHRANK_REGISTRY") or f"sqlite:///{store}/registry.db",
         "FRESHRANK_REDIS": environment.get("FRESHRANK_REDIS") or ",".join(parts),
     }
+
+
+def _secure(environment: Mapping[str, str]) -> list[str]:
+    named = {"ssl_ca_certs": "CA", "ssl_certfile": "CERT", "ssl_keyfile": "KEY"}
+    found = {option: environment.get(f"FRESHRANK_REDIS_{name}") for option, name in named.items()}
+    return ["ssl=true", *(f"{option}={Path(path).absolute()}" for option, path in found.items() if path)]
 
 
 def build_plan(

@@ -23,6 +23,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from pydantic import model_validator
 
 from services.online import scripts
+from services.online.connect import renewing
 from services.online.encode import encode_timestamps, frame
 from services.online.erase import erase_entities, erase_view, scan_entities
 from services.online.keys import Id, KeyEncoder, pack_orders
@@ -121,6 +122,11 @@ class FreshrankRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         """Deletes all entities of one kind (`feast teardown`)."""
         client = self._get_client(config.online_store)
         erase_entities(client, list(scan_entities(client, serialize_entity_key_prefix(join_keys), config.project)))
+
+    async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> Any:
+        client = await super()._get_client_async(online_store_config)
+        renewing(client.connection_pool)
+        return client
 
     async def close(self) -> None:
         """Closes the asyncio client, which stock Feast leaves open."""

@@ -5,7 +5,6 @@ as they come, and one future per round trip is resolved. Requests of different t
 """
 
 import asyncio
-import ssl
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +12,7 @@ from typing import Any, cast
 import hiredis
 from redis.connection import parse_url
 
+from services.common.tls import Tls
 from services.online.encode import frame
 from services.online.failures import ReadTimeout, StoreUnavailable, by_consequence
 
@@ -29,13 +29,13 @@ class Endpoint:
     db: int = 0
     username: str | None = None
     password: str | None = None
-    tls: bool = False
+    tls: Tls | None = None
     path: str | None = None
     """Unix socket; host and port are not used then."""
 
     @staticmethod
-    def from_url(url: str) -> "Endpoint":
-        """From `redis://[user:password@]host:port/db`, `rediss://...` (TLS) or `unix://path`."""
+    def from_url(url: str, tls: Tls | None = None) -> "Endpoint":
+        """From `redis://[user:password@]host:port/db`, `rediss://...` (TLS, by `tls`) or `unix://path`."""
         parts: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
         return Endpoint(
             host=parts.get("host") or "127.0.0.1",
@@ -43,7 +43,7 @@ class Endpoint:
             db=int(parts.get("db") or 0),
             username=parts.get("username"),
             password=parts.get("password"),
-            tls=url.startswith("rediss://"),
+            tls=(tls or Tls()) if url.startswith("rediss://") else None,
             path=parts.get("path"),
         )
 
@@ -158,8 +158,8 @@ async def _exchange(protocol: _Protocol, commands: bytes, expected: int) -> list
 
 async def _open(endpoint: Endpoint) -> _Protocol:
     loop = asyncio.get_running_loop()
-    tls = ssl.create_default_context() if endpoint.tls else None
     try:
+        tls = endpoint.tls.context() if endpoint.tls else None
         if endpoint.path:
             _, protocol = await loop.create_unix_connection(_Protocol, endpoint.path, ssl=tls)
         else:

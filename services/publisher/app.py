@@ -5,11 +5,10 @@ import logging
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
-
-import redis
 
 from services.common import health as probes
 from services.common.arms import MAIN, suffix
@@ -19,6 +18,7 @@ from services.common.health import Health
 from services.common.kafka import Outbox, Record
 from services.common.metrics import Metrics
 from services.common.topics import COMMANDS, EXAMPLES
+from services.online.connect import client as redis_client
 from services.publisher import commands
 from services.publisher.arms.court import Court, champions, state_folder
 from services.publisher.arms.referee import Referee
@@ -68,14 +68,14 @@ class Publisher:
         shelf = Shelf(store.releases)
         deltas = root / "arms" / settings.arm / "deltas"
         history = RowHistory(state / "rows", deltas, settings.row_dim)
-        fleet = Fleet(_endpoints(settings.triton), TritonServer)
+        fleet = Fleet(_endpoints(settings.triton), _connector(settings))
         replay = Replay(settings.replay_impressions, settings.replay_candidates, settings.least_impressions)
         self._intake = Intake(replay, self, int(settings.ripe_s * 1e6))
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
             settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
         )  # fmt: skip
-        self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=10, socket_connect_timeout=5)
+        self._redis = redis_client(settings.redis_url, settings.redis_tls, socket_timeout=10, socket_connect_timeout=5)
         self._rows_store = FeastRows(self._redis, settings.project, partial(sender.item_rows, codec=settings.row_codec))
         self._pump = RowPump(
             self._keeper, history, deltas, self._rows_store, self._audit, meters, desk.probe,
@@ -90,9 +90,9 @@ class Publisher:
         self._court = None
         if settings.arm == MAIN:
             referee = Referee(state / "arms.json", self._audit, sender.split, lambda: champions(settings.store))
-            self._court = Court(referee, settings.bootstrap, self._keeper, clock, meters.compared)
-        self._examples = Reader(settings.bootstrap, EXAMPLES.name, {}, self._example, back=settings.examples_back)
-        self._commands = Reader(settings.bootstrap, COMMANDS.name, self._after("commands"), self._command)
+            self._court = Court(referee, settings.kafka, self._keeper, clock, meters.compared)
+        self._examples = Reader(settings.kafka, EXAMPLES.name, {}, self._example, back=settings.examples_back)
+        self._commands = Reader(settings.kafka, COMMANDS.name, self._after("commands"), self._command)
 
     def start(self, loops: Loops) -> None:
         """Clear what a crash left, say the route, and begin. Raises TemporaryError when the broker is not there."""
@@ -244,7 +244,7 @@ async def serve(settings: PublisherSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, loops.stopped.set)
-    outbox = Outbox(settings.bootstrap, ordered=False)
+    outbox = Outbox(settings.kafka, ordered=False)
     publisher: Publisher | None = None
     try:
         while not loops.stopped.is_set():
@@ -266,6 +266,14 @@ async def serve(settings: PublisherSettings) -> None:
         server.shutdown()
     if loops.failure is not None:
         raise loops.failure
+
+
+def _connector(settings: PublisherSettings) -> Callable[[str], TritonServer]:
+    """Pods are called by their addresses, which no certificate holds: theirs is the name of the service."""
+    place = settings.triton.removeprefix("kubernetes:").rpartition(":")[0]
+    namespace, _, service = place.partition("/")
+    name = f"{service}.{namespace}.svc" if settings.triton.startswith("kubernetes:") else ""
+    return lambda address: TritonServer(address, tls=settings.triton_tls, name=name)
 
 
 def _endpoints(text: str) -> Any:

@@ -7,6 +7,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from freshrank.v1.models_pb2 import ArmSplit, Route
 
 from services.common.arms import SPLIT_KEY
+from services.common.broker import Address
 from services.common.errors import DeadlineExceeded
 from services.common.kafka import Outbox, Record, Tail
 from services.common.topics import ITEM_UPDATES, ROUTES
@@ -58,7 +59,7 @@ class Reader:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Address,
         topic: str,
         positions: Mapping[int, int],
         apply: Callable[[Record], None],

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServiceSettings
+from services.common.settings import TritonSettings
 from services.publisher.canary import WatchBounds
 from services.publisher.compression.attempt import Compression
 from services.publisher.compression.judge import CompressionBounds
@@ -20,7 +20,7 @@ def _a_plan(text: str) -> str:
     return text
 
 
-class PublisherSettings(ServiceSettings):
+class PublisherSettings(TritonSettings):
     """Every field with its unit and the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_PUBLISHER_", frozen=True, extra="forbid")

@@ -4,10 +4,12 @@ Explicit control: nothing is loaded that was not asked for, each release under i
 version initialises every version of that name anew.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import numpy as np
 import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
@@ -15,16 +17,28 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from services.common.errors import DeadlineExceeded, NotFound, PermanentError, TemporaryError
 from services.common.spec import OUTPUT
+from services.common.tls import Tls, Watch
 from services.publisher.fleet import ServedStats
 
+_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 _PASSING = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"})
 
 
 class TritonServer:
     """One endpoint, `host:port`. Safe for several threads; every call has a deadline in seconds."""
 
-    def __init__(self, address: str, timeout_s: float = 2.0, load_timeout_s: float = 60.0) -> None:
-        self._client = grpcclient.InferenceServerClient(address)
+    def __init__(
+        self,
+        address: str,
+        timeout_s: float = 2.0,
+        load_timeout_s: float = 60.0,
+        tls: Tls | None = None,
+        name: str = "",
+    ) -> None:
+        """`name`: in the server's certificate; empty = the address."""
+        self._address, self._tls, self._name = address, tls, name
+        self._watch, self._lock = Watch(tls.files if tls else ()), threading.Lock()
+        self._connected = self._connect()
         self._timeout_s, self._load_timeout_s = timeout_s, load_timeout_s
 
     def load(self, release: str) -> None:
@@ -69,7 +83,21 @@ class TritonServer:
 
     def close(self) -> None:
         """Give the connection back."""
-        self._client.close()
+        self._connected.close()
+
+    @property
+    def _client(self) -> grpcclient.InferenceServerClient:
+        with self._lock:
+            # The old one goes when the last call in it has ended.
+            self._connected = self._watch.renewed(self._connect) or self._connected
+            return self._connected
+
+    def _connect(self) -> grpcclient.InferenceServerClient:
+        if self._tls is None:
+            return grpcclient.InferenceServerClient(self._address)
+        options = [*_OPTIONS, *([("grpc.ssl_target_name_override", self._name)] if self._name else [])]
+        credentials = grpc.ssl_channel_credentials(*self._tls.pem())
+        return grpcclient.InferenceServerClient(self._address, creds=credentials, channel_args=options)
 
 
 @contextmanager

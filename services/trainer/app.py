@@ -90,7 +90,7 @@ def serve(settings: TrainerSettings) -> None:
         server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
         undo.callback(server.shutdown)
         source = KafkaSource(
-            settings.bootstrap, settings.poll_messages, settings.gather_ms / 1000, heads=tuple(settings.loss_weights)
+            settings.kafka, settings.poll_messages, settings.gather_ms / 1000, heads=tuple(settings.loss_weights)
         )
         undo.callback(source.close)
         board = TensorBoard(settings.tensorboard or paths.root / "tensorboard")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
+from services.common.broker import Address, broker
 from services.common.errors import TemporaryError
 from services.common.records import heads_key
 from services.common.topics import EXAMPLES
@@ -22,7 +23,7 @@ class KafkaSource:
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Address,
         most: int,
         gather_s: float = 0.0,
         topic: str = EXAMPLES.name,
@@ -38,16 +39,8 @@ class KafkaSource:
         self._most, self._gather_s, self._topic = most, gather_s, topic
         self._key = heads_key(heads) if heads else None
         self._others: set[bytes] = set()
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "trainer",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 250,
-                "fetch.message.max.bytes": 8_388_608,
-            }
-        )
+        self._broker = broker(bootstrap)
+        self._watch, self._consumer = self._broker.watch(), self._make()
         try:
             found = self._consumer.list_topics(topic, timeout=10).topics[topic]
         except KafkaException as error:
@@ -63,6 +56,7 @@ class KafkaSource:
 
     def poll(self, timeout_s: float) -> Batch | None:
         """See `Source`: after the first message, `gather_s` for those that share its update."""
+        self._renew()
         first = self._consumer.poll(timeout_s)
         if first is None:
             return None
@@ -74,6 +68,7 @@ class KafkaSource:
         messages: list[Message] = []
         empty = 0
         while any(self._next[p] < end for p, (_, end) in ranges.items()):
+            self._renew()
             found = self._consumer.consume(self._most, 0.5)
             empty = 0 if found else empty + 1
             if empty >= _PATIENCE:
@@ -97,6 +92,22 @@ class KafkaSource:
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+
+    def _make(self) -> Consumer:
+        own = {
+            "group.id": "trainer",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 250,
+            "fetch.message.max.bytes": 8_388_608,
+        }
+        return Consumer({**self._broker.config(), **own})
+
+    def _renew(self) -> None:
+        if (made := self._watch.renewed(self._make, KafkaException)) is not None:
+            old, self._consumer = self._consumer, made
+            self._assign(self._next)
+            old.close()
 
     def _assign(self, positions: Mapping[int, int]) -> None:
         self._next = dict(positions)

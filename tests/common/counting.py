@@ -10,11 +10,12 @@ import json
 import sys
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_settings import SettingsConfigDict
 
 from services.common import health as probes
 from services.common import logs
@@ -24,6 +25,7 @@ from services.common.health import Health
 from services.common.kafka import Outbox
 from services.common.metrics import Metrics
 from services.common.records import Message
+from services.common.settings import ServiceSettings, load_settings
 from services.common.snapshots import SnapshotStore
 from services.common.stage import Snapshot
 from services.common.topics import Topic
@@ -35,6 +37,12 @@ Rows = list[tuple[int, int]]
 def link(chain: int, offset: int, value: bytes) -> int:
     """The chain after one more message."""
     return zlib.crc32(b"%d:%d:" % (chain, offset) + value)
+
+
+class Surroundings(ServiceSettings):
+    """What comes from the environment as it does to a service: what Kafka asks for."""
+
+    model_config = SettingsConfigDict(env_prefix="FRESHRANK_TEST_", frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -141,10 +149,11 @@ def state_of(runtime: Runtime, options: Options) -> dict[str, Any]:
 async def main(options: Options) -> None:
     """Serve until SIGTERM; the first line of standard output is the port of the probes."""
     logs.configure("test", "INFO")
-    metrics, health, outbox = Metrics("test"), Health(), Outbox(options.bootstrap)
+    brokers = replace(load_settings(Surroundings).kafka, bootstrap=options.bootstrap)
+    metrics, health, outbox = Metrics("test"), Health(), Outbox(brokers)
     runtime = Runtime(
         options.group,
-        options.bootstrap,
+        brokers,
         [ChainStage(options, outbox)],
         SnapshotStore(Path(options.folder)),
         health,

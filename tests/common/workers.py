@@ -108,13 +108,18 @@ class Pipeline:
     def __init__(self, kafka: Kafka, name: str, folder: Path, partitions: int) -> None:
         self.partitions = partitions
         self.folder = folder
+        self._broker = kafka.broker
         self.options = Options(kafka.bootstrap, f"{name}-in", f"{name}-out", name, str(folder / "snapshots"))
         Path(self.options.folder).mkdir()
         self._written: dict[int, list[bytes]] = {p: [] for p in range(partitions)}
-        # Idempotent: what is tried again must not change places with what came after it.
-        self._producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 5, "enable.idempotence": True})
+        self.connect()
         specs = [TopicSpec(topic, partitions) for topic in (self.options.source, self.options.sink)]
-        create_topics(kafka.bootstrap, specs)
+        create_topics(self._broker, specs)
+
+    def connect(self) -> None:
+        """Make the producer (anew), with the certificates that there are."""
+        # Idempotent: what is tried again must not change places with what came after it.
+        self._producer = Producer({**self._broker.config(), "linger.ms": 5, "enable.idempotence": True})
 
     def write(self, partition: int, count: int) -> None:
         """Write messages to one partition of the source."""
@@ -146,7 +151,7 @@ class Pipeline:
 
     def sink(self, partition: int) -> list[tuple[int, int]]:
         """The rows of one partition of the sink, in their order, doubles too."""
-        with contextlib.closing(Tail(self.options.bootstrap, self.options.sink)) as tail:
+        with contextlib.closing(Tail(self._broker, self.options.sink)) as tail:
             records = tail.until(tail.ends())
             return [tuple(json.loads(value or b"")) for at, _, _, _, value in records if at == partition]
 

@@ -11,6 +11,7 @@ import redis
 import uvloop
 
 from services.common.errors import CorruptState
+from services.common.tls import Tls
 from services.online.encode import Column, Kind
 from services.online.failures import ReadTimeout, StoreRefused, StoreUnavailable
 from services.online.keys import entity_key, entity_keys
@@ -186,7 +187,7 @@ async def test_a_killed_server_fails_what_waits_and_is_found_again(tmp_path: Pat
     [
         ("redis://cache", Endpoint("cache")),
         ("redis://:p%40ss@10.0.0.1:7000/2", Endpoint("10.0.0.1", 7000, 2, password="p@ss")),
-        ("rediss://ann:x@cache:1", Endpoint("cache", 1, 0, "ann", "x", tls=True)),
+        ("rediss://ann:x@cache:1", Endpoint("cache", 1, 0, "ann", "x", tls=Tls())),
         ("unix:///run/redis.sock", Endpoint(path="/run/redis.sock")),
     ],
 )

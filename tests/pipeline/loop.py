@@ -30,6 +30,7 @@ from services.demo.kafka import TopicSpec, create_topics
 from services.demo.oracle.log import read, unwrap
 from services.demo.processes import Program
 from services.demo.record import Record
+from services.demo.secure import Secure
 from services.demo.services import SERVICES, Plan, environment, plan_of, program
 from services.demo.stack import PARTS, Stack
 from services.demo.tools import Tools
@@ -76,6 +77,8 @@ class Loop:
     items: int = 400
     services: Sequence[str] = SERVICES
     """The ones to start."""
+    secure: Secure | None = None
+    """Kafka and Triton ask for certificates."""
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other arguments of Python than `-m services.<name>`, by service."""
 
@@ -85,7 +88,9 @@ class Loop:
         self.feature_repo = self.folder / "feature_repo"
         shutil.copytree(ROOT / "feature_repo", self.feature_repo, ignore=shutil.ignore_patterns("__pycache__", "data"))
         repository = self.folder / "store" / "triton"
-        self.stack = Stack(self.folder, self.partitions, tools=self.tools, model_repository=repository)
+        self.stack = Stack(
+            self.folder, self.partitions, tools=self.tools, model_repository=repository, secure=self.secure
+        )
         self.stack.start()
         try:
             self._start_services()
@@ -96,13 +101,13 @@ class Loop:
     def _start_services(self) -> None:
         settings = {**QUICK, **self.settings}
         self.plan: Plan = plan_of(self.stack, self.folder, self.feature_repo, self.partitions, settings)
-        create_topics(self.stack.kafka.bootstrap, [TopicSpec.of(topic, self.partitions) for topic in TOPICS])
+        create_topics(self.stack.kafka.broker, [TopicSpec.of(topic, self.partitions) for topic in TOPICS])
         self.apply_features()
         for name in self.services:
             self.stack.supervisor.start(self.program(name))
         for name in self.services:
             self.stack.supervisor.wait_ready(name)
-        self.follower = Follower(self.stack.kafka.bootstrap, self.partitions, self.plan.urls)
+        self.follower = Follower(self.stack.kafka.broker, self.partitions, self.plan.urls)
 
     def program(self, name: str) -> Program:
         """How a service is run here."""
@@ -154,7 +159,7 @@ class Loop:
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[Api]:
         """The gateway's API; everything goes into the record."""
-        api = PatientApi(self.plan.gateway, self.record)
+        api = PatientApi(self.plan.gateway, self.record, tls=self.secure.client if self.secure else None)
         try:
             yield api
         finally:
@@ -235,6 +240,7 @@ class Loop:
             sys.executable,
             *("-m", "services.demo.oracle", "--bootstrap", self.bootstrap, "--redis", names["FRESHRANK_REDIS"]),
             *("--registry", names["FRESHRANK_REGISTRY"], "--out", str(out)),
+            *("--kafka", json.dumps(self.stack.kafka.broker.config())),
             *("--acks", str(self.folder / "acks.parquet")),
         ]
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

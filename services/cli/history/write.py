@@ -15,6 +15,7 @@ from services.cli.history.events import Interaction
 from services.cli.history.impressions import Synthesis
 from services.cli.output import Progress
 from services.common import records
+from services.common.broker import Address
 from services.common.errors import Conflict, CorruptState
 from services.common.kafka import Outbox, Probe, Tail
 from services.common.topics import EVENTS, INTERACTIONS
@@ -26,13 +27,13 @@ BEYOND_US = 3_600_000_000
 """The log clock is moved so far beyond the last event: the click windows of the last impressions end."""
 
 
-def newest_us(bootstrap: str) -> int:
+def newest_us(bootstrap: Address) -> int:
     """Time of the newest record that lies last on a partition of events.in or interactions; 0 when both are empty."""
     found = [_event_us(value) for value in _last(bootstrap, EVENTS.name)]
     return max([*found, *(_row_us(value) for value in _last(bootstrap, INTERACTIONS.name))], default=0)
 
 
-def refuse_newer(bootstrap: str, first_us: int) -> None:
+def refuse_newer(bootstrap: Address, first_us: int) -> None:
     """Raises Conflict when the log holds something newer: its clock would be past the history's labels."""
     if newest_us(bootstrap) >= first_us:
         raise Conflict(
@@ -49,7 +50,7 @@ class Written:
     partitions: int
 
 
-def write(bootstrap: str, rows: Iterable[Interaction], made: Synthesis, now_us: int, progress: Progress) -> Written:
+def write(bootstrap: Address, rows: Iterable[Interaction], made: Synthesis, now_us: int, progress: Progress) -> Written:
     """Send everything, acknowledged. Raises PermanentError or TemporaryError as `Outbox`."""
     probe = Probe(bootstrap)
     try:
@@ -74,7 +75,7 @@ def _records(
     yield from batches.ticks(min(now_us, last_us + BEYOND_US))
 
 
-async def _send(bootstrap: str, found: Iterator[Record]) -> int:
+async def _send(bootstrap: Address, found: Iterator[Record]) -> int:
     outbox, sent = Outbox(bootstrap, linger_ms=5.0, ordered=False), 0
     try:
         while batch := list(islice(found, IN_FLIGHT)):
@@ -86,7 +87,7 @@ async def _send(bootstrap: str, found: Iterator[Record]) -> int:
     return sent
 
 
-def _last(bootstrap: str, topic: str) -> Iterator[bytes]:
+def _last(bootstrap: Address, topic: str) -> Iterator[bytes]:
     probe = Probe(bootstrap)
     try:
         bounds = {p: probe.bounds(topic, p) for p in probe.partitions(topic)}

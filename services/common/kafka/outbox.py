@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from services.common.broker import Address, broker
 from services.common.errors import FreshrankError, PermanentError, TemporaryError
 
 Ack = tuple[int, int]
@@ -30,6 +31,9 @@ _PERMANENT = frozenset(
     }
 )
 
+_PARTING_S = 30.0
+"""For what was sent under replaced certificates to be acknowledged."""
+
 log = logging.getLogger(__name__)
 
 
@@ -44,11 +48,14 @@ class Outbox:
     never gives a record up while Kafka is away, keeps the order when its queue is full, and once one record is
     refused for good refuses all that follow. With `ordered=False` each record stands for itself: it fails with
     TemporaryError when the queue is full or Kafka does not take it within 30 s.
+
+    When certificates are replaced a new producer takes over; an ordered one begins when all is acknowledged that the
+    old one has.
     """
 
     def __init__(
         self,
-        bootstrap: str,
+        bootstrap: Address,
         linger_ms: float = 1.0,
         config: Mapping[str, object] | None = None,
         *,
@@ -57,23 +64,24 @@ class Outbox:
     ) -> None:
         """`headers`: of each record that is sent without its own."""
         self._ordered, self._headers = ordered, headers
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": linger_ms,
-                "partitioner": "murmur2_random",
-                "message.max.bytes": 8_388_608,
-                "delivery.timeout.ms": 0 if ordered else 30_000,  # 0: never given up
-                "topic.metadata.propagation.max.ms": 5_000,
-                "reconnect.backoff.max.ms": 1_000,
-                "compression.type": "lz4",
-                **({"enable.gapless.guarantee": True} if ordered else {}),
-                **(config or {}),
-            },
-            logger=log,
-        )
+        self._broker = broker(bootstrap)
+        self._watch = self._broker.watch()
+        self._config: dict[str, object] = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": linger_ms,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": 8_388_608,
+            "delivery.timeout.ms": 0 if ordered else 30_000,  # 0: never given up
+            "topic.metadata.propagation.max.ms": 5_000,
+            "reconnect.backoff.max.ms": 1_000,
+            "compression.type": "lz4",
+            **({"enable.gapless.guarantee": True} if ordered else {}),
+            **(config or {}),
+        }
+        self._producer = self._make()
+        self._old: Producer | None = None
+        self._parting_until = 0.0
         self._running = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: list[_Outcome] = []
@@ -120,14 +128,22 @@ class Outbox:
         self._thread.join(timeout=2)
         return left
 
+    def _make(self) -> Producer:
+        return Producer({**self._broker.config(), **self._config}, logger=log)
+
     def _flush(self) -> int:
-        try:
-            return int(self._producer.flush(0.1))
-        except KafkaException:  # told to the senders by the polling thread
-            return len(self._producer)
+        left = 0
+        for producer in filter(None, (self._old, self._producer)):
+            try:
+                left += int(producer.flush(0.1))
+            except KafkaException:  # told to the senders by the polling thread
+                left += len(producer)
+        return left
 
     def _produce(self, record: dict[str, Any], future: "asyncio.Future[Ack]") -> bool:
-        """False when the queue is full. The lock is held."""
+        """False when the queue is full, or is not to be used yet. The lock is held."""
+        if self._ordered and self._old is not None:
+            return False
 
         def delivered(error: KafkaError | None, message: Any) -> None:
             place = (message.partition(), message.offset()) if message is not None else (-1, -1)
@@ -150,7 +166,10 @@ class Outbox:
     def _poll(self) -> None:
         while self._running:
             try:
-                self._producer.poll(0.002 if self._waiting else 0.1)
+                if self._old is not None:
+                    self._old.poll(0.002)
+                self._producer.poll(0.002 if self._waiting or self._old is not None else 0.1)
+                self._renew()
             except KafkaException as error:  # fatal: this producer sends nothing any more
                 with self._lock:
                     self._fault = self._fault or PermanentError(str(error.args[0]))
@@ -160,9 +179,31 @@ class Outbox:
                 while self._waiting and self._produce(*self._waiting[0]):
                     self._waiting.popleft()
 
+    def _renew(self) -> None:
+        if self._old is not None:
+            if not len(self._old):
+                self._old = None
+            elif self._ordered and self._left_behind():
+                raise KafkaException("what was sent under replaced certificates cannot be sent any more")
+        elif (made := self._watch.renewed(self._make, KafkaException)) is not None:
+            with self._lock:
+                self._old, self._producer = self._producer, made
+            self._parting_until = time.monotonic() + _PARTING_S
+
+    def _left_behind(self) -> bool:
+        """True when Kafka is there for the new certificates, but takes nothing more under the old ones."""
+        if time.monotonic() < self._parting_until:
+            return False
+        self._parting_until += _PARTING_S
+        try:
+            return bool(self._producer.list_topics(timeout=1.0).brokers)
+        except KafkaException:
+            return False
+
     def _give_up(self, fault: FreshrankError) -> None:
         # Records that are still queued would wait for ever: nothing else ends them.
-        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        for producer in filter(None, (self._old, self._producer)):
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
         while self._waiting:
             self._settle_later((self._waiting.popleft()[1], fault, (-1, -1)))
 

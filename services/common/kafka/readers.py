@@ -7,6 +7,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from services.common.broker import Address, Broker, broker
 from services.common.errors import TemporaryError
 
 ANSWER_S = 10.0
@@ -30,16 +31,18 @@ class Tail:
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, positions: Mapping[int, int] | None = None, answer_s: float = ANSWER_S
+        self, bootstrap: Address, topic: str, positions: Mapping[int, int] | None = None, answer_s: float = ANSWER_S
     ) -> None:
-        self._consumer = _reader(bootstrap, _TAIL_WAIT_MS)
+        self._broker = broker(bootstrap)
+        self._watch = self._broker.watch()
+        self._consumer = _reader(self._broker, _TAIL_WAIT_MS)
         self._answer_s = answer_s
         self._topic = topic
         self._error: TemporaryError | None = None
         try:
             self.partitions = _partitions(self._consumer, topic, answer_s)
             self.positions = {p: (positions or {}).get(p, self._watermarks(p)[0]) for p in self.partitions}
-            self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in self.positions.items()])
+            self._assign()
         except BaseException:
             self._consumer.close()
             raise
@@ -78,9 +81,20 @@ class Tail:
         self._consumer.close()
 
     def _consume(self, most: int, timeout_s: float) -> list[Any]:
+        self._renew()
         # Asked for many, the client waits the whole time for all of them: wait for one, then take what is there.
         messages: list[Any] = self._consumer.consume(1, timeout_s)
         return messages + self._consumer.consume(most - 1, 0) if messages and most > 1 else messages
+
+    def _assign(self) -> None:
+        self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self.positions.items()])
+
+    def _renew(self) -> None:
+        """Go on in a new client when certificates were replaced: a client keeps those it was made with."""
+        if (made := self._watch.renewed(lambda: _reader(self._broker, _TAIL_WAIT_MS), KafkaException)) is not None:
+            old, self._consumer = self._consumer, made
+            self._assign()
+            old.close()
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         return _watermarks(self._consumer, self._topic, partition, self._answer_s)
@@ -92,42 +106,51 @@ class Probe:
     Every call raises TemporaryError when Kafka does not answer. Safe to use from several threads.
     """
 
-    def __init__(self, bootstrap: str, answer_s: float = ANSWER_S) -> None:
-        self._consumer = _reader(bootstrap, _PROBE_WAIT_MS)
+    def __init__(self, bootstrap: Address, answer_s: float = ANSWER_S) -> None:
+        self._broker = broker(bootstrap)
+        self._watch = self._broker.watch()
+        self._consumer = _reader(self._broker, _PROBE_WAIT_MS)
         self._answer_s = answer_s
-        self._lock = threading.Lock()
+        self._lock, self._renewing = threading.Lock(), threading.Lock()
 
     def partitions(self, topic: str) -> list[int]:
         """The partitions of a topic."""
-        return _partitions(self._consumer, topic, self._answer_s)
+        return _partitions(self._current(), topic, self._answer_s)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset the log still has, and the next one to be written."""
-        return _watermarks(self._consumer, topic, partition, self._answer_s)
+        return _watermarks(self._current(), topic, partition, self._answer_s)
 
     def first_at(self, topic: str, partition: int, offset: int) -> int:
         """The offset of the first record at or after an offset; the end of the log when there is none."""
         with self._lock:
-            self._consumer.assign([TopicPartition(topic, partition, offset)])
+            consumer = self._current()
+            consumer.assign([TopicPartition(topic, partition, offset)])
             try:
-                for message in self._consumer.consume(1, self._answer_s):
+                for message in consumer.consume(1, self._answer_s):
                     if message.error() is None or message.error().code() == KafkaError._PARTITION_EOF:
                         return int(message.offset())
                     raise TemporaryError(str(message.error()))
             finally:
-                self._consumer.unassign()
+                consumer.unassign()
         raise TemporaryError(f"nothing read from {topic}-{partition} at {offset}")
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
 
+    def _current(self) -> Consumer:
+        with self._renewing:
+            made = self._watch.renewed(lambda: _reader(self._broker, _PROBE_WAIT_MS), KafkaException)
+            self._consumer = made or self._consumer  # the old one goes when the last call in it has ended
+            return self._consumer
 
-def _reader(bootstrap: str, wait_ms: int) -> Consumer:
+
+def _reader(broker: Broker, wait_ms: int) -> Consumer:
     # Not all of its users poll, so its log lines have no other way out than standard error: only the grave ones.
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **broker.config(),
             "group.id": "unused",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

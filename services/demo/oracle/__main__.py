@@ -23,7 +23,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--project", default="freshrank")
     parser.add_argument("--heads", default=DEFAULT, help="as FRESHRANK_JOINER_HEADS has them")
+    parser.add_argument("--kafka", type=json.loads, default={}, help="more settings of Kafka's client, JSON")
     options = parser.parse_args()
+    brokers = {"bootstrap.servers": options.bootstrap, **options.kafka}
     # What Feast would load for nothing that is read here: torch, and checks of types woven into each of its functions.
     sys.modules["torch"] = None  # type: ignore[assignment]
     typeguard.typechecked = lambda target=None, **_: target or (lambda inner: inner)  # type: ignore[assignment]
@@ -32,10 +34,10 @@ def main() -> None:
     warnings.simplefilter("ignore")  # after Feast, which sets filters of its own
 
     verdicts = Verdicts()
-    users = in_order(rows(options.bootstrap, "interactions"))
-    items = in_order(rows(options.bootstrap, "item_interactions"), "src_partition")
-    check_events(options.bootstrap, Path(options.acks), users, verdicts)
-    check_examples(options.bootstrap, users, heads_of(options.heads), verdicts)
+    users = in_order(rows(brokers, "interactions"))
+    items = in_order(rows(brokers, "item_interactions"), "src_partition")
+    check_events(brokers, Path(options.acks), users, verdicts)
+    check_examples(brokers, users, heads_of(options.heads), verdicts)
     check_item_rows(users, items, verdicts)
     config = RepoConfig(
         project=options.project, provider="local", registry={"registry_type": "sql", "path": options.registry},

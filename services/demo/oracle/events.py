@@ -7,16 +7,16 @@ from typing import Any
 import pyarrow.parquet as pq
 from freshrank.v1 import events_pb2
 
-from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Row, read, unwrap
+from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Brokers, Row, read, unwrap
 from services.demo.oracle.verdicts import Verdicts
 
 
-def check_events(bootstrap: str, acks: Path, log: list[Row], verdicts: Verdicts) -> None:
+def check_events(brokers: Brokers, acks: Path, log: list[Row], verdicts: Verdicts) -> None:
     """Acknowledged events: in events.in where the gateway said, and in interactions or dead letters exactly once."""
     acked = pq.read_table(acks).to_pylist()
     inbound: dict[tuple[int, int], set[str]] = {}
     impressions: Counter[str] = Counter()
-    for partition, offset, _, value in read(bootstrap, "events.in"):
+    for partition, offset, _, value in read(brokers, "events.in"):
         try:
             records = list(unwrap(events_pb2.Inbound.FromString(value)))
         except Exception:  # a foreign producer's bytes: whatever they are, they are not ours to judge here
@@ -41,7 +41,7 @@ def check_events(bootstrap: str, acks: Path, log: list[Row], verdicts: Verdicts)
             shown[events_pb2.Impression.FromString(row["impression"]).impression_id] += 1
     dead: Counter[str] = Counter()
     places: set[tuple[int, int, int]] = set()
-    for _, _, _, value in read(bootstrap, "dead_letters"):
+    for _, _, _, value in read(brokers, "dead_letters"):
         letter = events_pb2.DeadLetter.FromString(value)
         place = (letter.partition, letter.offset, letter.index)
         if letter.stage != "ingest" or place in places:  # written again after a kill: the same place

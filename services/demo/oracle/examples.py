@@ -7,20 +7,20 @@ from typing import Any
 from freshrank.v1 import events_pb2
 
 from services.demo.oracle.heads import Head
-from services.demo.oracle.log import BOT, FORGET, IMPRESSION, Row, in_order, rows
+from services.demo.oracle.log import BOT, FORGET, IMPRESSION, Brokers, Row, in_order, rows
 from services.demo.oracle.verdicts import Verdicts
 
 HOLD_US = 10_000_000
 """How long an action waits for its impression."""
 
 
-def check_examples(bootstrap: str, log: list[Row], heads: list[Head], verdicts: Verdicts) -> None:
+def check_examples(brokers: Brokers, log: list[Row], heads: list[Head], verdicts: Verdicts) -> None:
     """Each impression gives one INITIAL, a flip for each head answered in time, and one CLOSED after the window; each
     forget is passed on."""
     want = expected_examples(log, heads)
     got: dict[str, list[Row]] = defaultdict(list)
     newest = {row["p"]: row["o"] for row in log}
-    for row in in_order(rows(bootstrap, "examples")):
+    for row in in_order(rows(brokers, "examples")):
         # The clock goes on while we read: what followed from later records is for the next ledger.
         if row["src_offset"] <= newest.get(row["p"], -1):
             got[row["impression_id"]].append(row)

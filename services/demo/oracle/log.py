@@ -1,6 +1,6 @@
 """The log as the oracle reads it: its own statement of the columns, and what a stage must drop."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -36,11 +36,14 @@ EXAMPLES = pa.schema(
 _SCHEMAS = {1: INTERACTIONS, 2: ITEM_INTERACTIONS, 3: EXAMPLES}
 
 Row = dict[str, Any]
+Brokers = str | Mapping[str, str]
+"""host:port, or the client's settings where more is needed."""
 
 
-def read(bootstrap: str, topic: str) -> Iterator[tuple[int, int, int, bytes]]:
+def read(brokers: Brokers, topic: str) -> Iterator[tuple[int, int, int, bytes]]:
     """Every record of a topic as (partition, offset, timestamp in ms, value), partition by partition."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False})
+    where = {"bootstrap.servers": brokers} if isinstance(brokers, str) else brokers
+    consumer = Consumer({**where, "group.id": "oracle", "enable.auto.commit": False})
     for partition in sorted(consumer.list_topics(topic, 10).topics[topic].partitions):
         low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
         consumer.assign([TopicPartition(topic, partition, low)])
@@ -54,9 +57,9 @@ def read(bootstrap: str, topic: str) -> Iterator[tuple[int, int, int, bytes]]:
     consumer.close()
 
 
-def rows(bootstrap: str, topic: str) -> Iterator[Row]:
+def rows(brokers: Brokers, topic: str) -> Iterator[Row]:
     """The rows of a columnar topic, each with partition `p` and offset `o` of its message."""
-    for partition, offset, _, value in read(bootstrap, topic):
+    for partition, offset, _, value in read(brokers, topic):
         batch = pa.ipc.read_record_batch(pa.py_buffer(value).slice(2), _SCHEMAS[value[0]])
         for row in batch.to_pylist():
             yield {"p": partition, "o": offset, **row}

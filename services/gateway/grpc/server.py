@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common import tls
 from services.common.errors import InvalidInput, TemporaryError
 
 RANKING, ADMIN = "freshrank.v1.Ranking", "freshrank.v1.Admin"
@@ -23,7 +24,7 @@ _OPTIONS = [
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files; without a certificate the port speaks plain text."""
+    """PEM files; without a certificate the port speaks plain text. Replaced ones hold from the next handshake on."""
 
     cert: Path | None = None
     key: Path | None = None
@@ -35,9 +36,19 @@ class Tls:
             if self.cert or self.key or self.client_ca:
                 raise InvalidInput("tls_cert", "missing_field", "tls_cert and tls_key are needed together")
             return None
-        ca = _read("tls_client_ca", self.client_ca) if self.client_ca else None
-        pair = (_read("tls_key", self.key), _read("tls_cert", self.cert))
-        return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+        files = tuple(path for path in (self.cert, self.key, self.client_ca) if path is not None)
+        watch, mutual = tls.Watch(files, every_s=0.0), self.client_ca is not None
+        try:
+            tls.check_authority(self.client_ca)
+            tls.check_pair("tls_cert", self.cert, self.key)
+        except ValueError as error:
+            raise InvalidInput("tls_key", "not_usable", str(error)) from error
+        made = self._configuration()  # asked for again at each handshake; None = go on with the last one
+        return grpc.dynamic_ssl_server_credentials(made, lambda: watch.renewed(self._configuration), mutual)
+
+    def _configuration(self) -> Any:
+        ca, key, cert = tls.Tls(self.client_ca, self.cert, self.key).pem()
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)
 
 
 class Server:
@@ -54,10 +65,10 @@ class Server:
             reflection.enable_server_reflection(names, self.grpc)
         self.port = 0
 
-    async def open(self, host: str, port: int, tls: Tls) -> int:
+    async def open(self, host: str, port: int, files: Tls) -> int:
         """Bind and serve, not ready yet; returns the port. Raises TemporaryError when it is taken."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        credentials, address = tls.credentials(), f"{host}:{port}"
+        credentials, address = files.credentials(), f"{host}:{port}"
         try:
             if credentials is None:
                 self.port = self.grpc.add_insecure_port(address)
@@ -81,10 +92,3 @@ class Server:
     async def _say(self, status: Any) -> None:
         for name in ("", self._name):
             await self._health.set(name, status)
-
-
-def _read(setting: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(setting, "not_found", f"{path} cannot be read") from error

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from services.common.arms import suffix
+from services.common.broker import Address
 from services.common.clock import Clock
 from services.common.errors import CorruptState
 from services.common.kafka import Record
@@ -20,7 +21,7 @@ class Court:
     def __init__(
         self,
         referee: Referee,
-        bootstrap: str,
+        bootstrap: Address,
         keeper: Keeper,
         clock: Clock,
         tell: Callable[[str, Mapping[str, float]], None],
