@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 SERVICES := gateway ingest features joiner trainer publisher client
 CACHE := $(or $(FRESHRANK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshrank)
 HELM_VERSION := v3.19.0
-HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
+HELM := $(CACHE)/go/bin/helm
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup parts demo test test-unit test-pipeline test-long check bench bench-learning proto render docs pins clean
@@ -63,8 +63,8 @@ $(HELM):
 	@echo "helm $(HELM_VERSION): a few minutes the first time"
 	@GOBIN=$(dir $(HELM)) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
-render: $(HELM) ## render helm/freshrank into k8s/base (needs Go, to build helm)
-	@$(HELM) template freshrank helm/freshrank --kube-version 1.30.0 > k8s/base/freshrank.yaml
+render: $(STAMP) $(HELM) ## render helm/freshrank into k8s (needs Go, to build helm)
+	@$(BIN)/python -m k8s.render $(HELM)
 
 docs: $(STAMP) ## write the generated tables of docs/ anew
 	@$(BIN)/python -m docs.generate

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from docs import learning, technique_pages
+from docs import chart, learning, technique_pages
 from services.common.settings import SHARED_PREFIX, ServiceSettings
 from services.common.topics import TOPICS
 
@@ -106,9 +106,11 @@ def pages() -> Iterator[tuple[Path, str]]:
     tables = {
         ROOT / "docs" / "architecture.md": {"topics": topics_table()},
         ROOT / "docs" / "operations.md": {"settings": settings_tables(), "metrics": metrics_tables()},
+        chart.CHART / "README.md": {"values": chart.values_table((chart.CHART / "values.yaml").read_text())},
     }
     for path, named in tables.items():
         yield path, fill(path.read_text(), named)
+    yield chart.CHART / "topics.yaml", chart.topics()
     yield ROOT / "docs" / "techniques.md", technique_pages.page()
     yield from technique_pages.family_pages()
     yield ROOT / "docs" / "learning.md", learning.page()

@@ -1,8 +1,9 @@
 """Feature definitions: what a changed repository would do, and doing it."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,7 @@ from services.cli.failures import Commands
 from services.cli.options import Json, connected
 from services.cli.output import Table
 from services.common.errors import InvalidInput
+from services.common.exits import NOT_AS_WANTED
 
 if TYPE_CHECKING:
     from services.cli.settings import CliSettings
@@ -25,20 +27,38 @@ def group() -> typer.Typer:
     return found
 
 
+Safe = Annotated[
+    bool, typer.Option("--fail-on-destructive", help="End with 1 when values would be lost; nothing is changed then.")
+]
+
+
 @connected("feature_repo")
-def plan(settings: "CliSettings", as_json: Json = False) -> None:
+def plan(settings: "CliSettings", safe: Safe = False, as_json: Json = False) -> None:
     """Show what `apply` would change; nothing is changed."""
     from services.features import commands
 
-    _show("Would change", commands.plan(_repository(settings)), as_json)
+    changes = commands.plan(_repository(settings))
+    _show("Would change", changes, as_json)
+    if safe:
+        _refuse(changes)
 
 
 @connected("feature_repo")
-def apply(settings: "CliSettings", as_json: Json = False) -> None:
+def apply(settings: "CliSettings", safe: Safe = False, as_json: Json = False) -> None:
     """Check the definitions and store them; running services pick them up within a minute, without a restart."""
     from services.features import commands
 
-    _show("Changed", commands.apply(_repository(settings)), as_json)
+    repository = _repository(settings)
+    if safe:
+        _refuse(commands.plan(repository))
+    _show("Changed", commands.apply(repository), as_json)
+
+
+def _refuse(changes: "list[Change]") -> None:
+    lost = [f"{change.path} {change.action}" for change in changes if change.destructive]
+    if lost:
+        output.say(f"values would be lost: {', '.join(lost)}")
+        raise typer.Exit(NOT_AS_WANTED)
 
 
 def _repository(settings: "CliSettings") -> Path:
@@ -54,6 +74,6 @@ def _repository(settings: "CliSettings") -> Path:
 
 
 def _show(title: str, changes: "list[Change]", as_json: bool) -> None:
-    rows = [[change.action, change.path, output.text(change.detail)] for change in changes]
-    found = [{"action": c.action, "path": c.path, "detail": c.detail} for c in changes]
-    output.show(found, as_json, Table(f"{title}: {len(changes)}", ("action", "what", "how"), rows))
+    rows = [[c.action, c.path, output.text(c.detail), "lost" if c.destructive else ""] for c in changes]
+    found = [asdict(change) for change in changes]
+    output.show(found, as_json, Table(f"{title}: {len(changes)}", ("action", "what", "how", "values"), rows))

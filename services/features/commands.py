@@ -1,15 +1,16 @@
 """`freshrank features plan` and `apply`: what a changed feature repository would do, and doing it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from services.common.definitions import FeatureDefinition
 from services.common.errors import InvalidInput
 from services.common.plans import CrossFeature, Plan
-from services.online.registry import load_plan
-from services.online.repository import apply_repository, read_repository
+from services.online.inventory import losses
+from services.online.registry import PlanSource
+from services.online.repository import apply_repository, read_all
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,19 @@ class Change:
     action: str
     """added, changed or removed"""
     path: str
-    """view:feature, or the name of a feature service"""
+    """view:feature, the name of a feature service, or of what is lost"""
     detail: str = ""
+    destructive: bool = False
+    """Values that are there now would no longer be found."""
 
 
 def plan(feature_repo: Path) -> list[Change]:
     """What `apply` would change. Raises InvalidInput for a definition that cannot be computed."""
-    return list(differences(_applied(feature_repo), read_repository(feature_repo)))
+    after, holds = read_all(feature_repo)
+    before = PlanSource(feature_repo)
+    lost = {path: Change(action, path, detail, True) for action, path, detail in losses(before.inventory(), holds)}
+    found = [replace(c, destructive=c.path in lost) for c in differences(_applied(before), after)]
+    return [*found, *(change for path, change in lost.items() if path not in {c.path for c in found})]
 
 
 def apply(feature_repo: Path) -> list[Change]:
@@ -39,9 +46,9 @@ def apply(feature_repo: Path) -> list[Change]:
     return changes
 
 
-def _applied(feature_repo: Path) -> Plan | None:
+def _applied(source: PlanSource) -> Plan | None:
     try:
-        return load_plan(feature_repo)
+        return source.load()
     except InvalidInput:
         return None  # never applied, or by another tool: everything is new
 

@@ -74,6 +74,7 @@ def build(
         health,
         metrics,
         instance=settings.instance,
+        session_seconds=settings.session_s,
         snapshot_seconds=settings.snapshot_s,
         fetch_wait_ms=settings.fetch_wait_ms,
         clock=clock,

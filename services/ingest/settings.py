@@ -51,6 +51,12 @@ class IngestSettings(ServiceSettings):
         80, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
     )
     instance: str = Field("", description="static member id in the group; a restart then moves no partitions")
+    session_s: float = Field(
+        10.0,
+        ge=1,
+        le=300,
+        description="s of silence after which a member's partitions move; above the time of a restart",
+    )
 
     def rules(self) -> Rules:
         """What the fold decides by."""

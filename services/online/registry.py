@@ -3,9 +3,10 @@
 The repository's Python files are never imported here: what `feast apply` stored is what counts.
 """
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from services.common.definitions import JOIN_COLUMNS, FeatureDefinition, define,
 from services.common.errors import InvalidInput, TemporaryError
 from services.common.plans import CrossFeature, History, Plan, RankingPlan, ViewPlan, cross
 from services.common.spec import FeatureRef
+from services.online.inventory import Inventory, inventory
 from services.online.light import light
 
 with light():
@@ -53,16 +55,31 @@ class PlanSource:
 
     def load(self) -> Plan:
         """Like `load_plan`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Feast calls stream views experimental at each reading
-            try:
-                keys = {entity.name: entity.join_key for entity in self._store.list_entities()}
-                streams = self._store.list_stream_feature_views()
-                views = [v for v in self._store.list_feature_views() if not isinstance(v, StreamFeatureView)]
-                services = {s.name: s for s in self._store.list_feature_services()}
-            except Exception as error:
-                raise TemporaryError(f"the registry cannot be read: {error}") from error
+        entities, streams, views = self._read()
+        keys = {entity.name: entity.join_key for entity in entities}
+        with _reading():
+            services = {s.name: s for s in self._store.list_feature_services()}
         return build_plan(self._project, keys, streams, views, services)
+
+    def inventory(self) -> Inventory:
+        """What is applied, by name; empty when nothing is. Raises TemporaryError when the registry cannot be read."""
+        entities, streams, views = self._read()
+        return inventory(entities, [*streams, *views])
+
+    def _read(self) -> tuple[list[Any], list[StreamFeatureView], list[FeatureView]]:
+        with _reading():
+            views = [v for v in self._store.list_feature_views() if not isinstance(v, StreamFeatureView)]
+            return self._store.list_entities(), self._store.list_stream_feature_views(), views
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast calls stream views experimental at each reading
+        try:
+            yield
+        except Exception as error:
+            raise TemporaryError(f"the registry cannot be read: {error}") from error
 
 
 def repo_config(feature_repo: Path, environment: Mapping[str, str] | None = None) -> RepoConfig:

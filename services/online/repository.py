@@ -14,6 +14,7 @@ from pathlib import Path
 
 from services.common.errors import FreshrankError, InvalidInput, NotFound, PermanentError
 from services.common.plans import Plan
+from services.online.inventory import Inventory, inventory
 from services.online.light import light
 from services.online.registry import build_plan, repo_config, with_defaults
 
@@ -27,8 +28,18 @@ def read_repository(feature_repo: Path) -> Plan:
 
     Raises InvalidInput naming file, view and feature; NotFound when the folder is no feature repository.
     """
+    return read_all(feature_repo)[0]
+
+
+def read_all(feature_repo: Path) -> tuple[Plan, Inventory]:
+    """The same, and everything in the repository by name."""
     with _inside(feature_repo):
         contents = _parsed(Path.cwd())
+    views = [*contents.stream_feature_views, *contents.feature_views]
+    return _plan(feature_repo, contents), inventory(contents.entities, views)
+
+
+def _plan(feature_repo: Path, contents: RepoContents) -> Plan:
     project = str(repo_config(feature_repo).project)
     keys = {entity.name: entity.join_key for entity in contents.entities}
     services = {service.name: service for service in contents.feature_services}

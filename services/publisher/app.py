@@ -64,7 +64,7 @@ class Publisher:
         root, state = settings.store, state_folder(settings.store, settings.arm)
         self._audit = Audit(root / "releases" / f"audit{suffix(settings.arm)}.jsonl")
         self._keeper = Keeper(state / "book.json", settings.arm, slots=settings.slots)
-        store = ReleaseStore(root, settings.arm, settings.backend)
+        store = ReleaseStore(root, settings.arm, settings.backend, kind=settings.instance_kind)
         shelf = Shelf(store.releases)
         deltas = root / "arms" / settings.arm / "deltas"
         history = RowHistory(state / "rows", deltas, settings.row_dim)

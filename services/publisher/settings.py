@@ -42,6 +42,9 @@ class PublisherSettings(TritonSettings):
     backend: Literal["python", "onnxruntime"] = Field(
         "python", description="Triton backend of a release: the pip server has python, a cluster's onnxruntime"
     )
+    instance_kind: Literal["KIND_CPU", "KIND_GPU"] = Field(
+        "KIND_CPU", description="where Triton runs a release; KIND_GPU needs a GPU in each of its pods"
+    )
     leadership: Literal["file", "lease"] = Field(
         "file", description="how two publishers agree: a lock in the store on one machine, a Lease in a cluster"
     )

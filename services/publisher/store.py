@@ -17,11 +17,11 @@ from services.publisher.triton_backend import MODEL_PY, config_pbtxt
 
 
 class ReleaseStore:
-    """`backend`: Triton's backend that will run model.onnx, python or onnxruntime."""
+    """`backend`: Triton's backend that will run model.onnx, python or onnxruntime; `kind`: KIND_CPU or KIND_GPU."""
 
-    def __init__(self, root: Path, arm: str, backend: str, disk: Disk | None = None) -> None:
+    def __init__(self, root: Path, arm: str, backend: str, disk: Disk | None = None, *, kind: str = "KIND_CPU") -> None:
         self._disk = disk or Disk()
-        self._backend = backend
+        self._backend, self._kind = backend, kind
         self._arm = arm
         self.exports = root / "arms" / arm / "exports"
         self.releases = root / "releases"
@@ -91,7 +91,7 @@ class ReleaseStore:
         self._disk.copy(source, staged / "1" / MODEL)
         if self._backend == "python":
             self._disk.copy(MODEL_PY, staged / "1" / MODEL_PY.name)
-        self._disk.write(staged / "config.pbtxt", config_pbtxt(release, source, self._backend).encode())
+        self._disk.write(staged / "config.pbtxt", config_pbtxt(release, source, self._backend, self._kind).encode())
         self._disk.sync_folder(staged / "1")
         self._disk.sync_folder(staged)
         self._disk.rename(staged, target)

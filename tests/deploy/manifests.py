@@ -1,7 +1,6 @@
 """What the chart renders to, read for the tests of this folder."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ def parse(text: str) -> list[Object]:
 
 
 def base() -> list[Object]:
-    """The committed objects: what helm renders without any values."""
+    """The committed objects: what helm renders with the values of k8s/base, which leave out the policies and hooks."""
     return parse(BASE.read_text())
 
 
@@ -37,13 +36,18 @@ def values() -> Object:
 
 def helm() -> str:
     """The helm that `make render` builds, or one on the path; without either the test is skipped."""
-    found = re.search(r"^HELM_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert found is not None
-    built = default_folder(os.environ) / f"helm-{found[1]}" / "helm"
-    program = str(built) if built.exists() else shutil.which("helm")
-    if program is None:
-        pytest.skip("no helm here; `make render` builds one where there is Go")
-    return program
+    return tool("helm")
+
+
+def tool(*names: str) -> str:
+    """The first of these that is here, built ones before those on the path; without any the test is skipped."""
+    built = default_folder(os.environ) / "go" / "bin"
+    for name in names:
+        if (built / name).exists():
+            return str(built / name)
+    for found in filter(None, map(shutil.which, names)):
+        return found
+    pytest.skip(f"no {' or '.join(names)} here; `make render` builds them where there is Go")
 
 
 def render(*options: str, release: str = "freshrank", chart: Path = CHART) -> str:
@@ -55,9 +59,25 @@ def render(*options: str, release: str = "freshrank", chart: Path = CHART) -> st
 def pods(objects: Sequence[Object]) -> Iterator[tuple[str, Object]]:
     """Component and pod spec of every workload."""
     for thing in objects:
-        if thing["kind"] in ("Deployment", "StatefulSet", "Job"):
-            template = thing["spec"]["template"]
+        if (template := pod_template(thing)) is not None:
             yield template["metadata"]["labels"]["app.kubernetes.io/component"], template["spec"]
+
+
+def pod_template(thing: Object) -> Object | None:
+    """What an object makes its pods from; None when it makes none."""
+    match thing["kind"]:
+        case "Pod":
+            return thing
+        case "Deployment" | "StatefulSet" | "Job":
+            found = thing["spec"]["template"]
+        case "CronJob":
+            found = thing["spec"]["jobTemplate"]["spec"]["template"]
+        case "TrainingRuntime":
+            found = thing["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+        case _:
+            return None
+    template: Object = found
+    return template
 
 
 def containers(spec: Object) -> list[Object]:

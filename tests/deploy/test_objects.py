@@ -9,13 +9,34 @@ from tests.deploy.manifests import Object, base
 
 KINDS = {
     "ConfigMap": "V1ConfigMap",
+    "CronJob": "V1CronJob",
     "Deployment": "V1Deployment",
+    "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler",
     "Job": "V1Job",
+    "NetworkPolicy": "V1NetworkPolicy",
     "PersistentVolumeClaim": "V1PersistentVolumeClaim",
+    "Pod": "V1Pod",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+    "Role": "V1Role",
+    "RoleBinding": "V1RoleBinding",
     "Service": "V1Service",
     "ServiceAccount": "V1ServiceAccount",
     "StatefulSet": "V1StatefulSet",
 }
+OF_OPERATORS = {
+    "Certificate": "cert-manager.io/v1",
+    "Kafka": "kafka.strimzi.io/v1",
+    "KafkaNodePool": "kafka.strimzi.io/v1",
+    "KafkaTopic": "kafka.strimzi.io/v1",
+    "KafkaUser": "kafka.strimzi.io/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
+    "ScaledObject": "keda.sh/v1alpha1",
+    "ServiceMonitor": "monitoring.coreos.com/v1",
+    "TrainJob": "trainer.kubeflow.org/v1alpha1",
+    "TrainingRuntime": "trainer.kubeflow.org/v1alpha1",
+    "TriggerAuthentication": "keda.sh/v1alpha1",
+}
+"""What an operator has to be there for; the API server tells what is in them."""
 
 
 def understood(thing: Object) -> Object:

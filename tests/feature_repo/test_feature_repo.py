@@ -5,7 +5,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from services.cli.app import build
 from services.common.definitions import FUNCTIONS
 from services.common.errors import InvalidInput, NotFound, TemporaryError
 from services.common.plans import BUILTINS
@@ -95,6 +97,49 @@ def test_a_removed_feature_is_shown(repo: Path) -> None:
     commands.apply(repo)
     edit(repo, "views.py", '        count("item_carts_1d", ONE_DAY, "kind == \'add_to_cart\'"),\n', "")
     assert ("removed", "item_stats:item_carts_1d") in [(c.action, c.path) for c in commands.plan(repo)]
+
+
+CARTS = '        count("item_carts_1d", ONE_DAY, "kind == \'add_to_cart\'"),\n'
+SLOT, STRING = 'slot("item_row_f", item)', '["item_id"], value_type=ValueType.STRING'
+SESSION = 'name="session", join_keys=["session_id"]'
+LOSSES = [
+    pytest.param("views.py", CARTS, "", "item_stats:item_carts_1d", id="a feature vanishes"),
+    pytest.param("rows.py", SLOT, SLOT.replace("_f", "_g"), "view item_row_f", id="a view vanishes"),
+    pytest.param("rows.py", SLOT, SLOT.replace("item)", "user)"), "view item_row_f", id="another key"),
+    pytest.param(
+        "entities.py", SESSION, SESSION.replace('"session"', '"visit"'), "entity session", id="an entity vanishes"
+    ),
+    pytest.param("entities.py", STRING, STRING.replace("STRING", "INT64"), "entity item", id="another type"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "path"), LOSSES)
+def test_a_change_that_loses_values_is_said_to(repo: Path, file: str, old: str, new: str, path: str) -> None:
+    commands.apply(repo)
+    edit(repo, file, old, new)
+    assert path in {change.path for change in commands.plan(repo) if change.destructive}
+
+
+def test_a_change_that_loses_nothing_is_not(repo: Path) -> None:
+    assert {change.destructive for change in commands.plan(repo)} == {False}
+    commands.apply(repo)
+    edit(repo, "views.py", 'count("clicks_1h", ONE_HOUR', 'count("clicks_1h", ONE_DAY')
+    assert {change.destructive for change in commands.plan(repo)} == {False}
+
+
+def freshrank(*arguments: str) -> tuple[int, str]:
+    found = CliRunner().invoke(build(), list(arguments))
+    return found.exit_code, found.output
+
+
+def test_a_destructive_change_is_refused_when_asked_to_and_nothing_is_changed(repo: Path) -> None:
+    assert freshrank("features", "apply", "--repo", str(repo))[0] == 0
+    edit(repo, "views.py", CARTS, "")
+    for command in ("plan", "apply"):
+        code, said = freshrank("features", command, "--fail-on-destructive", "--repo", str(repo))
+        assert (code, "item_stats:item_carts_1d removed" in said) == (1, True)
+    assert load_plan(repo).feature("item_stats:item_carts_1d").name == "item_carts_1d"
+    assert freshrank("features", "apply", "--repo", str(repo))[0] == 0
 
 
 BAD = [

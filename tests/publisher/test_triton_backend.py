@@ -36,6 +36,11 @@ def test_backends_differ_in_their_name_and_threads_only(model: Path) -> None:
     assert {line.split(":")[0] for line in cluster - local} == {"backend", "parameters { key"}
 
 
+def test_an_instance_is_on_the_cpu_unless_asked_for_elsewhere(model: Path) -> None:
+    assert "kind: KIND_CPU" in config_pbtxt("r1", model, "onnxruntime")
+    assert "kind: KIND_GPU" in config_pbtxt("r1", model, "onnxruntime", "KIND_GPU")
+
+
 def test_an_unknown_backend_is_refused(model: Path) -> None:
     with pytest.raises(PermanentError, match="tensorrt"):
         config_pbtxt("r1", model, "tensorrt")

@@ -18,124 +18,110 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 
-{{/* registry/repository[-service]:tag. Takes (dict "root" $ "repository" name "tag" tag). */}}
+{{/* registry/repository:tag, or registry/repository@digest. Takes (dict "root" $ "repository" name "tag" tag "digest" digest). */}}
 {{- define "freshrank.image" -}}
 {{- with .root.Values.image.registry }}{{ . }}/{{ end -}}
-{{ .repository }}:{{ default .root.Chart.AppVersion .tag }}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ default .root.Chart.AppVersion .tag }}{{- end -}}
 {{- end -}}
 
+{{/* The image of a service. Takes (dict "root" $ "service" name). */}}
 {{- define "freshrank.serviceImage" -}}
 {{- $image := .root.Values.image -}}
-{{ include "freshrank.image" (dict "root" .root "repository" (printf "%s-%s" $image.repository .component) "tag" $image.tag) }}
+{{- $own := mergeOverwrite (deepCopy .root.Values.defaults.image) (index .root.Values.services .service | default dict | dig "image" dict) -}}
+{{ include "freshrank.image" (dict "root" .root "repository" (printf "%s-%s" $image.repository .service) "tag" (default $image.tag $own.tag) "digest" $own.digest) }}
 {{- end -}}
 
-{{/* One address per Triton pod, so that a release is loaded on every one of them. */}}
-{{- define "freshrank.tritonPods" -}}
-{{- $name := printf "%s-triton" (include "freshrank.fullname" .) -}}
-{{- $pods := list -}}
-{{- range $i := until (int .Values.triton.replicas) -}}
-{{- $pods = append $pods (printf "%s-%d.%s:8001" $name $i $name) -}}
+{{/* Every workload of the services by name, with the defaults beneath it, as JSON (in YAML 2000000 would become 2e+06).
+Of each further arm there is a trainer and a publisher. */}}
+{{- define "freshrank.workloads" -}}
+{{- $found := dict -}}
+{{- range $name, $own := .Values.services -}}
+{{- $_ := set $found $name (mergeOverwrite (deepCopy $.Values.defaults) (deepCopy (default dict $own)) (dict "service" $name "arm" "main")) -}}
 {{- end -}}
-{{ join "," $pods }}
+{{- range $arm, $own := .Values.arms -}}
+{{- $settings := dict "trainer" (merge (dict "arm" $arm) (default dict $own.settings)) "publisher" (dict "arm" $arm "slots" $own.slots) -}}
+{{- range $service := list "trainer" "publisher" -}}
+{{- $_ := set $found (printf "%s-%s" $service $arm) (mergeOverwrite (deepCopy (index $found $service)) (dict "arm" $arm "settings" (index $settings $service))) -}}
 {{- end -}}
-
-{{/* What the `restricted` pod security standard asks of a pod. */}}
-{{- define "freshrank.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+{{ toJson $found }}
 {{- end -}}
 
-{{/* The same, of a container. */}}
-{{- define "freshrank.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{/* Where Kafka is. */}}
+{{- define "freshrank.bootstrap" -}}
+{{- if .Values.strimzi.enabled -}}
+{{ include "freshrank.fullname" . }}-kafka-kafka-bootstrap:9093
+{{- else -}}
+{{ .Values.kafka.bootstrap }}
 {{- end -}}
-
-{{/* Where everything is. Service links are off in every pod: Kubernetes would otherwise add variables such as
-FRESHRANK_GATEWAY_PORT=tcp://... for a Service of this name, and the gateway would read them as its settings. */}}
-{{- define "freshrank.podBase" -}}
-serviceAccountName: {{ include "freshrank.fullname" . }}
-automountServiceAccountToken: false
-enableServiceLinks: false
-securityContext:
-  {{- include "freshrank.podSecurity" . | nindent 2 }}
-{{- with .Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-{{- end -}}
-
-{{/* Variables that come from Secrets. Takes (dict "root" $ "secrets" list). */}}
-{{- define "freshrank.secretEnv" -}}
-{{- $names := dict "redis" "FRESHRANK_REDIS_URL" "registry" "FRESHRANK_REGISTRY" "tokens" "FRESHRANK_TOKEN_KEYS" "admin" "FRESHRANK_GATEWAY_ADMIN_TOKEN" -}}
-{{- range .secrets }}
-{{- $from := index $.root.Values . }}
-{{- if $from.existingSecret }}
-- name: {{ index $names . }}
-  valueFrom:
-    secretKeyRef: {name: {{ $from.existingSecret }}, key: {{ $from.existingSecretKey }}}
-{{- end }}
-{{- end }}
-{{- end -}}
-
-{{/* Mounts and volumes. Take (dict "root" $ "store" "write|read|none"). */}}
-{{- define "freshrank.mounts" -}}
-- {name: scratch, mountPath: /tmp}
-{{- if ne .store "none" }}
-- {name: store, mountPath: /srv/freshrank/store, readOnly: {{ eq .store "read" }}}
-{{- end }}
-{{- if .root.Values.featureRepo.configMap }}
-- {name: feature-repo, mountPath: /srv/freshrank/feature_repo, readOnly: true}
-{{- end }}
-{{- end -}}
-
-{{- define "freshrank.volumes" -}}
-- name: scratch
-  emptyDir: {}
-{{- if ne .store "none" }}
-- name: store
-  persistentVolumeClaim:
-    claimName: {{ include "freshrank.claim" .root }}
-{{- end }}
-{{- with .root.Values.featureRepo.configMap }}
-- name: feature-repo
-  configMap: {name: {{ . }}}
-{{- end }}
 {{- end -}}
 
 {{- define "freshrank.claim" -}}
 {{- default (printf "%s-store" (include "freshrank.fullname" .)) .Values.store.existingClaim -}}
 {{- end -}}
 
-{{/* Resources, with a GPU where it is wanted. Takes (dict "root" $ "workload" merged). */}}
+{{/* Resources, with GPUs where they are wanted. Takes (dict "root" $ "workload" merged). */}}
 {{- define "freshrank.resources" -}}
 {{- $resources := deepCopy .workload.resources -}}
 {{- if and .root.Values.gpu.enabled .workload.gpu -}}
-{{- $resources = mergeOverwrite $resources (dict "limits" (dict .root.Values.gpu.resource 1)) -}}
+{{- $resources = mergeOverwrite $resources (dict "limits" (dict .root.Values.gpu.resource (.root.Values.gpu.count | int | toString))) -}}
 {{- end -}}
 {{ toYaml $resources }}
 {{- end -}}
 
-{{/* Placement, with the toleration that GPU nodes ask for. Takes the same. */}}
+{{/* Placement, with the toleration that GPU nodes ask for. Takes (dict "root" $ "component" name "workload" merged). */}}
 {{- define "freshrank.placement" -}}
 {{- $tolerations := .workload.tolerations -}}
 {{- if and .root.Values.gpu.enabled .workload.gpu -}}
 {{- $tolerations = append $tolerations (dict "key" .root.Values.gpu.resource "operator" "Exists" "effect" "NoSchedule") -}}
 {{- end -}}
 {{- with $tolerations }}
-tolerations: {{ toYaml . | nindent 2 }}
+tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .workload.nodeSelector }}
-nodeSelector: {{ toYaml . | nindent 2 }}
+nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .workload.affinity }}
-affinity: {{ toYaml . | nindent 2 }}
+affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .workload.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- if .workload.topologySpread }}
+topologySpreadConstraints:
+  {{- range .workload.topologySpread }}
+  - topologyKey: {{ .topologyKey }}
+    maxSkew: {{ .maxSkew | int }}
+    whenUnsatisfiable: {{ .whenUnsatisfiable }}
+    labelSelector:
+      matchLabels: {{- include "freshrank.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* How many pods may be away. Takes (dict "root" $ "component" name "workload" merged "path" key's path). */}}
+{{- define "freshrank.disruption" -}}
+{{- $budget := .workload.podDisruptionBudget -}}
+{{- $least := ternary .workload.replicas .workload.autoscaling.min (eq .workload.autoscaling.type "none") | int -}}
+{{- $stay := toString $budget.minAvailable -}}
+{{- if $budget.enabled -}}
+{{- if and $stay (not (hasSuffix "%" $stay)) (ge (int $stay) $least) -}}
+{{- fail (printf "at '%s/podDisruptionBudget/minAvailable': %s of %d pods would let no node be drained" .path $stay $least) -}}
+{{- end -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "freshrank.fullname" .root }}-{{ .component }}
+  labels: {{- include "freshrank.labels" . | nindent 4 }}
+spec:
+  {{- if $stay }}
+  minAvailable: {{ $budget.minAvailable }}
+  {{- else }}
+  maxUnavailable: {{ $budget.maxUnavailable }}
+  {{- end }}
+  # A pod that is not healthy yet keeps nobody from draining its node.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "freshrank.selector" . | nindent 6 }}
+{{- end -}}
 {{- end -}}

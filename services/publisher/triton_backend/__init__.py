@@ -33,12 +33,13 @@ _TYPES = {
 }
 
 
-def config_pbtxt(name: str, onnx_path: Path, backend: str) -> str:
+def config_pbtxt(name: str, onnx_path: Path, backend: str, kind: str = "KIND_CPU") -> str:
     """Triton's configuration of model `name`, with inputs and outputs as the ONNX file declares them.
 
     `max_batch_size` is 0: every dimension is the model's own, -1 where it varies, because candidates are padded per
-    request and Triton's batching would make all inputs share their first dimension. One instance on the CPU with one
-    thread: the net is small, and a second thread would only take the core from the next request.
+    request and Triton's batching would make all inputs share their first dimension. One instance, on the CPU with one
+    thread: the net is small, and a second thread would only take the core from the next request. `kind`: KIND_CPU, or
+    KIND_GPU for one instance on each GPU.
 
     Raises CorruptState when the file is not an ONNX model, PermanentError for another backend than BACKENDS and for a
     tensor that Triton cannot carry.
@@ -53,7 +54,7 @@ def config_pbtxt(name: str, onnx_path: Path, backend: str) -> str:
     inputs = [value for value in graph.input if value.name not in constants]
     lines = [f"name: {json.dumps(name)}", f'backend: "{backend}"', "max_batch_size: 0"]
     lines += [_tensors("input", inputs), _tensors("output", graph.output)]
-    lines.append("instance_group [ { count: 1 kind: KIND_CPU } ]")
+    lines.append(f"instance_group [ {{ count: 1 kind: {kind} }} ]")
     if backend == "onnxruntime":
         lines += [_parameter("intra_op_thread_count", "1"), _parameter("inter_op_thread_count", "1")]
     return "\n".join(lines) + "\n"
