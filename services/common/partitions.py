@@ -78,7 +78,7 @@ class Partitions:
             self._ends.pop(place, None)
             self._health.revoked(*place)
             for level in (self._lag, self._unsaved):  # the new owner tells them from now on
-                level.remove(place[0], str(place[1]))
+                level.labels(place[0], str(place[1])).set(0)
             await runner.close(save=False)
             log.info("partition given up", extra={"topic": place[0], "partition": place[1], "position": runner.applied})
 
