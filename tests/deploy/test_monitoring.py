@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{path.name}: {rule.get('alert', rule.get('record'))}", rule["expr"]
 
 
+@cache
 def declared() -> dict[str, set[str]]:
     """Labels of every metric of ours by its name in an expression."""
     found: dict[str, set[str]] = {}
@@ -121,9 +123,9 @@ def test_every_service_and_triton_are_scraped_at_the_port_of_their_metrics() -> 
         for service in services:
             labels = service["metadata"]["labels"]
             meant = (labels[wanted["key"]] in wanted["values"]) == (wanted["operator"] == "In")
-            if meant and spec["selector"]["matchLabels"].items() <= labels.items():
-                (endpoint,) = spec["endpoints"]
-                ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+            (endpoint,) = spec["endpoints"]
+            ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+            if meant and spec["selector"]["matchLabels"].items() <= labels.items() and endpoint["port"] in ports:
                 scraped[labels["app.kubernetes.io/component"]] = ports[endpoint["port"]]
     assert scraped == dict.fromkeys(SERVICES, 8080) | {"triton": 8002}
 
