@@ -13,7 +13,8 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from docs import chart, learning, technique_pages
+from docs import chart, dashboards, learning, technique_pages
+from docs.panels import DASHBOARDS
 from services.common.settings import SHARED_PREFIX, ServiceSettings
 from services.common.topics import TOPICS
 
@@ -77,13 +78,18 @@ def metrics_tables() -> str:
     """One table per service of what its `/metrics` holds."""
     parts = []
     for service in SERVICES:
-        paths = sorted((ROOT / "services" / service).rglob("*.py"))
-        paths += sorted((ROOT / "services" / "common").glob("*.py")) if service in STREAMS else []
-        rows = [row for path in paths for row in _metrics(ast.parse(path.read_text()))]
+        rows = [(f"`{name}`", *rest) for name, *rest in metrics_of(service)]
         parts.append(
             f"### {service}: `freshrank_{service}_<name>`\n\n{_table(('Name', 'Kind', 'Labels', 'What'), rows)}"
         )
     return "\n\n".join(parts)
+
+
+def metrics_of(service: str) -> list[tuple[str, str, str, str]]:
+    """Name without the service's prefix, kind, labels and meaning of each metric that a service declares."""
+    paths = sorted((ROOT / "services" / service).rglob("*.py"))
+    paths += sorted((ROOT / "services" / "common").glob("*.py")) if service in STREAMS else []
+    return [row for path in paths for row in _metrics(ast.parse(path.read_text()))]
 
 
 def fill(text: str, tables: Mapping[str, str]) -> str:
@@ -114,6 +120,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield ROOT / "docs" / "techniques.md", technique_pages.page()
     yield from technique_pages.family_pages()
     yield ROOT / "docs" / "learning.md", learning.page()
+    for dashboard in DASHBOARDS:
+        yield ROOT / "helm" / "freshrank" / "dashboards" / f"{dashboard.name}.json", dashboards.page(dashboard)
 
 
 def _settings(fields: Mapping[str, FieldInfo]) -> str:
@@ -139,7 +147,7 @@ def _metrics(tree: ast.Module) -> Iterator[tuple[str, str, str, str]]:
                 labels = [
                     str(part.value) for value in given for part in ast.walk(value) if isinstance(part, ast.Constant)
                 ]
-                yield f"`{name}`", kind, ", ".join(labels), text
+                yield name, kind, ", ".join(labels), text
 
 
 def _kept(config: Mapping[str, str]) -> str:

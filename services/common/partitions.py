@@ -47,6 +47,9 @@ class Partitions:
         self._health = health
         self._probe = probe
         self._lag = metrics.gauge("lag_messages", "messages not applied yet", ("topic", "partition"))
+        self._unsaved = metrics.gauge(
+            "unsaved_seconds", "work that no snapshot holds: what a restart does again", ("topic", "partition")
+        )
         self._around = Surroundings(
             snapshots,
             health,
@@ -74,6 +77,8 @@ class Partitions:
             runner = self._runners.pop(place)
             self._ends.pop(place, None)
             self._health.revoked(*place)
+            for level in (self._lag, self._unsaved):  # the new owner tells them from now on
+                level.labels(place[0], str(place[1])).set(0)
             await runner.close(save=False)
             log.info("partition given up", extra={"topic": place[0], "partition": place[1], "position": runner.applied})
 
@@ -112,6 +117,7 @@ class Partitions:
                 lag = max(0, self._ends[place] - runner.applied)
                 self._health.behind(*place, lag)
                 self._lag.labels(place[0], str(place[1])).set(lag)
+                self._unsaved.labels(place[0], str(place[1])).set(runner.unsaved_seconds)
 
     async def _open(self, topic: str, partition: int) -> Runner:
         snapshot = await asyncio.to_thread(self._snapshots.newest, topic, partition)

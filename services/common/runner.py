@@ -67,7 +67,7 @@ class Runner:
         self._around = around
         self.fold: Fold[Any] = stage.open(partition, snapshot)
         self.applied = self._saved = self._wanted = self.fold.next_offset
-        self._saved_us = around.clock.now_us()
+        self._saved_us = self._kept_us = self._stepped_us = around.clock.now_us()
         self.closed = False
         self._held: deque[Message] = deque()
         self._held_bytes = 0
@@ -88,6 +88,11 @@ class Runner:
         self._held.append(message)
         self._held_bytes += len(message.value)
         self._arrived.set()
+
+    @property
+    def unsaved_seconds(self) -> float:
+        """How much a restart does again: from the newest snapshot to the newest step. Silence adds nothing."""
+        return max(0, self._stepped_us - self._kept_us) / 1e6 if self.applied != self._saved else 0.0
 
     async def close(self, save: bool) -> None:
         """Stop. With `save` after the step in progress, and on disk; else at once: the partition is another's."""
@@ -140,10 +145,11 @@ class Runner:
             outputs = self.fold.apply(batch)
             await self._emit(outputs)
         self.applied = self.fold.next_offset
+        self._stepped_us = self._around.clock.now_us()
         if self.closed:
             return
         self._around.health.applied(self._topic, self._partition, self.applied)
-        due = self._around.clock.now_us() - self._saved_us >= self._around.snapshot_us
+        due = self._stepped_us - self._saved_us >= self._around.snapshot_us
         if due and (self._saving is None or self._saving.done()):
             # The snapshot is a copy, so the next steps need not wait for the disk.
             self._saving = asyncio.create_task(self._write(self._snapshot()))
@@ -165,6 +171,7 @@ class Runner:
     async def _write(self, snapshot: Snapshot | None) -> None:
         if snapshot is None:
             return
+        taken_us = self._saved_us
         try:
             await asyncio.to_thread(self._around.snapshots.save, self._topic, self._partition, snapshot)
         except OSError as error:
@@ -175,5 +182,5 @@ class Runner:
             log.exception("snapshot cannot be written", extra={"topic": self._topic, "partition": self._partition})
             self._around.fail()
         else:
-            self._saved = snapshot.next_offset
+            self._saved, self._kept_us = snapshot.next_offset, taken_us
             self._around.saves.labels(self._topic).inc()

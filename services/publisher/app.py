@@ -133,7 +133,8 @@ class Publisher:
             lost = self._pump.losing
         finally:
             book = self._keeper.book
-            self._meters.holds(rows_lost=lost, rows_stopped=bool(book.stopped), undo=book.undo is not None)
+            frozen = {f"frozen_{part}": getattr(book.switches, part) for part in ("rows", "releases", "learning")}
+            self._meters.holds(rows_lost=lost, rows_stopped=bool(book.stopped), undo=book.undo is not None, **frozen)
 
     def _release(self) -> None:
         self._commands.step()

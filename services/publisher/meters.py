@@ -1,10 +1,14 @@
 """What the publisher measures about itself."""
 
+import math
 from collections.abc import Callable, Mapping
 
 from services.common.metrics import Metrics
-from services.publisher.checks import Verdict
+from services.publisher.checks import Check, Verdict
 from services.publisher.deltas import Delta
+from services.publisher.rows import MEASURED
+
+DECISIONS = ("promoted", "held", "refused", "rolled_back")
 
 
 class Meters:
@@ -15,8 +19,13 @@ class Meters:
         self._rows = metrics.counter("rows_pushed_total", "Rows written to the store", ("kind",))
         self._deltas = metrics.counter("deltas_total", "Row deltas judged", ("verdict",))
         self._refused = metrics.counter("checks_failed_total", "Checks that did not hold", ("gate", "check"))
+        self._row_checks = metrics.gauge(
+            "row_checks", "Figures of the newest row delta as shares of their bounds; above 1 is refused", ("check",)
+        )
         self._age = metrics.histogram("row_freshness_seconds", "Event time of the rows' newest example to their push")
         self._decisions = metrics.counter("releases_total", "Decisions on releases", ("decision",))
+        for decision in DECISIONS:  # a count that begins with its first event hides that event from `increase`
+            self._decisions.labels(decision)
         self._seconds = metrics.histogram("release_seconds", "From export to routed, held or refused", ("decision",))
         self._judging = metrics.histogram("gate_seconds", "Time that the release gate takes")
         self._compressed = metrics.counter("compressions_total", "Candidates compressed and judged", ("verdict",))
@@ -24,7 +33,9 @@ class Meters:
         self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
         self._trial = metrics.gauge("trial", "Figures of a challenger against the incumbent", ("arm", "figure"))
         self._healed = metrics.counter("healed_total", "Models loaded anew after a failed golden request")
-        self._state = metrics.gauge("state", "1 while it holds: rows_stopped, rows_lost, leader, undo", ("state",))
+        self._state = metrics.gauge(
+            "state", "1 while it holds: leader, rows_stopped, rows_lost, undo, frozen_<part>", ("state",)
+        )
         self._faults = metrics.counter("faults_total", "Steps that failed and are tried again", ("loop",))
         self._impressions = metrics.gauge("impressions", "Impressions kept for the gate")
 
@@ -37,6 +48,9 @@ class Meters:
     def judged(self, verdict: Verdict) -> None:
         """A delta was judged."""
         self._deltas.labels("passed" if verdict.passed else "refused").inc()
+        for check in sorted(verdict.checks, key=_share):  # of item and user rows the one nearer to its bound
+            if check.name in MEASURED:
+                self._row_checks.labels(check.name).set(_share(check))
         self._failed("rows", verdict)
 
     def examined(self, verdict: Verdict, seconds: float) -> None:
@@ -86,3 +100,10 @@ class Meters:
     def _failed(self, gate: str, verdict: Verdict) -> None:
         for check in verdict.failed:
             self._refused.labels(gate, check.name).inc()
+
+
+def _share(check: Check) -> float:
+    """The figure over its bound; no number counts as far beyond it."""
+    if math.isnan(check.figure):
+        return math.inf
+    return check.figure / check.bound if check.bound > 0 else 0.0

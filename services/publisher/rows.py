@@ -32,6 +32,10 @@ class RowReason(StrEnum):
     PROBE = "probe"
 
 
+MEASURED = frozenset({RowReason.NORM, RowReason.CHANGE, RowReason.SHARE, RowReason.CHAMPION_LOSS, RowReason.PROBE})
+"""Checks of a figure against a bound that it comes near before it breaks it."""
+
+
 @dataclass(frozen=True)
 class RowBounds:
     """What a delta may do."""
@@ -97,7 +101,7 @@ class ChampionLoss:
     def add(self, loss: float, count: int) -> Check:
         """Take one delta's figure in and judge; the baseline learns only of figures that are no longer recent."""
         if count <= 0:
-            return holds(RowReason.CHAMPION_LOSS, True)
+            return at_most(RowReason.CHAMPION_LOSS, 0.0, float("inf"), "no candidate appeared")
         if not math.isfinite(loss):
             return at_most(RowReason.CHAMPION_LOSS, float("nan"), self._bound(), f"of {count} candidates")
         self._recent.append((loss, count))

@@ -34,6 +34,7 @@ from services.trainer.lock import alone
 from services.trainer.loop import Loop, LoopConfig
 from services.trainer.meters import Meters
 from services.trainer.observe import All, Logged, Observer, Traced
+from services.trainer.privacy import config as privacy
 from services.trainer.settings import TrainerSettings
 from services.trainer.tensorboard import TensorBoard
 from services.trainer.tracking import Background, Tracked
@@ -97,7 +98,9 @@ def serve(settings: TrainerSettings) -> None:
         undo.callback(board.close)
         traces = tracing_for("trainer", settings.otlp_endpoint)
         undo.callback(traces.close)
-        watched = All([Meters(metrics, clock), Logged(log)])
+        metrics.gauge("lag_messages", "Messages not learned from yet; 0 while frozen").set_function(lambda: health.lag)
+        private = privacy.parse(settings.privacy)
+        watched = All([Meters(metrics, clock, private.epsilon if private else 0.0), Logged(log)])
         followed = [
             Tracked(Background(tracker, settings.arm, settings.about, paths.root, partial(watched.failed, "tracker")))
             for tracker in tracking.parse(settings.trackers)

@@ -11,7 +11,8 @@ from services.trainer.strategies.base import Learned
 class Meters:
     """An observer that counts."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, budget: float = 0.0) -> None:
+        """`budget`: epsilon at which private learning stops; 0 = not private."""
         self._clock = clock
         self._messages = metrics.counter("messages_total", "Messages of examples learned from")
         self._steps = metrics.counter("steps_total", "Updates made")
@@ -32,6 +33,7 @@ class Meters:
         self._holds = metrics.counter("holds_total", "Due releases that waited for a representative slice")
         self._maintained = metrics.counter("maintenance_total", "Releases preceded by more than a step", ("action",))
         self._epsilon = metrics.gauge("privacy_epsilon", "Epsilon that private learning has spent; 0 = not private")
+        metrics.gauge("privacy_budget", "Epsilon at which private learning stops; 0 = not private").set(budget)
         self._failures = metrics.counter("failures_total", "What was given up while the loop went on", ("what",))
 
     def learned(self, batch: Batch, steps: Sequence[Learned], seconds: float) -> None:

@@ -345,6 +345,30 @@ async def test_a_disk_that_refuses_is_counted_and_the_stream_goes_on(bench: Benc
     assert bench.seen() == [0, 1]
 
 
+async def test_what_a_restart_does_again_is_told(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "t-0").write_text("a file where the folder should be")
+    await bench.own(0)
+    for offset, second in enumerate((0, 16, 40)):
+        bench.clock.advance_to(1 + second * 1_000_000)
+        await bench.offer(offset)
+        await until(lambda offset=offset: bench.partitions.applied() == {("t", 0): offset + 1})
+        await until(lambda offset=offset: (_value(bench, "snapshot_failures_total") or 0) == offset)
+    bench.clock.advance_to(900_000_000)  # silence makes a restart no dearer
+    assert await _measured(bench, "unsaved_seconds") == 40
+    (tmp_path / "t-0").unlink()
+    await bench.offer(3)
+    await until(lambda: bench.saved() == 4)
+    await until(lambda: _value(bench, "snapshots_total") == 1)
+    assert await _measured(bench, "unsaved_seconds") == 0
+
+
+async def test_a_partition_that_moved_is_told_by_its_new_owner_alone(bench: Bench) -> None:
+    await bench.own(0)
+    assert await _measured(bench, "lag_messages") == 5
+    await bench.own()
+    assert await _measured(bench, "lag_messages") == 0
+
+
 async def test_a_hole_that_the_log_has_is_passed_over(bench: Bench) -> None:
     bench.log.first = {2: 5}
     await bench.own(0)
@@ -386,3 +410,9 @@ async def test_a_step_that_does_not_stop_when_its_partition_moved_ends_the_proce
 
 def _value(bench: Bench, name: str) -> float | None:
     return bench.metrics.registry.get_sample_value(f"freshrank_test_{name}", {"topic": "t"})
+
+
+async def _measured(bench: Bench, name: str) -> float | None:
+    """A level of the only partition after a look at a log of five messages."""
+    await bench.partitions.measure(lambda topic, partition: 5, probe=False)
+    return bench.metrics.registry.get_sample_value(f"freshrank_test_{name}", {"topic": "t", "partition": "0"})
