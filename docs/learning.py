@@ -74,8 +74,8 @@ The published rows of that protocol: fine-tune 47.28 / 16.01, dropout 49.07 / 16
 dropout belongs to the first and largest training alone (`base-dropout`) on held-out sessions of periods 1 to 4; means
 over periods 5 to 16, which chose nothing, stand beside.
 
-**What to take from it.** Count first. `covisits` is no network: items looked at near each other, counted in one pass of a
-tenth of a second, and it is above every plain way of updating the network. What the network adds is what counts do
+**What to take from it.** Count first. `covisits` is no network: items looked at near each other, counted in one pass
+of a tenth of a second, and it is above every way of updating the network alone. What the network adds is what counts do
 not reach: `base-fusion-covisits` mixes both half and half where counts know enough, and is above the published full
 retrain and ADER in Recall and MRR, at the cost of an update of the network. Of the network's own ways fusion of old and
 new weights after a base with dropout is the best. The counts' settings (share, shrinkage, fading) were chosen on the
