@@ -87,9 +87,10 @@ class Api:
         return self.call("GET", path)
 
     def items(self, path: str, **query: str) -> list[Object]:
-        """The objects of a list, as the server has them in its cache or newer."""
-        found: list[Object] = self.call("GET", path, **query)["items"]
-        return found
+        """The objects of a list."""
+        listed = self.call("GET", path, **query)
+        whole = {"apiVersion": listed["apiVersion"], "kind": listed["kind"].removesuffix("List")}
+        return [whole | item for item in listed["items"]]
 
     def patch_status(self, path: str, status: Mapping[str, Any]) -> None:
         """Say how an object is."""

@@ -6,6 +6,7 @@ Kafka and Redis are outside a chart, so they are the demo's; everything else is 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -18,6 +19,7 @@ import grpc
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.common.errors import PermanentError
 from services.demo.follow import Follower
 from services.demo.processes import Program
 from services.demo.record import Record
@@ -36,6 +38,7 @@ PROFILE: Mapping[str, Any] = {
 TOKEN_KEYS = "1:" + "d3" * 16
 JOB_SECONDS = 120
 READY_SECONDS = 120
+RESTARTS = 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class ChartLoop(Loop):
 
     values: Mapping[str, Any] = field(default_factory=dict)
     """On top of PROFILE."""
+    kubeconfig: Path | None = None
+    """An API server for those who ask one, such as a leader for its Lease."""
+    namespace: str = "default"
 
     def start(self) -> None:
         """Render, start what is outside the chart, run the jobs, start the rest; whatever fails stops it all."""
@@ -75,7 +81,7 @@ class ChartLoop(Loop):
         self.stack = Stack(self.folder, self.partitions, parts=("kafka", "redis"), tools=self.tools)
         self.stack.start()
         try:
-            self.machine = Machine(self._render(), self.folder, self._secrets(), self._image())
+            self.machine = Machine(self._render(), self.folder, self._secrets(), self._image(), self.namespace)
             self._start_pods()
         except BaseException:
             self.stack.stop()
@@ -95,14 +101,17 @@ class ChartLoop(Loop):
         return {"freshrank-redis": {"url": self.stack.redis.url}, "freshrank-tokens": {"keys": TOKEN_KEYS}}
 
     def _image(self) -> dict[str, Path]:
-        return {"/srv/freshrank/feature_repo": ROOT / "feature_repo"}
+        """A copy, so that nobody writes to this checkout."""
+        self.feature_repo = self.folder / "image" / "feature_repo"
+        shutil.copytree(ROOT / "feature_repo", self.feature_repo, ignore=shutil.ignore_patterns("__pycache__", "data"))
+        return {"/srv/freshrank/feature_repo": self.feature_repo}
 
     def _start_pods(self) -> None:
         pods = {pod.component: pod for pod in self.machine.pods}
         ports = {name: pods[name].port("http") for name in self.services}
         gateway = pods["gateway"]
         folder = self.folder
-        repo = ROOT / "feature_repo"
+        repo = self.feature_repo
         grpc_port, admin_port = gateway.port("grpc"), gateway.port("admin")
         self.plan = ChartPlan(
             folder, repo, self.partitions, grpc_port, admin_port, ports, pods=pods, claims=folder / "claims"
@@ -114,8 +123,20 @@ class ChartLoop(Loop):
                 self.run_to_the_end(pods[name], first)
             self.stack.supervisor.start(self.program(name))
         for name in ("triton", *self.services):
-            self.stack.supervisor.wait_ready(name)
+            self._until_ready(name)
+        self.stack.supervisor.exits()
         self.follower = Follower(self.stack.kafka.bootstrap, self.partitions, self.plan.urls)
+
+    def _until_ready(self, name: str) -> None:
+        """Start again what has ended itself, as a cluster does."""
+        for _ in range(RESTARTS):
+            try:
+                self.stack.supervisor.wait_ready(name)
+                return
+            except PermanentError as error:
+                print(error)
+                self.stack.supervisor.start(self.program(name))
+        self.stack.supervisor.wait_ready(name)
 
     def run_to_the_end(self, pod: Pod, container: Object) -> str:
         """A container that ends: what it has printed. AssertionError when it fails."""
@@ -149,6 +170,8 @@ class ChartLoop(Loop):
         """With this Python for the image's, under the variables that the image sets."""
         program, *arguments = command.argv
         given = image_variables() | {"HOME": command.environment["TMPDIR"]} | dict(command.environment)
+        if self.kubeconfig:
+            given["KUBECONFIG"] = str(self.kubeconfig)
         return Command((sys.executable if program == "python" else program, *arguments), given)
 
     def _triton(self, command: Command, pod: Pod, prefix: str) -> Command:

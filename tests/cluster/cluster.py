@@ -7,12 +7,13 @@ with cluster.namespace() as namespace: cluster.api.create(thing, namespace)
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from kubernetes.client import ApiException
 
 from tests.cluster.api import Api, Object, eventually
 from tests.cluster.node import Node
@@ -51,13 +52,14 @@ class Cluster:
         finally:
             self.api.delete(f"/api/v1/namespaces/{name}")
 
-    def give(self, namespace: str, secrets: Mapping[str, Mapping[str, str]], kind: str = "Secret") -> None:
-        """Make Secrets, or ConfigMaps, as a user does before installing."""
-        field = "stringData" if kind == "Secret" else "data"
-        for name, content in secrets.items():
-            self.api.create(
-                {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, field: dict(content)}, namespace
-            )
+    def give(self, namespace: str, things: Iterable[Object]) -> None:
+        """Make objects as a user does before installing; one of the whole cluster may be there from another test."""
+        for thing in things:
+            try:
+                self.api.create(thing, namespace)
+            except ApiException as error:
+                if error.status != 409:
+                    raise
 
 
 def install_kinds(api: Api, folder: Path) -> None:

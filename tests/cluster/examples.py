@@ -43,19 +43,31 @@ def over(below: Object, above: Object) -> Object:
 
 
 def secrets(example: str) -> dict[str, dict[str, str]]:
-    """The Secrets whose names the values give: each with its key, or with all files of a certificate."""
+    """The Secrets whose names the values give: each with its key, and with all files of a certificate."""
     found: dict[str, dict[str, str]] = {}
     for part in _parts(merged(example)):
         if name := part.get("existingSecret"):
             keys = [key for field, key in part.items() if field.startswith("existingSecret") and field.endswith("Key")]
-            found.setdefault(name, {}).update(dict.fromkeys(keys or TLS, "not read here"))
+            found.setdefault(name, {}).update(dict.fromkeys([*keys, *TLS, ".netrc"], "not read here"))
     return found
 
 
-def config_maps(example: str) -> dict[str, dict[str, str]]:
-    """The ConfigMaps whose names the values give."""
-    name = merged(example)["featureRepo"]["configMap"]
-    return {name: {"views.py": ""}} if name else {}
+def brought(example: str) -> list[Object]:
+    """What an example's user has beforehand: the objects that its values name."""
+    found = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content}
+        for name, content in secrets(example).items()
+    ]
+    if name := merged(example)["featureRepo"]["configMap"]:
+        found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"views.py": ""}})
+    parts = list(_parts(merged(example)))
+    for name in {part["existingClaim"] for part in parts if part.get("existingClaim")}:
+        spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+        found.append({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
+    for name in {part["priorityClassName"] for part in parts if part.get("priorityClassName")}:
+        kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
+        found.append({**kind, "metadata": {"name": name}, "value": 1000})
+    return found
 
 
 def _parts(node: Any) -> Iterator[Object]:

@@ -60,8 +60,16 @@ class Command:
 class Machine:
     """All rendered objects of a release, and where their parts are here."""
 
-    def __init__(self, objects: Sequence[Object], folder: Path, secrets: Contents, image: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        objects: Sequence[Object],
+        folder: Path,
+        secrets: Contents,
+        image: Mapping[str, Path],
+        namespace: str = "default",
+    ) -> None:
         """`secrets` are those that the chart refers to; `image` has folders of the image by their path in it."""
+        self._namespace = namespace
         self._objects = objects
         self._folder = folder
         self._secrets = secrets
@@ -85,8 +93,8 @@ class Machine:
         return Pod(name, component, labels, template["spec"], f"{self._network}.{self._taken}")
 
     def jobs(self) -> list[Pod]:
-        """A pod of every job, in the order in which they are rendered."""
-        found = [thing for thing in self._objects if thing["kind"] == "Job"]
+        """A pod of every job of an installation, in the order in which they are rendered."""
+        found = [thing for thing in self._objects if thing["kind"] == "Job" and _at_install(thing)]
         return [self.pod(thing["metadata"]["name"], thing["spec"]["template"]) for thing in found]
 
     def claim(self, name: str) -> Path:
@@ -113,7 +121,7 @@ class Machine:
 
     def _value(self, pod: Pod, source: Object) -> str:
         if "fieldRef" in source:
-            fields = {"metadata.name": pod.name, "metadata.namespace": "default", "status.podIP": pod.address}
+            fields = {"metadata.name": pod.name, "metadata.namespace": self._namespace, "status.podIP": pod.address}
             return fields[source["fieldRef"]["fieldPath"]]
         for field in ("secret", "configMap"):
             if reference := source.get(f"{field}KeyRef"):
@@ -183,7 +191,7 @@ class Translation:
         names = "|".join(re.escape(name) for name in sorted(hosts, key=len, reverse=True))
         paths = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
         self._known = re.compile(
-            rf"(?P<dns>dns:///)?(?<![\w.-])(?P<host>{names})(?:\.[a-z0-9-]+(?:\.svc(?:\.cluster\.local)?)?)?:(?P<port>\d+)"
+            rf"(?P<finder>dns:///|kubernetes:[a-z0-9-]+/)?(?<![\w.-])(?P<host>{names})(?:\.[a-z0-9-]+(?:\.svc(?:\.cluster\.local)?)?)?:(?P<port>\d+)"
             rf"|(?<!\w)(?P<path>{paths}|{'|'.join(_OURS)})(?![\w.-])|(?<![\w.])(?P<every>0\.0\.0\.0)(?![\w.])"
         )
 
@@ -201,7 +209,18 @@ class Translation:
         if not pods:
             raise ChartFault(f"the Service {service['metadata']['name']} selects no pod")
         places = [f"{pod.address}:{_target(service, pod, int(found['port']))}" for pod in pods]
-        return f"ipv4:{','.join(places)}" if found["dns"] else places[0]
+        match found["finder"]:
+            case None:
+                return places[0]
+            case "dns:///":
+                return f"ipv4:{','.join(places)}"
+            case _:  # What EndpointSlices would say; a real one refuses loopback.
+                return ",".join(places)
+
+
+def _at_install(job: Object) -> bool:
+    hooks = job["metadata"].get("annotations", {}).get("helm.sh/hook", "")
+    return not hooks or "install" in hooks
 
 
 def _target(service: Object, pod: Pod, port: int) -> int:

@@ -36,6 +36,7 @@ class Node:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="node", daemon=True)
         self._addresses = 0
+        self._filled: set[str] = set()
         self.waiting: dict[str, list[str]] = {}
         """What each pod lacks, by its name: for the message of a test that waited in vain."""
 
@@ -70,6 +71,10 @@ class Node:
         for claim in self._api.items("/api/v1/persistentvolumeclaims", resourceVersion="0"):
             if claim["status"].get("phase") == "Pending" and not claim["spec"].get("volumeName"):
                 self._api.create(_volume(claim))
+        for owner, name, content in filled(self._api):
+            if owner["metadata"]["uid"] not in self._filled:
+                self._filled.add(owner["metadata"]["uid"])
+                self._api.create(_secret(owner, name, content), owner["metadata"]["namespace"])
         for volume in self._api.items("/api/v1/persistentvolumes", resourceVersion="0"):
             if volume["status"].get("phase") == "Released":
                 self._api.delete(f"/api/v1/persistentvolumes/{volume['metadata']['name']}")
@@ -94,6 +99,28 @@ class Node:
         address = f"10.97.{self._addresses >> 8}.{self._addresses & 255}"
         conditions = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "ContainersReady", "Ready")]
         return {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
+
+
+def filled(api: Api) -> Iterator[tuple[Object, str, dict[str, str]]]:
+    """Owner, name and content of the Secrets that operators would fill: cert-manager's and Strimzi's."""
+    for certificate in api.items("/apis/cert-manager.io/v1/certificates", resourceVersion="0"):
+        yield certificate, certificate["spec"]["secretName"], dict.fromkeys(TLS, "")
+    for user in api.items("/apis/kafka.strimzi.io/v1/kafkausers", resourceVersion="0"):
+        yield user, user["metadata"]["name"], dict.fromkeys(("ca.crt", "user.crt", "user.key", "password"), "")
+    for kafka in api.items("/apis/kafka.strimzi.io/v1/kafkas", resourceVersion="0"):
+        yield kafka, f"{kafka['metadata']['name']}-cluster-ca-cert", {"ca.crt": ""}
+
+
+def _secret(owner: Object, name: str, content: dict[str, str]) -> Object:
+    """A Secret that goes with its owner."""
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
+    meta = {"name": name, "ownerReferences": [reference]}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": content}
 
 
 def missing(api: Api, pod: Object) -> Iterator[str]:

@@ -9,7 +9,7 @@ from services.cli.kafka import admin
 from services.common.topics import TOPICS
 from services.demo.tools import Tools
 from tests.cluster.chart_loop import ChartLoop, probed
-from tests.deploy.manifests import helm
+from tests.cluster.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -17,13 +17,13 @@ PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 @pytest.fixture(scope="module")
-def loop(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChartLoop]:
+def loop(cluster: Cluster, tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChartLoop]:
     """Everything, started once for the tests of this file, which go through one life in their order."""
-    helm()
-    made = ChartLoop(tmp_path_factory.mktemp("chart"), tools)
-    made.start()
-    yield made
-    made.stop()
+    with cluster.namespace() as namespace:
+        made = ChartLoop(tmp_path_factory.mktemp("chart"), tools, kubeconfig=cluster.kubeconfig, namespace=namespace)
+        made.start()
+        yield made
+        made.stop()
 
 
 def test_the_jobs_have_made_topics_and_definitions(loop: ChartLoop) -> None:
@@ -40,13 +40,8 @@ def test_every_probe_of_the_chart_is_answered(loop: ChartLoop, kind: str) -> Non
 
 
 def test_nothing_is_kept_outside_the_mounted_folders(loop: ChartLoop) -> None:
-    assert {path.name for path in loop.folder.iterdir() if path.is_dir()} == {
-        "claims",
-        "pods",
-        "kafka",
-        "redis",
-        "logs",
-    }
+    kept = {path.name for path in loop.folder.iterdir() if path.is_dir()}
+    assert kept == {"claims", "pods", "kafka", "redis", "logs", "image"}
 
 
 async def test_a_release_is_served_to_shoppers(loop: ChartLoop) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from typing import Any
 
 import pytest
 from kubernetes.client import ApiException
@@ -16,15 +17,21 @@ ENFORCED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def templates(things: list[Object]) -> Iterator[tuple[str, Object]]:
-    """Name and pod template of all that starts pods, bare pods too."""
+    """Name and pod template of all that starts pods, of whatever kind and however deep; bare pods too."""
     for thing in things:
-        name = f"{thing['kind']}/{thing['metadata']['name']}"
-        if thing["kind"] == "Pod":
-            yield name, thing
-        elif thing["kind"] == "CronJob":
-            yield name, thing["spec"]["jobTemplate"]["spec"]["template"]
-        elif "template" in thing.get("spec", {}) and "spec" in thing["spec"]["template"]:
-            yield name, thing["spec"]["template"]
+        for template in within(thing):
+            yield f"{thing['kind']}/{thing['metadata']['name']}", template
+
+
+def within(node: Any) -> Iterator[Object]:
+    if isinstance(node, dict):
+        if isinstance(spec := node.get("spec"), dict) and isinstance(spec.get("containers"), list):
+            yield node
+        for child in node.values():
+            yield from within(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from within(child)
 
 
 def pod(template: Object) -> Object:
