@@ -1,6 +1,5 @@
 """What the chart renders to, read for the tests of this folder."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.demo.cache import default_folder
+from tests.cluster import build
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "freshrank"
@@ -35,19 +34,16 @@ def values() -> Object:
 
 
 def helm() -> str:
-    """The helm that `make render` builds, or one on the path; without either the test is skipped."""
+    """The helm that `make cluster-tools` builds, or one on the path; without either the test is skipped."""
     return tool("helm")
 
 
 def tool(*names: str) -> str:
-    """The first of these that is here, built ones before those on the path; without any the test is skipped."""
-    built = default_folder(os.environ) / "go" / "bin"
-    for name in names:
-        if (built / name).exists():
-            return str(built / name)
-    for found in filter(None, map(shutil.which, names)):
-        return found
-    pytest.skip(f"no {' or '.join(names)} here; `make render` builds them where there is Go")
+    """The first of these programs that is here, built before found on the path; without any the test is skipped."""
+    for found in (build.program(name) or shutil.which(name) for name in names):
+        if found:
+            return str(found)
+    pytest.skip(f"no {' or '.join(names)} here; `make cluster-tools` builds them where there is Go")
 
 
 def render(*options: str, release: str = "freshrank", chart: Path = CHART) -> str:
