@@ -102,6 +102,6 @@ def test_the_local_overlay_makes_the_secrets_that_its_pods_read() -> None:
         entry["valueFrom"]["secretKeyRef"]["name"]
         for _, spec in pods(objects)
         for entry in spec["containers"][0].get("env", [])
-        if "valueFrom" in entry
+        if "secretKeyRef" in entry.get("valueFrom", {})
     }
     assert read == made
