@@ -1,6 +1,7 @@
 """The Dockerfiles, as far as they can be checked without an engine."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import SERVICES
-from tests.deploy.manifests import ROOT, base, pods
+from tests.deploy.manifests import CHART, ROOT, base, parse, pods, render
 
 DOCKERFILE = (ROOT / "services" / "Dockerfile").read_text()
 TRITON = (ROOT / "services" / "publisher" / "triton.Dockerfile").read_text()
@@ -85,8 +86,37 @@ def test_the_wheel_holds_services_and_stubs_and_nothing_beside(tmp_path: Path) -
     assert {"freshrank/v1/events_pb2.py", *(f"services/{s}/__main__.py" for s in SERVICES)} <= set(names)
 
 
-JOBS = {"services.cli.app": "features", "services.cli.topics": "features", "services.features.commands": "features"}
-"""Programs that jobs run, and the image they run in."""
+JOBS = {
+    "services.cli.app": "features",
+    "services.cli.topics": "features",
+    "services.features.commands": "features",
+    "services.cli.history.write": "gateway",
+    "services.cli.history.events": "gateway",
+    "freshrank.client": "gateway",
+    "services.cli.retrain": "trainer",
+    "services.trainer.retrain": "trainer",
+    "services.publisher.gate": "trainer",
+    "services.publisher.audit": "trainer",
+    "services.publisher.settings": "trainer",
+    "services.trainer.distributed.__main__": "trainer",
+}
+"""What jobs run, with what their commands import when they run, and the image they run in."""
+
+
+def test_every_job_runs_an_image_and_a_program_that_are_looked_at_here() -> None:
+    known = {module.removesuffix(".app").removesuffix(".__main__") for module in JOBS}
+    ran = set()
+    for example in sorted((CHART / "examples").glob("*.yaml")):
+        specs = dict(pods(parse(render("-f", str(example)))))
+        for name in specs.keys() & {"create-topics", "apply-features", "import", "maintenance", "train", "test"}:
+            container = specs[name]["containers"][0]
+            image = re.split("[:@]", container["image"])[0].rpartition("freshrank-")[2]
+            ran.add((name, image, container["command"][2]))
+    assert {module for name, _, module in ran if name != "test"} <= known
+    assert {(name, image) for name, image, _ in ran} == {
+        ("create-topics", "features"), ("apply-features", "features"), ("import", "gateway"), ("test", "gateway"),
+        ("maintenance", "trainer"), ("train", "trainer"),
+    }  # fmt: skip
 
 
 @pytest.mark.pipeline
@@ -99,6 +129,7 @@ def test_a_program_starts_with_what_its_image_installs(module: str, image: str) 
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WITHOUT, module, json.dumps(sorted(absent(image)))],
         cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'services' / 'pb'}"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
 
