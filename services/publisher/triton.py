@@ -15,7 +15,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from services.common.errors import DeadlineExceeded, NotFound, PermanentError, TemporaryError
 from services.common.spec import OUTPUT
-from services.publisher.fleet import ServedStats
+from services.publisher import marker
+from services.publisher.pod import ServedStats
 
 _PASSING = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"})
 
@@ -23,9 +24,12 @@ _PASSING = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED",
 class TritonServer:
     """One endpoint, `host:port`. Safe for several threads; every call has a deadline in seconds."""
 
-    def __init__(self, address: str, timeout_s: float = 2.0, load_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, address: str, timeout_s: float = 2.0, load_timeout_s: float = 60.0, backend: str = "python"
+    ) -> None:
+        """`backend`: of the readiness marker, python or onnxruntime."""
         self._client = grpcclient.InferenceServerClient(address)
-        self._timeout_s, self._load_timeout_s = timeout_s, load_timeout_s
+        self._timeout_s, self._load_timeout_s, self._backend = timeout_s, load_timeout_s, backend
 
     def load(self, release: str) -> None:
         """Load and wait until it is ready. Raises PermanentError when the server refuses the files."""
@@ -37,13 +41,25 @@ class TritonServer:
     def unload(self, release: str) -> None:
         """Take it out; requests in flight finish, unknown names are none of our trouble."""
         with _reported():
-            self._client.unload_model(release, client_timeout=self._load_timeout_s)
+            # Short: it must have been taken, or be given up, before another publisher can lead.
+            self._client.unload_model(release, client_timeout=self._timeout_s)
 
     def loaded(self) -> set[str]:
         """Names of the models that are ready."""
         with _reported():
             index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
-            return {model.name for model in index.models if model.state == "READY"}
+            return {model.name for model in index.models if model.state == "READY" and model.name != marker.NAME}
+
+    def mark(self, ready: bool) -> None:
+        """Load or unload the model that the pod's readiness probe asks for."""
+        with _reported():
+            if ready == self._client.is_model_ready(marker.NAME, client_timeout=self._timeout_s):
+                return
+            if ready:
+                config, files = marker.parts(self._backend)
+                self._client.load_model(marker.NAME, config=config, files=files, client_timeout=self._load_timeout_s)
+            else:
+                self._client.unload_model(marker.NAME, client_timeout=self._timeout_s)
 
     def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Scores [B, N, heads] of one request. Raises NotFound when it is not loaded."""
@@ -78,6 +94,8 @@ def _reported() -> Iterator[None]:
         yield
     except InferenceServerException as error:
         raise _by_consequence(error) from error
+    except ValueError as error:  # the channel is closed: the server has left the fleet meanwhile
+        raise TemporaryError(str(error)) from error
 
 
 def _by_consequence(error: InferenceServerException) -> Exception:
