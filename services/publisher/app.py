@@ -31,7 +31,7 @@ from services.publisher.history import RowHistory
 from services.publisher.intake import Intake
 from services.publisher.kafka import Reader, Sender, Standing
 from services.publisher.leading import leadership_of, renew
-from services.publisher.lock import Leadership, LeadersDisk, check
+from services.publisher.lock import LeadersDisk, Leadership, check
 from services.publisher.loop import LoopHealth, Loops
 from services.publisher.meters import Meters
 from services.publisher.pump import PumpPolicy, RowPump
@@ -270,7 +270,8 @@ async def serve(settings: PublisherSettings) -> None:
     publisher: Publisher | None = None
     renewing = asyncio.create_task(renew(leadership, loops, meters, min(1.0, settings.lease_s / 5)))
     try:
-        health.ready = True  # one that waits to lead is as it should be
+        # One that waits to lead is as it should be: a rolling update goes on, and the old one leaves.
+        health.ready = settings.leadership == "lease"
         while not (loops.stopped.is_set() or leadership.held()):
             await asyncio.sleep(0.1)
         if not loops.stopped.is_set():

@@ -137,7 +137,7 @@ class Fleet:
             try:
                 return call(pod)
             except FreshrankError as error:
-                logger.info("triton call failed", extra={"endpoint": pod.address, "error": str(error)})
+                logger.debug("triton call failed", extra={"endpoint": pod.address, "error": str(error)})
                 return error
 
         return [future.result() for future in [self._threads.submit(tried, pod) for pod in pods]]

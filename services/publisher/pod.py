@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import DeadlineExceeded, FreshrankError, PermanentError, TemporaryError
+from services.common.errors import DeadlineExceeded, FreshrankError, NotOwner, PermanentError, TemporaryError
 from services.publisher.golden import Golden
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,8 @@ class Pod:
                 self.server.mark(all(release in self.good for release in wanted))
             self.away = False
             self._late.pop("", None)
+        except NotOwner as error:
+            logger.info("triton endpoint not tended", extra={"endpoint": self.address, "error": str(error)})
         except DeadlineExceeded as error:
             self.away = self._too_late("") or self.away
             logger.info("triton endpoint is late", extra={"endpoint": self.address, "error": str(error)})

@@ -18,7 +18,9 @@ from services.common.spec import OUTPUT
 from services.publisher import marker
 from services.publisher.pod import ServedStats
 
-_PASSING = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"})
+_PASSING = frozenset(
+    {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"}
+)
 
 
 class TritonServer:
