@@ -5,11 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 SERVICES := gateway ingest features joiner trainer publisher client
 CACHE := $(or $(FRESHRANK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshrank)
-HELM_VERSION := v3.19.0
-HELM := $(CACHE)/helm-$(HELM_VERSION)/helm
+HELM := $(CACHE)/go/bin/helm
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup parts demo test test-unit test-pipeline test-long check bench bench-learning proto render docs pins clean
+.PHONY: help setup parts demo test test-unit test-pipeline test-long test-cluster cluster-tools check bench bench-learning proto render docs pins clean
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -43,6 +42,12 @@ test-pipeline: parts ## minutes: stories on real Kafka, Redis and Triton
 test-long: parts ## an hour: fault campaigns and large generated inputs
 	@$(BIN)/python -m pytest -q -m "long" tests
 
+cluster-tools: ## helm, kustomize, a Kubernetes API server, promtool, kube-score: built with Go, minutes the first time
+	@$(PYTHON) -m tests.cluster.build
+
+test-cluster: parts cluster-tools ## minutes, needs Go: the chart on a real API server, and the loop run from it
+	@$(BIN)/python -m pytest -q -m cluster tests/cluster
+
 check: $(STAMP) ## style, types, architecture, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -58,12 +63,8 @@ bench-learning: $(STAMP) ## repeat a part of docs/learning.md (ARGS="--examples 
 proto: $(STAMP) ## regenerate the stubs
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=services/pb --pyi_out=services/pb --grpc_python_out=services/pb proto/freshrank/v1/*.proto
 
-$(HELM):
-	@command -v go >/dev/null || { echo "helm is built with Go, and there is no Go here"; exit 1; }
-	@echo "helm $(HELM_VERSION): a few minutes the first time"
-	@GOBIN=$(dir $(HELM)) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
-
-render: $(HELM) ## render helm/freshrank into k8s/base (needs Go, to build helm)
+render: ## render helm/freshrank into k8s/base (needs Go, to build helm)
+	@$(PYTHON) -m tests.cluster.build helm
 	@$(HELM) template freshrank helm/freshrank --kube-version 1.30.0 > k8s/base/freshrank.yaml
 
 docs: $(STAMP) ## write the generated tables of docs/ anew

@@ -1,7 +1,5 @@
 """What the chart renders to, read for the tests of this folder."""
 
-import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.demo.cache import default_folder
+from tests.cluster import build
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "freshrank"
@@ -36,14 +34,16 @@ def values() -> Object:
 
 
 def helm() -> str:
-    """The helm that `make render` builds, or one on the path; without either the test is skipped."""
-    found = re.search(r"^HELM_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert found is not None
-    built = default_folder(os.environ) / f"helm-{found[1]}" / "helm"
-    program = str(built) if built.exists() else shutil.which("helm")
-    if program is None:
-        pytest.skip("no helm here; `make render` builds one where there is Go")
-    return program
+    """The helm that `make cluster-tools` builds, or one on the path; without either the test is skipped."""
+    return tool("helm")
+
+
+def tool(*names: str) -> str:
+    """The first of these programs that is here, built before found on the path; without any the test is skipped."""
+    for found in (build.program(name) or shutil.which(name) for name in names):
+        if found:
+            return str(found)
+    pytest.skip(f"no {' or '.join(names)} here; `make cluster-tools` builds them where there is Go")
 
 
 def render(*options: str, release: str = "freshrank", chart: Path = CHART) -> str:

@@ -1,19 +1,14 @@
 """The kustomize folders: each builds, and an overlay changes what it says it does."""
 
-import shutil
 import subprocess
 
-import pytest
-
-from tests.deploy.manifests import ROOT, Object, base, containers, parse, pods
+from tests.deploy.manifests import ROOT, Object, base, containers, parse, pods, tool
 
 
 def build(folder: str) -> list[Object]:
-    for program in (["kustomize", "build"], ["kubectl", "kustomize"]):
-        if shutil.which(program[0]):
-            command = [*program, str(ROOT / "k8s" / folder)]
-            return parse(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    pytest.skip("neither kustomize nor kubectl here")
+    program = tool("kustomize", "kubectl")
+    command = [program, "kustomize" if program.endswith("kubectl") else "build", str(ROOT / "k8s" / folder)]
+    return parse(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def identities(objects: list[Object]) -> set[tuple[str, str]]:

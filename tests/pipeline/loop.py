@@ -116,11 +116,15 @@ class Loop:
         self.follower.close()
         self.stack.stop()
 
+    def variables(self) -> dict[str, str]:
+        """What all services are given."""
+        return environment(self.stack, self.plan)
+
     @contextmanager
     def environment(self) -> Iterator[None]:
         """The services' variables in this process, for what reads them there."""
         before = dict(os.environ)
-        os.environ.update(environment(self.stack, self.plan))
+        os.environ.update(self.variables())
         try:
             yield
         finally:
@@ -228,7 +232,7 @@ class Loop:
     def ask_oracle(self) -> dict[str, str]:
         """The oracle's broken promises, as the log and the stores are now."""
         self.record.write(self.folder)
-        names = with_defaults(environment(self.stack, self.plan))
+        names = with_defaults(self.variables())
         out = self.folder / "ledger.json"
         out.unlink(missing_ok=True)
         command = [

@@ -1,0 +1,205 @@
+"""The whole loop as the chart has it: every workload's own command, variables and mounts, as processes of this machine.
+
+Kafka and Redis are outside a chart, so they are the demo's; everything else is started from what helm renders.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.demo.follow import Follower
+from services.demo.processes import Program
+from services.demo.record import Record
+from services.demo.services import Plan, answers
+from services.demo.stack import Stack
+from services.demo.world import World
+from tests.cluster.machine import Command, Machine, Pod
+from tests.deploy.manifests import ROOT, Object, parse, render
+from tests.pipeline.loop import QUICK, Loop
+
+PROFILE: Mapping[str, Any] = {
+    "services": {"gateway": {"replicas": 1}, "publisher": {"settings": {"backend": "python"}}}
+}
+"""One of each; pip's Triton has the Python backend only."""
+
+TOKEN_KEYS = "1:" + "d3" * 16
+JOB_SECONDS = 120
+READY_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class ChartPlan(Plan):
+    """Addresses and folders of one run, as the rendered pods have them."""
+
+    pods: Mapping[str, Pod] = field(default_factory=dict)
+    claims: Path = Path()
+
+    @property
+    def store(self) -> Path:
+        """The model store: the only claim."""
+        (claim,) = self.claims.iterdir()
+        return claim
+
+    @property
+    def gateway(self) -> str:
+        """host:port of the ranking API."""
+        return f"{self.pods['gateway'].address}:{self.grpc_port}"
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Probe server of each service."""
+        return {name: f"http://{self.pods[name].address}:{port}" for name, port in self.http_ports.items()}
+
+
+@dataclass
+class ChartLoop(Loop):
+    """One run of a rendered release; what it has beside a `Loop` is where programs come from."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """On top of PROFILE."""
+
+    def start(self) -> None:
+        """Render, start what is outside the chart, run the jobs, start the rest; whatever fails stops it all."""
+        self.world, self.record = World("shop", self.seed, items=self.items), Record()
+        self.stack = Stack(self.folder, self.partitions, parts=("kafka", "redis"), tools=self.tools)
+        self.stack.start()
+        try:
+            self.machine = Machine(self._render(), self.folder, self._secrets(), self._image())
+            self._start_pods()
+        except BaseException:
+            self.stack.stop()
+            raise
+
+    def _render(self) -> list[Object]:
+        outside = {"kafka": {"bootstrap": self.stack.kafka.bootstrap, "partitions": self.partitions}}
+        quick = [values_of(name, value) for name, value in {**QUICK, **self.settings}.items()]
+        files = []
+        for number, values in enumerate((PROFILE, *quick, self.values, outside)):
+            files.append(self.folder / f"values-{number}.yaml")
+            files[-1].write_text(yaml.safe_dump(dict(values)))
+        return parse(render(*(word for file in files for word in ("-f", str(file)))))
+
+    def _secrets(self) -> dict[str, dict[str, str]]:
+        """The two that NOTES.txt asks for."""
+        return {"freshrank-redis": {"url": self.stack.redis.url}, "freshrank-tokens": {"keys": TOKEN_KEYS}}
+
+    def _image(self) -> dict[str, Path]:
+        return {"/srv/freshrank/feature_repo": ROOT / "feature_repo"}
+
+    def _start_pods(self) -> None:
+        pods = {pod.component: pod for pod in self.machine.pods}
+        ports = {name: pods[name].port("http") for name in self.services}
+        gateway = pods["gateway"]
+        folder = self.folder
+        repo = ROOT / "feature_repo"
+        grpc_port, admin_port = gateway.port("grpc"), gateway.port("admin")
+        self.plan = ChartPlan(
+            folder, repo, self.partitions, grpc_port, admin_port, ports, pods=pods, claims=folder / "claims"
+        )
+        for job in self.machine.jobs():
+            self.run_to_the_end(job, job.main)
+        for name in ("triton", *self.services):
+            for first in pods[name].spec.get("initContainers", []):
+                self.run_to_the_end(pods[name], first)
+            self.stack.supervisor.start(self.program(name))
+        for name in ("triton", *self.services):
+            self.stack.supervisor.wait_ready(name)
+        self.follower = Follower(self.stack.kafka.bootstrap, self.partitions, self.plan.urls)
+
+    def run_to_the_end(self, pod: Pod, container: Object) -> str:
+        """A container that ends: what it has printed. AssertionError when it fails."""
+        command = self._local(self.machine.command(pod, container))
+        environment = os.environ | command.environment
+        given: dict[str, Any] = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+        ended = subprocess.run(command.argv, **given, timeout=JOB_SECONDS, check=False)
+        assert ended.returncode == 0, f"{pod.name}: {ended.stderr[-2000:]}"
+        return ended.stdout
+
+    def program(self, name: str) -> Program:
+        """A workload's first container, ready when its readiness probe says so."""
+        pod = self.plan.pods[name]
+        command = self._local(self.machine.command(pod, pod.main))
+        prefix = ""
+        if name == "triton":
+            prefix = self.stack.supervisor.shared_memory(name)
+            command = self._triton(command, pod, prefix)
+        return Program(
+            name,
+            command.argv,
+            command.environment,
+            cwd=ROOT,
+            ready=lambda: probed(pod, pod.main["readinessProbe"]),
+            ready_seconds=READY_SECONDS,
+            grace_seconds=pod.spec["terminationGracePeriodSeconds"],
+            shared_memory=prefix,
+        )
+
+    def _local(self, command: Command) -> Command:
+        """With this Python for the image's, under the variables that the image sets."""
+        program, *arguments = command.argv
+        given = image_variables() | {"HOME": command.environment["TMPDIR"]} | dict(command.environment)
+        return Command((sys.executable if program == "python" else program, *arguments), given)
+
+    def _triton(self, command: Command, pod: Pod, prefix: str) -> Command:
+        """With what the image brings, and on the pod's address: a container binds all of its own."""
+        program, *arguments = command.argv
+        assert program == "tritonserver"
+        added = [f"--{protocol}-address={pod.address}" for protocol in ("http", "grpc", "metrics")]
+        added += [f"--backend-directory={self.tools.triton}/backends", "--allow-gpu-metrics=false"]
+        added += [f"--backend-config=python,shm-region-prefix-name={prefix}", "--pinned-memory-pool-byte-size=0"]
+        image = {
+            "LD_LIBRARY_PATH": ":".join(str(folder) for folder in self.tools.libraries),
+            "PYTHONHOME": sys.base_prefix,
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        server = str(self.tools.triton / "bin" / program)
+        return Command((server, *arguments, *added), dict(command.environment) | image)
+
+    def variables(self) -> dict[str, str]:
+        """What the gateway is given: it knows every address."""
+        return dict(self.program("gateway").environment)
+
+
+def values_of(variable: str, value: str) -> dict[str, Any]:
+    """The chart's values that become this variable.
+
+    >>> values_of("FRESHRANK_TRAINER_UPDATE_INTERVAL", "8")
+    {'services': {'trainer': {'settings': {'update_interval': '8'}}}}
+    """
+    service, setting = variable.removeprefix("FRESHRANK_").lower().split("_", 1)
+    return {"services": {service: {"settings": {setting: value}}}}
+
+
+def image_variables() -> dict[str, str]:
+    """What services/Dockerfile sets for a service, beside its paths."""
+    text = (ROOT / "services" / "Dockerfile").read_text().rpartition("FROM ")[2].replace("\\\n", " ")
+    words = [word for line in re.findall(r"^ENV (.*)$", text, re.MULTILINE) for word in shlex.split(line)]
+    found = dict(word.split("=", 1) for word in words)
+    return {name: value for name, value in found.items() if name not in ("PATH", "SERVICE", "HOME")}
+
+
+def probed(pod: Pod, probe: Object) -> bool:
+    """Whether a probe of the chart gets its answer, as a kubelet asks."""
+    if http := probe.get("httpGet"):
+        port = pod.port(http["port"])
+        return answers(
+            urllib.parse.urlunsplit((http.get("scheme", "HTTP").lower(), f"{pod.address}:{port}", http["path"], "", ""))
+        )
+    with grpc.insecure_channel(f"{pod.address}:{pod.port(probe['grpc']['port'])}") as channel:
+        asked = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=1)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,93 @@
+"""A chart whose parts do not fit together is noticed before anything starts."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.machine import ChartFault, Command, Machine
+from tests.deploy.manifests import ROOT, Object, base, named
+
+SECRETS = {"freshrank-redis": {"url": "redis://127.0.0.1:7000"}, "freshrank-tokens": {"keys": "1:00"}}
+
+
+def machine(objects: list[Object], folder: Path, secrets: Mapping[str, Mapping[str, str]] = SECRETS) -> Machine:
+    return Machine(objects, folder, secrets, {"/srv/freshrank/feature_repo": ROOT / "feature_repo"})
+
+
+def started(made: Machine, component: str) -> Command:
+    pod = next(pod for pod in made.pods if pod.component == component)
+    return made.command(pod, pod.main)
+
+
+def test_the_names_of_a_cluster_become_those_of_this_machine(tmp_path: Path) -> None:
+    made = machine(base(), tmp_path)
+    triton = next(pod for pod in made.pods if pod.component == "triton")
+    gateway = started(made, "gateway").environment
+    assert gateway["FRESHRANK_GATEWAY_TRITON"] == f"ipv4:{triton.address}:8001"
+    assert gateway["FRESHRANK_GATEWAY_TABLE_DIR"] == str(
+        tmp_path / "pods" / "freshrank-gateway-0" / "scratch" / "table"
+    )
+    assert gateway["FRESHRANK_STORE"] == str(tmp_path / "claims" / "freshrank-store")
+    assert gateway["FRESHRANK_HTTP_HOST"].startswith("127.")
+    assert gateway["FRESHRANK_REDIS_URL"] == "redis://127.0.0.1:7000"
+    assert started(made, "publisher").environment["FRESHRANK_PUBLISHER_TRITON"] == f"{triton.address}:8001"
+    assert f"--model-repository={tmp_path}/claims/freshrank-store/triton" in started(made, "triton").argv
+
+
+def test_two_pods_of_a_workload_have_addresses_and_scratch_of_their_own(tmp_path: Path) -> None:
+    made = machine(base(), tmp_path)
+    first, second = (made.command(pod, pod.main).environment for pod in made.pods if pod.component == "gateway")
+    for name in ("FRESHRANK_HTTP_HOST", "FRESHRANK_GATEWAY_TABLE_DIR"):
+        assert first[name] != second[name]
+    assert first["FRESHRANK_STORE"] == second["FRESHRANK_STORE"]
+
+
+def test_a_path_that_nothing_is_mounted_at_cannot_be_written_to(tmp_path: Path) -> None:
+    objects = base()
+    named(objects, "Deployment", "freshrank-ingest")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = []
+    store = started(machine(objects, tmp_path), "ingest").environment["FRESHRANK_STORE"]
+    with pytest.raises(NotADirectoryError):
+        Path(store).mkdir(parents=True)
+
+
+def other_port(objects: list[Object]) -> None:
+    named(objects, "Service", "freshrank-triton")["spec"]["ports"][1]["port"] = 9001
+
+
+def other_name_of_a_port(objects: list[Object]) -> None:
+    named(objects, "Service", "freshrank-triton")["spec"]["ports"][1]["targetPort"] = "inference"
+
+
+def other_label(objects: list[Object]) -> None:
+    named(objects, "Service", "freshrank-triton")["spec"]["selector"]["app.kubernetes.io/component"] = "server"
+
+
+def other_claim(objects: list[Object]) -> None:
+    named(objects, "PersistentVolumeClaim", "freshrank-store")["metadata"]["name"] = "store"
+
+
+def other_settings(objects: list[Object]) -> None:
+    named(objects, "ConfigMap", "freshrank-settings")["metadata"]["name"] = "settings"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (other_port, "the Service freshrank-triton has no port 8001"),
+        (other_name_of_a_port, "triton has no port inference"),
+        (other_label, "the Service freshrank-triton selects no pod"),
+        (other_claim, "there is no claim freshrank-store"),
+        (other_settings, "there is no configMap freshrank-settings"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, spoil: Callable[[list[Object]], None], said: str) -> None:
+    objects = base()
+    spoil(objects)
+    with pytest.raises(ChartFault, match=said):
+        started(machine(objects, tmp_path), "gateway")
+
+
+def test_a_secret_without_the_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ChartFault, match="freshrank-redis has no key url"):
+        started(machine(base(), tmp_path, {**SECRETS, "freshrank-redis": {"address": "x"}}), "gateway")
