@@ -7,10 +7,11 @@ get services, list pods, create pods/portforward, get that secret.
 """
 
 import base64
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from kubernetes import client, config
@@ -72,11 +73,11 @@ class Forward:
 
     def _join(self, near: socket.socket) -> None:
         with near, suppress(ApiException, HTTPError, OSError):  # who called sees a connection that ends
-            far = self._connect().socket(self._port)
-            back = threading.Thread(target=_copy, args=(far, near), daemon=True)
-            back.start()
-            _copy(near, far)
-            back.join()
+            with closing(self._connect().socket(self._port)) as far:
+                back = threading.Thread(target=_copy, args=(far, near), daemon=True)
+                back.start()
+                _copy(near, far)
+                back.join()
 
 
 def _copy(source: Any, target: Any) -> None:
@@ -90,7 +91,8 @@ def _copy(source: Any, target: Any) -> None:
 def _client(context: str) -> Any:
     found = client.Configuration()
     try:
-        config.load_kube_config(context=context or None, client_configuration=found)
+        # Given here, as the library looks at the variable once, when it is imported.
+        config.load_kube_config(os.environ.get("KUBECONFIG"), context or None, found)
     except (config.ConfigException, OSError) as error:
         raise InvalidInput("--context", "not_found", f"no such place in the kubeconfig: {error}") from error
     found.retries = False

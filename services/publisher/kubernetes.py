@@ -39,16 +39,15 @@ class TritonPods:
         While the API server is down the last answer stands: serving must not notice. Raises TemporaryError before
         the first answer.
         """
-        first = not self._known
-        if self._asking.acquire(blocking=first):
+        if self._asking.acquire(blocking=not self._known):  # one asks, the others take what is known
             try:
-                if time.monotonic() >= self._next_s or not self._known:
+                if not self._known or time.monotonic() >= self._next_s:
+                    self._next_s = time.monotonic() + self._every_s
                     self._known = self._ask()
             except (ApiException, HTTPError) as error:
                 if not self._known:
                     raise TemporaryError(f"endpoint slices of {self._service}: {error}") from error
             finally:
-                self._next_s = time.monotonic() + self._every_s
                 self._asking.release()
         return self._known
 

@@ -1,5 +1,6 @@
 """In a cluster: which Triton pods there are, and who leads."""
 
+import time
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,11 @@ class SmallCluster:
         self.slices: list[Any] = []
         self.leases: dict[str, Any] = {}
         self.away = False
-        self.writes = 0
+        self.writes = self.asked = 0
 
     def list_namespaced_endpoint_slice(self, namespace: str, **_: Any) -> Any:
         self._reach()
+        self.asked += 1
         return SimpleNamespace(items=self.slices)
 
     def read_namespaced_lease(self, name: str, namespace: str, **_: Any) -> Any:
@@ -71,6 +73,20 @@ def test_pods_are_found_whether_ready_or_not_but_not_when_they_go() -> None:
     assert pods() == ["10.0.0.2:8001", "[fd00::1]:8001"]
     cluster.away = True
     assert pods() == ["10.0.0.2:8001", "[fd00::1]:8001"]
+
+
+def test_the_api_server_is_asked_now_and_then_however_often_somebody_calls() -> None:
+    cluster = SmallCluster()
+    cluster.slices = [SimpleNamespace(address_type="IPv4", endpoints=[endpoint("10.0.0.1")])]
+    pods = TritonPods(cluster, "shop", "triton", "1", every_s=0.2)
+    assert pods() == ["10.0.0.1:1"]
+    cluster.slices = []
+    assert pods() == ["10.0.0.1:1"]
+    until = time.monotonic() + 10
+    while pods():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    assert cluster.asked == 2
 
 
 def test_a_port_by_name_is_the_one_of_each_slice() -> None:
