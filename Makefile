@@ -46,7 +46,7 @@ cluster-tools: ## helm, kustomize, a Kubernetes API server, promtool, kube-score
 	@$(PYTHON) -m tests.cluster.build
 
 test-cluster: parts cluster-tools ## minutes, needs Go: the chart on a real API server, and the loop run from it
-	@$(BIN)/python -m pytest -q -m cluster tests/cluster
+	@$(BIN)/python -m pytest -q -m "cluster and not long" tests/cluster
 
 check: $(STAMP) ## style, types, architecture, generated files
 	@$(BIN)/ruff check .

@@ -72,12 +72,12 @@ class Forward:
                 threading.Thread(target=self._join, args=(near,), name="connection", daemon=True).start()
 
     def _join(self, near: socket.socket) -> None:
-        with near, suppress(ApiException, HTTPError, OSError):  # who called sees a connection that ends
-            with closing(self._connect().socket(self._port)) as far:
-                back = threading.Thread(target=_copy, args=(far, near), daemon=True)
-                back.start()
-                _copy(near, far)
-                back.join()
+        # Whatever fails, who called sees a connection that ends.
+        with near, suppress(ApiException, HTTPError, OSError), closing(self._connect().socket(self._port)) as far:
+            back = threading.Thread(target=_copy, args=(far, near), daemon=True)
+            back.start()
+            _copy(near, far)
+            back.join()
 
 
 def _copy(source: Any, target: Any) -> None:

@@ -12,7 +12,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from safetensors.numpy import save_file
 from tritonclient.grpc import service_pb2
 
 from services.common import records
+from services.common.errors import NotFound
 from services.common.kafka import Tail
 from services.common.spec import ModelSpec
 from services.common.topics import EXAMPLES, ITEM_UPDATES, ROUTES, TOPICS
@@ -257,7 +258,7 @@ class Shop:
         folder = self.store / "staged"
         made = export(
             folder, noisy(NET, 0.5, self._seq) if wrong else net, told, trained=net, seq=self._seq,
-            second=self._seq % 60, parent=parent,
+            second=1, parent=parent,
         )  # fmt: skip
         random = np.random.default_rng(self._seq)
         matrices = {name: random.normal(size=(rows, 8)).astype(np.float32) for name, rows in RETRIEVAL.items()}
@@ -307,8 +308,9 @@ class Shop:
         """Resident bytes of each program with its children."""
         found = {}
         for name in self.stack.supervisor.names():
-            pids = [pid for pid in self.stack.supervisor.pids(name) if psutil.pid_exists(pid)]
-            found[name] = sum(psutil.Process(pid).memory_info().rss for pid in pids)
+            with suppress(NotFound, psutil.NoSuchProcess):  # just being started again
+                pids = self.stack.supervisor.pids(name)
+                found[name] = sum(psutil.Process(pid).memory_info().rss for pid in pids)
         return found
 
     def _restart(self) -> None:

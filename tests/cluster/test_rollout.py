@@ -20,7 +20,7 @@ from services.demo.tools import Tools
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.rollout import LEASE_S, Shop, Traffic, calling, opened_shop, own_plane, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.pipeline]
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
@@ -157,9 +157,12 @@ class Story:
         )
 
     def grown(self, window: int) -> dict[str, tuple[float, float]]:
-        """Resident bytes of each program: the median of the first releases after those that warm it up, and of the last."""
+        """Resident bytes of each program, medians: of the first releases after a warm-up, and of the last ones."""
         early, late = self.memory[window : 2 * window] or self.memory[:window], self.memory[-window:]
-        return {name: (median(m[name] for m in early), median(m[name] for m in late)) for name in late[-1]}
+        return {
+            name: (median(m[name] for m in early if name in m), median(m[name] for m in late if name in m))
+            for name in self.memory[-1]
+        }
 
     def figures(self) -> dict[str, Any]:
         """What was measured."""
