@@ -1,7 +1,7 @@
 """The command's ends of the two APIs: what fails there becomes one of our errors, naming the option to look at."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,13 @@ class Operator:
     def __init__(self, settings: CliSettings, answer_s: float = ANSWER_S) -> None:
         self._address, self._answer_s = settings.admin, answer_s
         secure = credentials(settings)
+        # Over a port-forward the address is a local one, and the certificate the service's.
+        name = f"{settings.service}.{settings.namespace}.svc"
+        options = [("grpc.ssl_target_name_override", name)] if settings.namespace else []
         self._channel = (
-            grpc.insecure_channel(self._address) if secure is None else grpc.secure_channel(self._address, secure)
+            grpc.insecure_channel(self._address)
+            if secure is None
+            else grpc.secure_channel(self._address, secure, options)
         )
         self._stub: Any = models_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = [("authorization", f"Bearer {settings.admin_token}")] if settings.admin_token else []
@@ -106,12 +111,22 @@ class Operator:
 
 @contextmanager
 def operator(settings: CliSettings) -> Iterator[Operator]:
-    """The admin API, closed at the end."""
-    found = Operator(settings)
-    try:
-        yield found
-    finally:
-        found.close()
+    """The admin API, closed at the end; of a cluster when a namespace is given."""
+    with reached(settings) as here:
+        found = Operator(here)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+def reached(settings: CliSettings) -> AbstractContextManager[CliSettings]:
+    """The settings as they hold from here."""
+    if not settings.namespace:
+        return nullcontext(settings)
+    from services.cli.kubernetes import forwarded  # the client takes 60 MB: only where there is a cluster
+
+    return forwarded(settings)
 
 
 class Shop:

@@ -29,6 +29,9 @@ def who(actor: str) -> str:
 _SHARED: dict[str, tuple[str, type[Any], str]] = {
     "gateway": ("--gateway", str, "Ranking API, host:port."),
     "admin": ("--admin", str, "Admin API, host:port."),
+    "namespace": ("--namespace", str, "Reach the admin API in this Kubernetes namespace, by the kubeconfig alone."),
+    "context": ("--context", str, "Context of the kubeconfig; the current one when left out."),
+    "service": ("--service", str, "The gateway's Service in that namespace."),
     "tls_ca": ("--tls-ca", Path, "PEM of the authority behind the gateway's certificate; speaks TLS."),
     "tls_cert": ("--tls-cert", Path, "PEM of the own certificate, for mTLS."),
     "tls_key": ("--tls-key", Path, "PEM of its private key."),
@@ -48,7 +51,7 @@ _SHARED: dict[str, tuple[str, type[Any], str]] = {
 """Field of the settings -> option, type, help."""
 
 TLS = ("tls_ca", "tls_cert", "tls_key")
-ADMIN = ("admin", *TLS, "admin_token")
+ADMIN = ("admin", "namespace", "context", "service", *TLS, "admin_token")
 GATEWAY = ("gateway", *TLS)
 KAFKA = ("bootstrap", "kafka_ca", "kafka_cert", "kafka_key")
 PROBES = tuple(name for name in _SHARED if name.endswith("_url"))

@@ -25,6 +25,11 @@ class CliSettings(ServiceSettings):
 
     gateway: str = Field("127.0.0.1:50051", description="ranking API, host:port or dns:///name:port")
     admin: str = Field("127.0.0.1:50052", description="admin API, host:port")
+    namespace: str = Field(
+        "", description="Kubernetes namespace; when given, admin is reached with the kubeconfig's credentials alone"
+    )
+    context: str = Field("", description="context of the kubeconfig; empty = the current one")
+    service: str = Field("freshrank-gateway", description="the gateway's Service in that namespace")
     tls: bool = Field(False, description="speak TLS and trust the system's authorities; tls_ca implies it")
     tls_ca: Path | None = Field(None, description="PEM; authority that signed the gateway's certificate")
     tls_cert: Path | None = Field(None, description="PEM; own certificate, where the gateway asks for one")

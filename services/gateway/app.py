@@ -35,7 +35,7 @@ from services.gateway.feast import ShopperStore
 from services.gateway.grpc.admin import AdminServicer
 from services.gateway.grpc.guard import Bearer, Guard
 from services.gateway.grpc.ranking import Deadlines, RankingServicer
-from services.gateway.grpc.server import ADMIN, RANKING, Server, Tls
+from services.gateway.grpc.server import ADMIN, RANKING, ConnectionAge, Server, Tls
 from services.gateway.impressions import RecentAnswers
 from services.gateway.intake import Intake
 from services.gateway.keep import Keeper
@@ -84,7 +84,7 @@ async def _serve(settings: GatewaySettings, first: bool) -> None:
             await build(settings, table, first, children).run(stop)
     finally:
         for child in children:
-            child.stop(5)
+            child.stop(5 + settings.leave_seconds + settings.drain_seconds)
 
 
 def check(settings: GatewaySettings) -> None:
@@ -94,6 +94,10 @@ def check(settings: GatewaySettings) -> None:
     Tokens.parse(settings.token_keys)
     if settings.workers > 1 and not settings.port:
         raise InvalidInput("port", "out_of_range", "several workers share a port, so it cannot be 0")
+    longest_s = max(settings.deadline_ms, settings.write_deadline_ms, settings.longest_deadline_ms) / 1e3
+    for name in ("drain_seconds", "connection_age_grace_seconds"):
+        if getattr(settings, name) < longest_s:
+            raise InvalidInput(name, "out_of_range", f"calls may take {longest_s:g} s, and would be cut off")
     _tls(settings).credentials()
 
 
@@ -117,13 +121,13 @@ class Parts:
         self.replay = settings.clock == "request"
         self.wall, self.request_clock = WallClock(), ManualClock()
         self.state = State(Worlds.only(World(schema.nothing())))
-        self.keeper = Keeper(self.state, settings.store, meters, settings.objective)
         self.sender = kafka.Sender(Outbox(settings.kafka, ordered=False), settings.partitions, tracing.headers)
         self.store = ShopperStore(MatrixReader(Endpoint.from_url(settings.redis_url, settings.redis_tls)))
         tokens, covisits = Tokens.parse(settings.token_keys), Covisits()
         self._recent = RecentAnswers(settings.recent_answers)
         self.emitter = Emitter(self.sender.impression, self._recent, meters, settings.gather_ms / 1e3)
         self.scorer = TritonScorer(settings.triton, self.emitter.build, settings.triton_tls)
+        self.keeper = Keeper(self.state, settings.store, meters, settings.objective, self.scorer.place)
         self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
         self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits)
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
@@ -163,7 +167,8 @@ def build(settings: GatewaySettings, table: ItemTable, first: bool, children: li
         settings.deadline_ms / 1e3, settings.write_deadline_ms / 1e3, settings.longest_deadline_ms / 1e3
     )
     guard = Guard(meters, tracing, Concurrency(settings.concurrency), (RANKING,))
-    ranking = Server(RANKING, [guard], settings.reflection, share_port=settings.workers > 1)
+    age = ConnectionAge(settings.connection_age_seconds, settings.connection_age_grace_seconds)
+    ranking = Server(RANKING, [guard], settings.reflection, share_port=settings.workers > 1, age=age)
     buckets = TokenBuckets(settings.user_rate, settings.user_burst)
     servicer = RankingServicer(
         parts.ranker, parts.intake, parts.explainer, deadlines, buckets, parts.times, parts.request_clock.advance_to
@@ -238,7 +243,11 @@ class Worker:
                 task.result()
         finally:
             self.health.ready = False
-            await asyncio.gather(*(server.drain(settings.drain_seconds) for server in self._servers))
+            for child in self._children:
+                if child.answers:
+                    child.leave()  # they drain at the same time
+            drain, leave = settings.drain_seconds, settings.leave_seconds
+            await asyncio.gather(*(server.drain(drain, leave) for server in self._servers))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

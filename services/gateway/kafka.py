@@ -116,11 +116,25 @@ class RouteTail:
 
 
 def with_record(routes: Routes, key: bytes, value: bytes) -> Routes:
-    """The routes after one more record of the topic. Raises DecodeError."""
+    """The routes after one more record of the topic. Raises DecodeError.
+
+    A record of an earlier term changes nothing: who wrote it did not lead any more.
+    """
     if key == SPLIT_KEY:
-        return replace(routes, split=split_of(ArmSplit.FromString(value)))
+        split = ArmSplit.FromString(value)
+        if split.term < routes.split_term:
+            return _late(routes, key, split.term)
+        return replace(routes, split=split_of(split), split_term=split.term)
     route = Route.FromString(value)
-    return replace(routes, arms={**routes.arms, route.arm or MAIN: route})
+    arm = route.arm or MAIN
+    if arm in routes.arms and route.term < routes.arms[arm].term:
+        return _late(routes, key, route.term)
+    return replace(routes, arms={**routes.arms, arm: route})
+
+
+def _late(routes: Routes, key: bytes, term: int) -> Routes:
+    logger.warning("a record of an earlier term is passed over", extra={"key": key.decode(), "term": term})
+    return routes
 
 
 def write_table(bootstrap: Address, folder: Path, stop: threading.Event) -> None:

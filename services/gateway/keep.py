@@ -44,9 +44,20 @@ class EpochReader(Protocol):
 class Keeper:
     """Owns the State; every change replaces a whole value."""
 
-    def __init__(self, state: State, store: Path, meters: Meters, objective: Mapping[str, float] | None = None) -> None:
-        """`objective`: weight per head that replaces the releases' own; None or empty = theirs."""
-        self.state = state
+    def __init__(
+        self,
+        state: State,
+        store: Path,
+        meters: Meters,
+        objective: Mapping[str, float] | None = None,
+        place: Callable[[Mapping[str, Sequence[str]]], None] = lambda places: None,
+    ) -> None:
+        """`objective`: weight per head that replaces the releases' own; None or empty = theirs.
+
+        `place`: told the endpoints of each release, before it can be asked and until after it could.
+        """
+        self.state, self._place = state, place
+        self._places: dict[str, Sequence[str]] = {}
         self._objective = objective
         self._store, self._meters = store, meters
         self._crosses: dict[int, CrossFeature] = {}
@@ -106,9 +117,10 @@ class Keeper:
             return
         named = self._routes.releases
         self._releases = {name: release for name, release in self._releases.items() if name in named}
-        self.state.worlds = await asyncio.to_thread(
-            worlds_of, self._plan, self._routes, dict(self._releases), dict(self._crosses)
-        )
+        worlds = await asyncio.to_thread(worlds_of, self._plan, self._routes, dict(self._releases), dict(self._crosses))
+        before, self._places = self._places, self._routes.places
+        self._place({**before, **self._places})  # requests under way may still ask what has just been left
+        self.state.worlds = worlds
 
     def paint(self, table: ItemTable) -> None:
         """Renew the picture of the catalogue; called in a thread with a reader of its own."""

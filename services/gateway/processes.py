@@ -40,24 +40,36 @@ class Child:
     def __init__(self, role: Sequence[str]) -> None:
         self.role = tuple(role)
         self._process = self._start()
+        self._leaving = False
 
     def ended(self) -> bool:
         """True when it ended by itself; then it has been started again."""
         code = self._process.poll()
-        if code is None:
+        if code is None or self._leaving:
             return False
         logger.error("a child process ended", extra={"role": " ".join(self.role), "code": code})
         self._process = self._start()
         return True
 
     @property
+    def answers(self) -> bool:
+        """Whether it is a worker with calls of its own."""
+        return self.role == ("worker",)
+
+    @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
 
+    def leave(self) -> None:
+        """SIGTERM: it ends by itself when its calls are answered, and is not started again."""
+        self._leaving = True
+        self._process.terminate()
+
     def stop(self, seconds: float) -> None:
         """SIGTERM, then SIGKILL."""
-        self._process.terminate()
+        if not self._leaving:
+            self._process.terminate()
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -94,11 +94,21 @@ class Routes:
 
     arms: Mapping[str, Route] = field(default_factory=dict)
     split: Split = Split()
+    split_term: int = 0
 
     @property
     def releases(self) -> set[str]:
         """Names of all releases that may be asked."""
         return {name for route in self.arms.values() for name in (route.champion, route.previous) if name}
+
+    @property
+    def places(self) -> dict[str, Sequence[str]]:
+        """Triton endpoints of each release, where the publisher names them."""
+        found: dict[str, Sequence[str]] = {}
+        for route in self.arms.values():
+            if route.term:
+                found |= {route.previous: tuple(route.previous_at), route.champion: tuple(route.champion_at)}
+        return {release: addresses for release, addresses in found.items() if release}
 
     @staticmethod
     def only(route: Route) -> "Routes":

@@ -58,7 +58,18 @@ class GatewaySettings(TritonSettings):
     picture_seconds: float = Field(1.0, gt=0, description="how often candidates' vectors and popularity are renewed")
     table_lag_seconds: float = Field(30.0, gt=0, description="a table whose writer is silent for longer is stale")
     recent_answers: int = Field(500, ge=0, description="answers kept for Explain, about 70 KB each")
-    drain_seconds: float = Field(10.0, ge=0, description="time for calls in flight after SIGTERM")
+    leave_seconds: float = Field(
+        0.5, ge=0, le=60, description="after SIGTERM, s in which health says NOT_SERVING and calls are still taken"
+    )
+    drain_seconds: float = Field(
+        10.0, ge=0, description="then, s at most for calls in flight; not below the longest deadline"
+    )
+    connection_age_seconds: float = Field(
+        300.0, ge=1, description="s after which a client connects anew, so that pods that came later get traffic"
+    )
+    connection_age_grace_seconds: float = Field(
+        20.0, ge=0, description="s for calls that are on a connection of that age; not below the longest deadline"
+    )
     reflection: bool = Field(True, description="lets grpcurl list the services")
     tls_cert: Certificate = Field(None, description="PEM certificate chain; None = plain text")
     tls_key: Key = Field(None, validate_default=True, description="PEM private key of tls_cert")

@@ -7,7 +7,7 @@ shapes) is serialized once, and a request is that head plus the raw contents.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -31,61 +31,51 @@ _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # a server that comes back is used within a second
 ]
 _CONNECT_S = 5.0
 """For a connection with new certificates, and for the calls on the old one."""
 _HEADS = 256
 """Heads remembered: releases x paddings."""
-_BREAKERS = 32
+_BREAKERS = 256
+"""Breakers remembered: releases x endpoints."""
+_CLOSE_S = 5.0
+"""For calls on a connection that is given up."""
 
 
 class ScorerUnavailable(TemporaryError):
     """Raised when Triton, or the model, cannot be used now."""
 
 
-class TritonScorer:
-    """Asks one Triton address (or a load-balanced name) for scores; for one event loop."""
+class _Line:
+    """The connection to one endpoint, or to a load-balanced name."""
 
-    def __init__(self, url: str, meanwhile: Callable[[], None] = lambda: None, tls: Tls | None = None) -> None:
-        """`meanwhile`: work for the moments in which Triton computes; called once the request is on its way."""
-        self._url, self._tls, self._watch = url, tls, Watch(tls.files if tls else ())
+    def __init__(self, url: str, tls: Tls | None, name: str = "") -> None:
+        """`name`: in the server's certificate, where that is not the address."""
+        self._url, self._tls, self._name = url, tls, name
+        self._watch = Watch(tls.files if tls else ())
         self._renewing: asyncio.Task[None] | None = None
         self._use(self._open())
-        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
-        self._breakers: OrderedDict[str, Breaker] = OrderedDict()
-        self._meanwhile = meanwhile
 
-    async def score(self, release: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
-        """Probabilities [B, N, heads] of a loaded release.
-
-        Raises DeadlineExceeded after the timeout, ScorerUnavailable when the release is not loaded, Triton fails, or
-        the release has failed so often that it is left alone for a moment (another one may work: a breaker each).
-        """
-        loop, breaker = asyncio.get_running_loop(), self._breaker(release)
+    def infer(self, request: bytes, timeout_s: float) -> Any:
+        """A call on its way; what comes of it is awaited."""
         if self._watch.changed():
-            self._renewing = loop.create_task(self._renew())
-        if not breaker.allows(loop.time()):
-            raise ScorerUnavailable("the release fails and is left alone for a moment")
-        try:
-            call = self._infer(self._request(release, arrays), timeout=timeout_s)
-            loop.call_soon(self._meanwhile)  # behind the sending, which the call has put there
-            scores = _scores(await call)
-        except (grpc.aio.AioRpcError, ScorerUnavailable) as error:
-            breaker.failed(loop.time())
-            raise _failure(error) from error
-        breaker.worked()
-        return scores
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        return self._infer(request, timeout=timeout_s)
 
-    async def close(self) -> None:
-        """Close the channel."""
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Let calls finish, then close."""
         if self._renewing is not None:
             self._renewing.cancel()
-        await self._channel.close()
+        await self._channel.close(grace_s)
 
     def _open(self) -> grpc.aio.Channel:
         if self._tls is None:
             return grpc.aio.insecure_channel(self._url, options=_OPTIONS)
-        return grpc.aio.secure_channel(self._url, grpc.ssl_channel_credentials(*self._tls.pem()), options=_OPTIONS)
+        named = [("grpc.ssl_target_name_override", self._name)] if self._name else []
+        credentials = grpc.ssl_channel_credentials(*self._tls.pem())
+        return grpc.aio.secure_channel(self._url, credentials, options=_OPTIONS + named)
 
     def _use(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -108,6 +98,81 @@ class TritonScorer:
         self._use(made)
         await old.close(_CONNECT_S)
 
+
+class TritonScorer:
+    """Asks Triton for scores, each release at the endpoints it is routed to; for one event loop."""
+
+    def __init__(self, url: str, meanwhile: Callable[[], None] = lambda: None, tls: Tls | None = None) -> None:
+        """`url`: asked for releases of which nobody has said where they are; its name is in every certificate.
+
+        `meanwhile`: work for the moments in which Triton computes; called once the request is on its way.
+        """
+        self._default, self._tls = url, tls
+        self._lines: dict[str, _Line] = {}
+        self._places: Mapping[str, Sequence[str]] = {}
+        self._turn = 0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._heads: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+        self._meanwhile = meanwhile
+
+    def place(self, places: Mapping[str, Sequence[str]]) -> None:
+        """Endpoints of each release from now on. Connections to those that nothing is asked at any more are closed."""
+        self._places = {release: tuple(addresses) for release, addresses in places.items()}
+        kept = {self._default}.union(*self._places.values())
+        for address in [address for address in self._lines if address not in kept]:
+            closing = asyncio.get_running_loop().create_task(self._lines.pop(address).close(_CLOSE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        for address in kept - {self._default}:
+            self._line(address)
+
+    async def score(self, release: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
+        """Probabilities [B, N, heads] of a loaded release.
+
+        Endpoints take turns. One that fails is followed by the next at once, while there is time: it may have left, or
+        lost its models. One that fails often is left alone for a moment. Raises DeadlineExceeded after the timeout,
+        ScorerUnavailable when the release is loaded nowhere, or no endpoint answers.
+        """
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + timeout_s
+        error: ScorerUnavailable | None = None
+        for address in self._in_turn(release):
+            breaker, left_s = self._breaker(release, address), ends_s - loop.time()
+            if left_s <= 0 or not breaker.allows(loop.time()):
+                continue
+            try:
+                call = self._line(address).infer(self._request(release, arrays), left_s)
+                loop.call_soon(self._meanwhile)  # behind the sending, which the call has put there
+                scores = _scores(await call)
+            except (grpc.aio.AioRpcError, ScorerUnavailable, grpc.aio.UsageError) as failed:
+                breaker.failed(loop.time())
+                if isinstance(found := _failure(failed), DeadlineExceeded):
+                    raise found from failed
+                error = ScorerUnavailable(str(found))
+                continue
+            breaker.worked()
+            return scores
+        raise error or ScorerUnavailable("the release is nowhere, or fails and is left alone for a moment")
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await asyncio.gather(*self._closing, *(line.close() for line in self._lines.values()))
+
+    def _in_turn(self, release: str) -> Sequence[str]:
+        addresses = self._places.get(release, (self._default,))
+        if len(addresses) < 2:
+            return addresses
+        self._turn += 1
+        first = self._turn % len(addresses)
+        return (*addresses[first:], *addresses[:first])
+
+    def _line(self, address: str) -> _Line:
+        if address not in self._lines:
+            name = "" if address == self._default else _host(self._default)
+            self._lines[address] = _Line(address, self._tls, name)
+        return self._lines[address]
+
     def _request(self, release: str, arrays: Arrays) -> bytes:
         shapes = (arrays["user"].shape[0], *arrays["item"].shape)
         head = self._heads.get((release, shapes))
@@ -120,9 +185,9 @@ class TritonScorer:
             parts += (_RAW_TAG, varint(array.nbytes), array.tobytes())
         return b"".join(parts)
 
-    def _breaker(self, release: str) -> Breaker:
-        breaker = self._breakers.setdefault(release, Breaker())
-        self._breakers.move_to_end(release)
+    def _breaker(self, release: str, address: str) -> Breaker:
+        breaker = self._breakers.setdefault((release, address), Breaker())
+        self._breakers.move_to_end((release, address))
         if len(self._breakers) > _BREAKERS:
             self._breakers.popitem(last=False)
         return breaker
@@ -151,3 +216,12 @@ def _scores(answer: Any) -> NDArray[np.float32]:
     if not np.isfinite(scores).all():
         raise ScorerUnavailable("the model's scores are not finite")
     return scores
+
+
+def _host(url: str) -> str:
+    """The name in a target of gRPC.
+
+    >>> _host("dns:///triton.shop.svc:8001"), _host("127.0.0.1:8001")
+    ('triton.shop.svc', '127.0.0.1')
+    """
+    return url.rpartition("/")[2].rpartition(":")[0]

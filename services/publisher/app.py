@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
+
+from freshrank.v1.models_pb2 import ArmSplit, Route
 
 from services.common import health as probes
 from services.common.arms import MAIN, suffix
@@ -29,13 +30,15 @@ from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
 from services.publisher.history import RowHistory
 from services.publisher.intake import Intake
-from services.publisher.kafka import Reader, Sender
-from services.publisher.lock import FileLock, Leadership
+from services.publisher.kafka import Reader, Sender, Standing
+from services.publisher.leading import leadership_of, renew
+from services.publisher.lock import LeadersDisk, Leadership, check
 from services.publisher.loop import LoopHealth, Loops
 from services.publisher.meters import Meters
 from services.publisher.pump import PumpPolicy, RowPump
 from services.publisher.release import Releases
 from services.publisher.replay import Replay
+from services.publisher.routes import key_of
 from services.publisher.settings import PublisherSettings
 from services.publisher.shelf import Shelf
 from services.publisher.store import ReleaseStore
@@ -46,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 _COMMAND_S = 60.0
 """A command that fails but may succeed later is tried so long."""
-_RECONCILE_US = 1_000_000
-"""Between two looks at what each Triton server has loaded."""
 _FOLD_US = 30_000_000
 """Between two looks at whether deltas can be folded into a base."""
 _LISTED = 20
@@ -58,48 +59,66 @@ class Publisher:
     """The leading publisher: parts and the steps that the loops take."""
 
     def __init__(
-        self, settings: PublisherSettings, sender: Sender, health: Health, meters: Meters, clock: Clock
+        self,
+        settings: PublisherSettings,
+        leadership: Leadership,
+        sender: Sender,
+        health: Health,
+        meters: Meters,
+        clock: Clock,
     ) -> None:
         self._settings, self._health, self._meters, self._clock = settings, health, meters, clock
+        self._leadership, self._sender = leadership, sender
+        fence, disk = partial(check, leadership), LeadersDisk(leadership)
         root, state = settings.store, state_folder(settings.store, settings.arm)
-        self._audit = Audit(root / "releases" / f"audit{suffix(settings.arm)}.jsonl")
-        self._keeper = Keeper(state / "book.json", settings.arm, slots=settings.slots)
-        store = ReleaseStore(root, settings.arm, settings.backend, kind=settings.instance_kind)
+        self._audit = Audit(root / "releases" / f"audit{suffix(settings.arm)}.jsonl", fence)
+        self._keeper = Keeper(state / "book.json", settings.arm, disk, settings.slots)
+        store = ReleaseStore(root, settings.arm, settings.backend, disk, kind=settings.instance_kind)
         shelf = Shelf(store.releases)
         deltas = root / "arms" / settings.arm / "deltas"
         history = RowHistory(state / "rows", deltas, settings.row_dim)
-        fleet = Fleet(_endpoints(settings.triton), _connector(settings))
+        self._fleet = Fleet(_endpoints(settings.triton), _connector(settings), fence)
         replay = Replay(settings.replay_impressions, settings.replay_candidates, settings.least_impressions)
         self._intake = Intake(replay, self, int(settings.ripe_s * 1e6))
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
             settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
+            disk,
         )  # fmt: skip
         self._redis = redis_client(settings.redis_url, settings.redis_tls, socket_timeout=10, socket_connect_timeout=5)
-        self._rows_store = FeastRows(self._redis, settings.project, partial(sender.item_rows, codec=settings.row_codec))
+        item_rows = partial(sender.item_rows, codec=settings.row_codec)
+        self._rows_store = FeastRows(self._redis, settings.project, item_rows, fence)
         self._pump = RowPump(
             self._keeper, history, deltas, self._rows_store, self._audit, meters, desk.probe,
             settings.row_bounds(), PumpPolicy(settings.fold_deltas, settings.row_codec),
         )  # fmt: skip
         desk.rows = self._pump
-        self._releases = Releases(self._keeper, store, shelf, fleet, self._audit, desk, settings.policy())
-        self._watcher = Watcher(shelf, fleet, self._pump, settings.watch_share, settings.watch_bounds, settings.arm)
+        self._releases = Releases(self._keeper, store, shelf, self._fleet, self._audit, desk, settings.policy())
+        self._watcher = Watcher(
+            shelf, self._fleet, self._pump, settings.watch_share, settings.watch_bounds, settings.arm
+        )
         self.served, self.labelled = self._watcher.served, self._watcher.labelled
         self._healthy = False
-        self._reconciled_us = self._folded_us = 0
+        self._folded_us = 0
+        self._route = Standing(settings.kafka, key_of(settings.arm), Route.FromString)
         self._court = None
         if settings.arm == MAIN:
-            referee = Referee(state / "arms.json", self._audit, sender.split, lambda: champions(settings.store))
+            referee = Referee(
+                state / "arms.json", self._audit, self._split, lambda: champions(settings.store), disk=disk
+            )
             self._court = Court(referee, settings.kafka, self._keeper, clock, meters.compared)
         self._examples = Reader(settings.kafka, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.kafka, COMMANDS.name, self._after("commands"), self._command)
 
     def start(self, loops: Loops) -> None:
-        """Clear what a crash left, say the route, and begin. Raises TemporaryError when the broker is not there."""
+        """Clear what a crash left, look at every Triton server, say the route, and begin. Raises TemporaryError."""
+        self._leadership.above(max(self._keeper.book.term, self._route.term))
+        self._keeper.change(lambda book: replace(book, term=self._leadership.term))
         if self._settings.arm != MAIN:  # another arm may have had the slots; main's are nobody else's
             held = self._rows_store.held(self._settings.slots)
             self._keeper.change(lambda book: beyond(book, held))
         self._releases.start(self._clock.now_us())
+        self._tend()
         self._releases.sync(self._clock.now_us())
         self._health.extra = self._positions
         self._note_examples()
@@ -107,7 +126,7 @@ class Publisher:
             self._health.applied(COMMANDS.name, partition, offset)
         loops.add("rows", self._rows, self._settings.rows_every_s)
         loops.add("releases", self._release, 0.1)
-        loops.add("golden", self._golden, self._settings.golden_every_s)
+        loops.add("golden", self._tend, self._settings.golden_every_s)
         loops.add("examples", self._consume, 0.0)
         if self._court is not None:
             loops.add("arms", self._court.step, 0.2)
@@ -118,6 +137,8 @@ class Publisher:
         self._health.ready = False
         self._examples.close()
         self._commands.close()
+        self._route.close()
+        self._fleet.close()
         if self._court is not None:
             self._court.close()
         self._redis.close()
@@ -138,10 +159,9 @@ class Publisher:
 
     def _release(self) -> None:
         self._commands.step()
+        if self._route.overtaken(self._leadership.term):
+            self._releases.say_again()
         now_us = self._clock.now_us()
-        if now_us - self._reconciled_us > _RECONCILE_US:
-            self._reconciled_us = now_us
-            self._releases.reconcile()
         self._releases.step(now_us)
         try:
             self._watch(now_us)
@@ -157,18 +177,21 @@ class Publisher:
         if not verdict.passed and not self._keeper.book.switches.releases:
             self._releases.rollback("", "watch", f"watch: {verdict.reason}", now_us, verdict)
 
-    def _golden(self) -> None:
+    def _tend(self) -> None:
         self._healthy = False
         try:
-            healed = self._releases.heal()
-        except PermanentError as error:  # a release that is just being collected, or one that loads no more
-            logger.error("golden request", extra={"error": str(error)})
-            self._meters.fault("golden")
+            healed = self._releases.tend(mark=self._settings.arm == MAIN and in_cluster(self._settings.triton))
+        except TemporaryError as error:  # no pod at all
+            logger.warning("no Triton server to look at", extra={"error": str(error)})
             return
         for release in healed:
             self._watcher.healed(release)
         self._meters.healed(len(healed))
-        self._healthy = not healed
+        self._healthy = not healed and self._fleet.whole(self._keeper.book.champion)
+
+    def _split(self, split: ArmSplit) -> None:
+        split.term = self._leadership.term
+        self._sender.split(split)
 
     def _consume(self) -> None:
         taken = self._examples.step()
@@ -239,7 +262,8 @@ async def serve(settings: PublisherSettings) -> None:
     """Wait to lead, publish until SIGTERM. Raises what made a loop fail for good, or TemporaryError without Kafka."""
     metrics, clock = Metrics("publisher"), WallClock()
     meters = Meters(metrics, clock.now_us)
-    leadership, loops = _leadership(settings), Loops(meters.fault)
+    leadership = leadership_of(settings)
+    loops = Loops(meters.fault, leadership.held)
     health = LoopHealth(loops)
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
     loop = asyncio.get_running_loop()
@@ -247,22 +271,25 @@ async def serve(settings: PublisherSettings) -> None:
         loop.add_signal_handler(number, loops.stopped.set)
     outbox = Outbox(settings.kafka, ordered=False)
     publisher: Publisher | None = None
+    renewing = asyncio.create_task(renew(leadership, loops, meters, min(1.0, settings.lease_s / 5)))
     try:
+        # One that waits to lead is as it should be: a rolling update goes on, and the old one leaves.
+        health.ready = settings.leadership == "lease"
+        while not (loops.stopped.is_set() or leadership.held()):
+            await asyncio.sleep(0.1)
+        if not loops.stopped.is_set():
+            health.ready = False
+            sender = Sender(outbox, loop, partial(check, leadership))
+            publisher = await asyncio.to_thread(Publisher, settings, leadership, sender, health, meters, clock)
+            await asyncio.to_thread(publisher.start, loops)
         while not loops.stopped.is_set():
-            if not await asyncio.to_thread(leadership.acquire):
-                meters.holds(leader=False)
-                if publisher is not None:
-                    raise TemporaryError("another publisher leads now")
-            elif publisher is None:
-                publisher = await asyncio.to_thread(Publisher, settings, Sender(outbox, loop), health, meters, clock)
-                await asyncio.to_thread(publisher.start, loops)
-                meters.holds(leader=True)
             await asyncio.to_thread(loops.stopped.wait, 1.0)
     finally:
         await asyncio.to_thread(loops.stop)
         if publisher is not None:
             publisher.close()
         outbox.close()
+        await renewing
         leadership.release()
         server.shutdown()
     if loops.failure is not None:
@@ -274,22 +301,18 @@ def _connector(settings: PublisherSettings) -> Callable[[str], TritonServer]:
     place = settings.triton.removeprefix("kubernetes:").rpartition(":")[0]
     namespace, _, service = place.partition("/")
     name = f"{service}.{namespace}.svc" if settings.triton.startswith("kubernetes:") else ""
-    return lambda address: TritonServer(address, tls=settings.triton_tls, name=name)
+    return lambda address: TritonServer(address, backend=settings.backend, tls=settings.triton_tls, name=name)
+
+
+def in_cluster(triton: str) -> bool:
+    """Whether the setting names a cluster's pods, which have readiness probes."""
+    return triton.startswith("kubernetes:")
 
 
 def _endpoints(text: str) -> Any:
-    if text.startswith("kubernetes:"):
+    if in_cluster(text):
         from services.publisher.kubernetes import triton_pods  # the client takes 60 MB: only where there is a cluster
 
         return triton_pods(text)
     addresses = [part.strip() for part in text.split(",") if part.strip()]
     return lambda: addresses
-
-
-def _leadership(settings: PublisherSettings) -> Leadership:
-    if settings.leadership == "lease":
-        from services.publisher.kubernetes import lease
-
-        identity = settings.identity or socket.gethostname()
-        return lease(settings.namespace, f"freshrank-publisher-{settings.arm}", identity)
-    return FileLock(state_folder(settings.store, settings.arm) / "lock")

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ FIGURES = ("auc", "ndcg_at_10", "log_loss", "ctr")
 class Audit:
     """releases/audit.jsonl."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, fence: Callable[[], None] = lambda: None) -> None:
+        """`fence` raises NotOwner when nothing may be decided any more."""
+        self._path, self._fence = path, fence
         self._lock = threading.Lock()
 
     def add(self, now_us: int, decision: str, release: str = "", **more: Any) -> None:
         """Append one decision and bring it to disk before anything follows from it."""
+        self._fence()
         line = {"at_us": now_us, "decision": decision, "release": release, **more}
         data = (json.dumps(_plain(line), allow_nan=False) + "\n").encode()
         with self._lock:

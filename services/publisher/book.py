@@ -143,6 +143,8 @@ class Book:
     """Newest first."""
     positions: dict[str, int] = field(default_factory=dict)
     """Next offsets by `<topic>-<partition>`."""
+    term: int = 0
+    """Of the publisher that leads: each one's is larger than those before it."""
 
     def entry(self, release: str) -> Entry:
         """The entry of a release. Raises NotFound."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.publisher.checks import Check, Verdict, at_most, verdict
-from services.publisher.fleet import ServedStats
+from services.publisher.pod import ServedStats
 
 Values = NDArray[np.float64]
 

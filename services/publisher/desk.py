@@ -44,13 +44,14 @@ class Desk:
         bounds: GateBounds,
         probed: int,
         compression: Compression | None = None,
+        disk: Disk | None = None,
     ) -> None:
         """`seconds`: a clock for durations; `probed`: candidates of a row probe, 0 = none."""
         self._keeper, self._store, self._shelf = keeper, store, shelf
         self._history, self._intake = history, intake
         self._publish, self._meters, self._seconds, self._bounds = publish, meters, seconds, bounds
         self._probed, self._compression = probed, compression
-        self._disk = Disk()
+        self._disk = disk or Disk()
         self.rows: RowLookup | None = None
         """The rows that are in the store."""
 

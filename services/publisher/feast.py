@@ -24,14 +24,22 @@ class FeastRows:
     `announce` sends item rows to those who keep tables of their own; it returns when they are acknowledged.
     """
 
-    def __init__(self, client: redis.Redis, project: str, announce: Callable[[Lane, Rows], None]) -> None:
-        self._client, self._project, self._announce = client, project, announce
+    def __init__(
+        self,
+        client: redis.Redis,
+        project: str,
+        announce: Callable[[Lane, Rows], None],
+        fence: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`fence` raises NotOwner when nothing may be written any more."""
+        self._client, self._project, self._announce, self._fence = client, project, announce, fence
         self._epochs = Epochs(client, project)
         self._writers: dict[str, MatrixWriter] = {}
 
     def open(self, lane: Lane) -> None:
         """Raise the epochs of the lane's two views: from then on lower epochs are fenced off. Raises TemporaryError."""
         for view in _views(lane):
+            self._fence()
             self._epochs.raise_to(view, lane.epoch)
 
     def held(self, slots: str) -> int:
@@ -69,6 +77,7 @@ class FeastRows:
             epoch=lane.epoch,
             seqs=rows.seqs,
         )
+        self._fence()
         result = self._writer(kind, lane).write(batch)
         if result.fenced:
             raise PermanentError(

@@ -1,191 +1,143 @@
-"""All Triton servers together: a release is loaded on every one of them before anybody is sent to it.
+"""All Triton servers together: where a release is loaded, answers right, and may be routed to.
 
-Health endpoints of Triton stay green when the process behind a model has died, so what counts as serving is a golden
-request answered as the trainer answered it.
+Health endpoints of Triton stay green when the process behind a model has died, and a server can say that it is ready
+and answer wrong. So what counts is a golden request answered as the trainer answered it; a server is routed to, for a
+release, from its first right answer to its first wrong one.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from services.common.errors import DeadlineExceeded, FreshrankError, NotFound, PermanentError, TemporaryError
+from services.common.errors import FreshrankError, PermanentError, TemporaryError
 from services.publisher.golden import Golden
+from services.publisher.pod import Pod, ServedStats, Server
 
 logger = logging.getLogger(__name__)
 
-Scores = NDArray[np.float32]
+_T = TypeVar("_T")
 
-_LATE = 3
-"""Golden requests in a row that miss their deadline before a model counts as hanging."""
-
-
-@dataclass(frozen=True)
-class ServedStats:
-    """Requests of one release that were answered and that failed, and the seconds the answered ones took in all."""
-
-    answered: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: "ServedStats") -> "ServedStats":
-        return ServedStats(self.answered + other.answered, self.failed + other.failed, self.seconds + other.seconds)
-
-    def __sub__(self, other: "ServedStats") -> "ServedStats":
-        return ServedStats(self.answered - other.answered, self.failed - other.failed, self.seconds - other.seconds)
-
-
-class Server(Protocol):
-    """One Triton server; `triton.TritonServer`, or a small one in tests."""
-
-    def load(self, release: str) -> None:
-        """Load and wait until ready. Raises PermanentError when refused, TemporaryError when not reached."""
-
-    def unload(self, release: str) -> None:
-        """Take it out; in-flight requests finish."""
-
-    def loaded(self) -> set[str]:
-        """Names of ready models."""
-        ...
-
-    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> Scores:
-        """Scores of one request."""
-        ...
-
-    def stats(self, release: str) -> ServedStats:
-        """Counts since it was loaded."""
-        ...
-
-    def close(self) -> None:
-        """Give the connection back."""
+_THREADS = 32
+"""Servers that are worked on at once: loading takes seconds, and each does it on cores of its own."""
 
 
 class Fleet:
-    """The servers of `endpoints()` by address; connections are made when an address first appears."""
+    """The servers of `endpoints()` by address; connections are made when an address first appears.
 
-    def __init__(self, endpoints: Callable[[], Collection[str]], connect: Callable[[str], Server]) -> None:
-        self._endpoints, self._connect = endpoints, connect
-        self._servers: dict[str, Server] = {}
+    `put_up`, `unload_everywhere` and `tidy` are for one thread, `tend` is for another.
+    """
+
+    def __init__(
+        self,
+        endpoints: Callable[[], Collection[str]],
+        connect: Callable[[str], Server],
+        fence: Callable[[], None] = lambda: None,
+        patience_s: float = 10.0,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`fence` raises NotOwner when nothing may be changed any more.
+
+        `patience_s`: how long `tend` waits for a server; one that hangs must not hold up the others.
+        """
+        self._endpoints, self._connect, self._fence = endpoints, connect, fence
+        self._patience_s, self._seconds = patience_s, seconds
+        self._pods: dict[str, Pod] = {}
+        self._tending: dict[str, Future[list[str]]] = {}
         self._lock = threading.Lock()
-        self._late: dict[tuple[str, str], int] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="triton")
 
-    def servers(self) -> dict[str, Server]:
+    def pods(self) -> dict[str, Pod]:
         """The servers there are now, by address. Raises TemporaryError when there are none."""
         addresses = sorted(self._endpoints())
         if not addresses:
             raise TemporaryError("no Triton endpoint")
         with self._lock:
-            for gone in [address for address in self._servers if address not in addresses]:
-                self._servers.pop(gone).close()
+            for gone in [address for address in self._pods if address not in addresses]:
+                self._pods.pop(gone).server.close()
             for address in addresses:
-                if address not in self._servers:
-                    self._servers[address] = self._connect(address)
-            return dict(self._servers)
+                if address not in self._pods:
+                    self._pods[address] = Pod(address, self._connect(address), self._fence, self._seconds)
+            return dict(self._pods)
 
-    def load_everywhere(self, release: str) -> None:
-        """Load on all servers, or on none: after a failure it is taken out wherever it got to, and the error passes."""
-        done: list[Server] = []
-        try:
-            for server in self.servers().values():
-                done.append(server)
-                if release not in server.loaded():
-                    server.load(release)
-        except FreshrankError:
-            for server in done:
-                _quietly(server.unload, release)
-            raise
+    def placed(self, release: str) -> list[str]:
+        """Where requests for a release may go: where its last golden request was answered right.
+
+        When there is no such server, those that cannot be reached from here: gateways may still reach them.
+        """
+        with self._lock:
+            pods = list(self._pods.values())
+        right = [pod.address for pod in pods if release in pod.good and not pod.away]
+        return sorted(right or [pod.address for pod in pods if pod.away and release not in pod.wrong])
+
+    def put_up(self, release: str, golden: Golden, champion: str = "") -> float:
+        """Load, warm and ask a release on every server that serves the champion; returns the largest golden gap.
+
+        At least half of them must take it; the others are left out while they do not (`tend` goes on trying), and so
+        are servers that do not serve yet. Else it is taken out everywhere: raises PermanentError when most refuse it
+        or answer wrong, TemporaryError when too few can be reached.
+        """
+        pods = list(self.pods().values())
+        asked = [pod for pod in pods if champion in pod.good] or pods
+        found = self._each(asked, lambda pod: pod.put_up(release, golden))
+        gaps = [gap for gap in found if isinstance(gap, float)]
+        if 2 * len(gaps) >= len(asked):
+            return max(gaps)
+        self.unload_everywhere(release)
+        errors = [error for error in found if isinstance(error, FreshrankError)]
+        refusals = [error for error in errors if isinstance(error, PermanentError)]
+        if 2 * len(refusals) > len(asked):
+            raise refusals[0]
+        raise next(error for error in errors if isinstance(error, TemporaryError))
+
+    def tend(self, wanted: Mapping[str, Golden], mark: bool = True) -> list[str]:
+        """Bring every server to what it must have: load what it lacks, ask what it has, load anew what answers wrong.
+
+        `mark`: tell each server's readiness probe whether it has everything. Returns a release for each reload of one
+        that had been right. A server that hangs is waited for in the background.
+        """
+        idle = {address: pod for address, pod in self.pods().items() if address not in self._tending}
+        begun = {address: self._threads.submit(pod.tend, dict(wanted), mark) for address, pod in idle.items()}
+        self._tending |= begun
+        wait(begun.values(), self._patience_s)
+        healed: list[str] = []
+        for address in [address for address, future in self._tending.items() if future.done()]:
+            healed += self._tending.pop(address).result()
+        return healed
+
+    def whole(self, release: str) -> bool:
+        """True when every server that is routed to has answered right and none is being mended."""
+        with self._lock:
+            return all(release in pod.good for pod in self._pods.values() if not pod.away)
+
+    def tidy(self, wanted: Collection[str], ours: Callable[[str], bool]) -> list[str]:
+        """Unload what servers should not have; returns what was unloaded. Who does not answer is left as it is."""
+        gone = self._each(self.pods().values(), lambda pod: pod.tidy(wanted, ours))
+        return [release for found in gone if isinstance(found, list) for release in found]
 
     def unload_everywhere(self, release: str) -> None:
-        """Take it out of every server that can be reached; the others get it out when they are back (`reconcile`)."""
-        for server in self.servers().values():
-            _quietly(server.unload, release)
-
-    def warm(self, release: str, golden: Golden) -> float:
-        """Send recorded requests in every padding to every server; returns the largest difference from the trainer's.
-
-        Raises PermanentError when an answer is further off than the golden tolerance, TemporaryError when a server
-        does not answer.
-        """
-        worst = 0.0
-        for address, server in self.servers().items():
-            for arrays in golden.warm_ups():
-                server.infer(release, arrays)
-            gap = golden.gap(server.infer(release, golden.inputs))
-            if not gap <= golden.tolerance:
-                raise PermanentError(f"{release} on {address}: {gap:.3g} off the golden scores")
-            worst = max(worst, gap)
-        return worst
-
-    def reconcile(self, wanted: Collection[str], ours: Callable[[str], bool]) -> list[str]:
-        """Load what a server lacks and unload what it should not have; returns what was done, as `+name`, `-name`.
-
-        A server that does not answer is left for the next time.
-        """
-        done: list[str] = []
-        for address, server in self.servers().items():
-            try:
-                have = server.loaded()
-                for release in sorted(set(wanted) - have):
-                    server.load(release)
-                    done.append(f"+{release}")
-                for release in sorted(name for name in have - set(wanted) if ours(name)):
-                    server.unload(release)
-                    done.append(f"-{release}")
-            except FreshrankError as error:
-                logger.warning("triton endpoint not reconciled", extra={"endpoint": address, "error": str(error)})
-        return done
-
-    def heal(self, release: str, golden: Golden) -> list[str]:
-        """Ask every server the golden request; where the answer is wrong or fails, unload and load anew.
-
-        Returns the addresses that were healed. A server that is away is not: there is nothing to load it on.
-        """
-        healed: list[str] = []
-        for address, server in self.servers().items():
-            trouble = self._trouble(address, server, release, golden)
-            if trouble:
-                logger.warning(
-                    "golden request failed", extra={"endpoint": address, "release": release, "error": trouble}
-                )
-                _quietly(server.unload, release)
-                server.load(release)
-                healed.append(address)
-        return healed
+        """Take it out of every server that can be reached; the others get it out when they are back (`tidy`)."""
+        self._each(self.pods().values(), lambda pod: pod.unload(release))
 
     def stats(self, release: str) -> ServedStats:
         """Counts of a release over all servers that answer."""
-        total = ServedStats()
-        for server in self.servers().values():
-            found = _quietly(server.stats, release)
-            total += found if isinstance(found, ServedStats) else ServedStats()
-        return total
+        found = self._each(self.pods().values(), lambda pod: pod.server.stats(release))
+        return sum((stats for stats in found if isinstance(stats, ServedStats)), ServedStats())
 
-    def _trouble(self, address: str, server: Server, release: str, golden: Golden) -> str:
-        """What is wrong with a release on a server; empty when nothing is that loading anew would mend."""
-        late = self._late.pop((address, release), 0)
-        try:
-            gap = golden.gap(server.infer(release, golden.smallest()), rows=1)
-            return "" if gap <= golden.tolerance else f"{gap:.3g} off"
-        except NotFound:
-            return "not loaded"
-        except PermanentError as error:
-            return str(error) or "failed"
-        except DeadlineExceeded:
-            # Once may be a busy machine; a process that hangs is late every time.
-            self._late[(address, release)] = late + 1
-            return "too late again and again" if late + 1 >= _LATE else ""
-        except TemporaryError as error:
-            logger.info("golden request not answered", extra={"release": release, "error": str(error)})
-            return ""
+    def close(self) -> None:
+        """Give the threads back; connections go with the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _each(self, pods: Iterable[Pod], call: Callable[[Pod], _T]) -> list[_T | FreshrankError]:
+        """What a call gives on each server, at once on all of them; an error in the place of an answer."""
 
-def _quietly(call: Callable[[str], object], release: str) -> object:
-    try:
-        return call(release)
-    except FreshrankError as error:
-        logger.info("triton call failed", extra={"release": release, "error": str(error)})
-        return None
+        def tried(pod: Pod) -> _T | FreshrankError:
+            try:
+                return call(pod)
+            except FreshrankError as error:
+                logger.debug("triton call failed", extra={"endpoint": pod.address, "error": str(error)})
+                return error
+
+        return [future.result() for future in [self._threads.submit(tried, pod) for pod in pods]]

@@ -1,6 +1,7 @@
 """The publisher's ends of the topics: routes and item rows out, acknowledged; examples and commands in."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -8,7 +9,7 @@ from freshrank.v1.models_pb2 import ArmSplit, Route
 
 from services.common.arms import SPLIT_KEY
 from services.common.broker import Address
-from services.common.errors import DeadlineExceeded
+from services.common.errors import Conflict, DeadlineExceeded
 from services.common.kafka import Outbox, Record, Tail
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.publisher.book import Lane
@@ -25,12 +26,20 @@ Outgoing = tuple[str, bytes, bytes | None]
 class Sender:
     """An `Outbox` for threads: a call returns when everything is acknowledged."""
 
-    def __init__(self, outbox: Outbox, loop: asyncio.AbstractEventLoop, timeout_s: float = 60.0) -> None:
-        self._outbox, self._loop, self._timeout_s = outbox, loop, timeout_s
+    def __init__(
+        self,
+        outbox: Outbox,
+        loop: asyncio.AbstractEventLoop,
+        fence: Callable[[], None] = lambda: None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        """`fence` raises NotOwner when nothing may be sent any more."""
+        self._outbox, self._loop, self._fence, self._timeout_s = outbox, loop, fence, timeout_s
 
     def send(self, records: Sequence[Outgoing]) -> None:
         """Send topic, key and value of each. Raises TemporaryError when not all were acknowledged: send all again."""
         for start in range(0, len(records), _CHUNK):
+            self._fence()
             done = asyncio.run_coroutine_threadsafe(self._send(records[start : start + _CHUNK]), self._loop)
             try:
                 done.result(self._timeout_s)
@@ -72,6 +81,7 @@ class Reader:
             self._tail.close()
             self._tail = Tail(bootstrap, topic, {p: max(start[p], ends[p] - back) for p in start})
         self._topic, self._apply = topic, apply
+        self._waiting: deque[Record] = deque()
 
     @property
     def positions(self) -> dict[int, int]:
@@ -80,14 +90,51 @@ class Reader:
 
     def step(self) -> int:
         """Take what has come; returns the number of records. Raises TemporaryError on broker faults."""
-        records = self._tail.poll(500, 0.2)
-        for record in records:
-            self._apply(record)
-        return len(records)
+        self._waiting += self._tail.poll(500, 0.2)
+        taken = 0
+        while self._waiting:
+            self._apply(self._waiting[0])
+            self._waiting.popleft()  # only now: one that fails is taken again
+            taken += 1
+        return taken
 
     def close(self) -> None:
         """Leave the broker."""
         self._tail.close()
+
+
+class Standing:
+    """What lies on the topic routes under one key: the last record that any leader has put there. For one thread."""
+
+    def __init__(self, bootstrap: Address, key: bytes, read: Callable[[bytes], Route | ArmSplit]) -> None:
+        """Reads the topic whole. Raises TemporaryError when the broker is not there."""
+        self._tail, self._key, self._read = Tail(bootstrap, ROUTES.name), key, read
+        self.last: Route | ArmSplit | None = None
+        self.term = 0
+        """The largest that was seen."""
+        for record in self._tail.until(self._tail.ends()):
+            self._take(record)
+
+    def overtaken(self, term: int) -> bool:
+        """Look for new records: True when the last one is of an earlier term and lies over ours.
+
+        Raises Conflict when there is one of a later term.
+        """
+        for record in self._tail.poll(100, 0.0):
+            self._take(record)
+        if self.term > term:
+            raise Conflict(f"a publisher of term {self.term} leads, this one is of term {term}")
+        return self.term == term and self.last is not None and self.last.term < term
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._tail.close()
+
+    def _take(self, record: Record) -> None:
+        _, _, _, key, value = record
+        if key == self._key and value:
+            self.last = self._read(value)
+            self.term = max(self.term, self.last.term)
 
 
 def _key(lane: Lane, item: str) -> bytes:

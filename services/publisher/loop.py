@@ -17,8 +17,9 @@ _PAUSE_S = 0.5
 class Loops:
     """Runs steps until `stop`, or until one of them fails for good: then all of them stop and `failure` says why."""
 
-    def __init__(self, fault: Callable[[str], None]) -> None:
-        self._fault = fault
+    def __init__(self, fault: Callable[[str], None], may: Callable[[], bool] = lambda: True) -> None:
+        """`may`: whether steps may be taken now; while not, none is begun."""
+        self._fault, self._may = fault, may
         self._threads: list[threading.Thread] = []
         self._ended: dict[str, float] = {}
         self.stopped = threading.Event()
@@ -36,6 +37,11 @@ class Loops:
         now = time.monotonic()
         return [name for name, ended in self._ended.items() if now - ended > seconds]
 
+    def fail(self, error: BaseException) -> None:
+        """End all of them because of an error."""
+        self.failure = error
+        self.stopped.set()
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Let every step in progress end, and begin no other."""
         self.stopped.set()
@@ -47,15 +53,15 @@ class Loops:
             began = time.monotonic()
             wait_s = every_s
             try:
-                step()
+                if self._may():
+                    step()
             except TemporaryError as error:
                 logger.warning("step failed and is tried again", extra={"loop": name, "error": str(error)})
                 self._fault(name)
                 wait_s = max(every_s, _PAUSE_S)
             except BaseException as error:
                 logger.exception("step failed for good", extra={"loop": name})
-                self.failure = error
-                self.stopped.set()
+                self.fail(error)
             self._ended[name] = time.monotonic()
             self.stopped.wait(max(0.0, wait_s - (time.monotonic() - began)))
 

@@ -19,6 +19,7 @@ from services.publisher.book import Book, Entry, Keeper, State, Switches, Undo, 
 from services.publisher.checks import Verdict
 from services.publisher.compression.attempt import Attempt
 from services.publisher.fleet import Fleet
+from services.publisher.golden import Golden
 from services.publisher.manifest import Manifest
 from services.publisher.outside import Outside, ReleasePolicy
 from services.publisher.routes import route_of
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _RETRY_US = 1_000_000
 """A candidate that could not be decided on rests so long: judging costs a second of a core."""
+
+_TIDY_US = 10_000_000
+"""Between two looks for models that servers should not have."""
 
 
 class Releases:
@@ -50,7 +54,7 @@ class Releases:
         self._seen: dict[str, int] = {}
         self._tried: dict[str, Attempt | None] = {}
         """What came of compressing candidates that are still being decided on."""
-        self._retry_us = 0
+        self._retry_us = self._tidied_us = 0
         self._published: Route | None = None
 
     @property
@@ -77,11 +81,16 @@ class Releases:
         if not self.book.switches.releases and self.book.undo is None:
             self._consider(now_us)
         self._drain(now_us)
+        self._tidy(now_us)
+
+    def say_again(self) -> None:
+        """Publish the route once more with the next step: another record lies over it."""
+        self._published = None
 
     def sync(self, now_us: int) -> None:
         """Publish the route when it is not what was last acknowledged, and keep control.json in step."""
         self._outside.tell_trainer(self.book)
-        route = route_of(self.book, self._policy.watch_share, sorted(self.wanted()), 0)
+        route = route_of(self.book, self._policy.watch_share, sorted(self.wanted()), self._fleet.placed, 0)
         if route != self._published:
             stamped = Route()
             stamped.CopyFrom(route)
@@ -90,28 +99,27 @@ class Releases:
             self._published = route
 
     def wanted(self) -> set[str]:
-        """Releases that every Triton server must have loaded."""
-        held = [entry.release for entry in self.book.of(State.HELD)]
-        return {name for name in (self.book.champion, self.book.previous, *held, *self._draining) if name}
+        """Releases that Triton servers may have loaded: those they must have, and those that drain."""
+        return self._serving() | set(self._draining)
 
-    def reconcile(self) -> list[str]:
-        """Bring servers that started anew or came back to what they must have; returns what was done."""
-        wanted = self.wanted()
-        for release in wanted:
-            self._store.stage_model(release)
-        return self._fleet.reconcile(wanted, lambda name: arm_of(name) == self.book.arm)
+    def tend(self, mark: bool) -> list[str]:
+        """Bring every Triton server to what it must have; returns a release for each one that was loaded anew.
 
-    def heal(self) -> list[str]:
-        """Ask the serving releases their golden requests everywhere; reload where the answer is wrong.
-
-        Returns the release of each reload. May be called by another thread than `step`.
+        `mark`: tell readiness probes. May be called by another thread than `step`.
         """
+        wanted: dict[str, Golden] = {}
+        for name in sorted(self._serving()):
+            try:
+                self._store.stage_model(name)
+                wanted[name] = self._shelf.get(name).golden
+            except (PermanentError, OSError) as error:  # just being collected, or lost with the disk
+                logger.error("release cannot be read", extra={"release": name, "error": str(error)})
+        return self._fleet.tend(wanted, mark)
+
+    def _serving(self) -> set[str]:
         book = self.book
-        healed: list[str] = []
-        for name in (book.champion, book.previous):
-            if name:
-                healed += [name] * len(self._fleet.heal(name, self._shelf.get(name).golden))
-        return healed
+        held = [entry.release for entry in book.of(State.HELD)]
+        return {name for name in (book.champion, book.previous, *held) if name}
 
     def promote(self, release: str, actor: str, now_us: int) -> None:
         """Route to a held release because a person says so. Raises Conflict for any that is not held."""
@@ -223,8 +231,7 @@ class Releases:
 
     def _load(self, release: str) -> None:
         self._store.stage_model(release)
-        self._fleet.load_everywhere(release)
-        self._fleet.warm(release, self._shelf.get(release).golden)
+        self._fleet.put_up(release, self._shelf.get(release).golden, self.book.champion)
 
     def _accept(self, entry: Entry, verdict: Verdict, now_us: int) -> None:
         if self._policy.approval == "auto":
@@ -288,6 +295,12 @@ class Releases:
             if release not in keep and release not in self._draining and self.book.knows(release):
                 self._fleet.unload_everywhere(release)
                 self._store.drop(release)
+
+    def _tidy(self, now_us: int) -> None:
+        """Take out what servers have and should not: what a crash, or a server that was away, left there."""
+        if now_us - self._tidied_us > _TIDY_US:
+            self._tidied_us = now_us
+            self._fleet.tidy(self.wanted(), lambda name: arm_of(name) == self.book.arm)
 
     def _kept(self) -> set[str]:
         keep = self.wanted()

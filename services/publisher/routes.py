@@ -1,5 +1,7 @@
 """The record of an arm that gateways obey: which release serves, which is watched against it, which rows they read."""
 
+from collections.abc import Callable, Sequence
+
 from freshrank.v1.models_pb2 import Freeze, Route
 
 from services.common.arms import suffix
@@ -15,8 +17,13 @@ def key_of(arm: str) -> bytes:
     return f"route{suffix(arm)}".encode()
 
 
-def route_of(book: Book, watch_share: float, loaded: list[str], now_us: int) -> Route:
-    """What the book means for gateways; a stop of the row gate shows as frozen rows."""
+def route_of(
+    book: Book, watch_share: float, loaded: list[str], placed: Callable[[str], Sequence[str]], now_us: int
+) -> Route:
+    """What the book means for gateways; a stop of the row gate shows as frozen rows.
+
+    `placed`: the Triton endpoints that may be asked for a release.
+    """
     switches = book.switches
     stopped = bool(book.stopped)
     return Route(
@@ -37,4 +44,7 @@ def route_of(book: Book, watch_share: float, loaded: list[str], now_us: int) -> 
         previous_epoch=book.serving.epoch if book.previous else 0,
         loaded=sorted(loaded),
         arm=book.arm,
+        term=book.term,
+        champion_at=placed(book.champion) if book.champion else (),
+        previous_at=placed(book.previous) if book.previous else (),
     )

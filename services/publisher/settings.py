@@ -50,6 +50,12 @@ class PublisherSettings(TritonSettings):
     )
     namespace: str = Field("default", description="Kubernetes namespace of the Lease")
     identity: str = Field("", description="name of this pod in the Lease; empty = the host's name")
+    lease_s: float = Field(
+        15.0,
+        ge=1,
+        le=300,
+        description="s after the last renewal until another may lead; the holder acts for two thirds",
+    )
     approval: Literal["auto", "manual"] = Field(
         "auto", description="auto: what passes is routed; manual: it is held for a person"
     )

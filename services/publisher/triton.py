@@ -18,10 +18,13 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from services.common.errors import DeadlineExceeded, NotFound, PermanentError, TemporaryError
 from services.common.spec import OUTPUT
 from services.common.tls import Tls, Watch
-from services.publisher.fleet import ServedStats
+from services.publisher import marker
+from services.publisher.pod import ServedStats
 
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-_PASSING = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"})
+_PASSING = frozenset(
+    {"StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.RESOURCE_EXHAUSTED", "StatusCode.ABORTED"}
+)
 
 
 class TritonServer:
@@ -32,14 +35,16 @@ class TritonServer:
         address: str,
         timeout_s: float = 2.0,
         load_timeout_s: float = 60.0,
+        backend: str = "python",
         tls: Tls | None = None,
         name: str = "",
     ) -> None:
-        """`name`: in the server's certificate; empty = the address."""
+        """`backend`: of the readiness marker, python or onnxruntime; `name`: in the server's certificate, empty = the
+        address."""
         self._address, self._tls, self._name = address, tls, name
         self._watch, self._lock = Watch(tls.files if tls else ()), threading.Lock()
         self._connected = self._connect()
-        self._timeout_s, self._load_timeout_s = timeout_s, load_timeout_s
+        self._timeout_s, self._load_timeout_s, self._backend = timeout_s, load_timeout_s, backend
 
     def load(self, release: str) -> None:
         """Load and wait until it is ready. Raises PermanentError when the server refuses the files."""
@@ -51,13 +56,25 @@ class TritonServer:
     def unload(self, release: str) -> None:
         """Take it out; requests in flight finish, unknown names are none of our trouble."""
         with _reported():
-            self._client.unload_model(release, client_timeout=self._load_timeout_s)
+            # Short: it must have been taken, or be given up, before another publisher can lead.
+            self._client.unload_model(release, client_timeout=self._timeout_s)
 
     def loaded(self) -> set[str]:
         """Names of the models that are ready."""
         with _reported():
             index = self._client.get_model_repository_index(client_timeout=self._timeout_s)
-            return {model.name for model in index.models if model.state == "READY"}
+            return {model.name for model in index.models if model.state == "READY" and model.name != marker.NAME}
+
+    def mark(self, ready: bool) -> None:
+        """Load or unload the model that the pod's readiness probe asks for."""
+        with _reported():
+            if ready == self._client.is_model_ready(marker.NAME, client_timeout=self._timeout_s):
+                return
+            if ready:
+                config, files = marker.parts(self._backend)
+                self._client.load_model(marker.NAME, config=config, files=files, client_timeout=self._load_timeout_s)
+            else:
+                self._client.unload_model(marker.NAME, client_timeout=self._timeout_s)
 
     def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Scores [B, N, heads] of one request. Raises NotFound when it is not loaded."""
@@ -106,6 +123,8 @@ def _reported() -> Iterator[None]:
         yield
     except InferenceServerException as error:
         raise _by_consequence(error) from error
+    except ValueError as error:  # the channel is closed: the server has left the fleet meanwhile
+        raise TemporaryError(str(error)) from error
 
 
 def _by_consequence(error: InferenceServerException) -> Exception:

@@ -15,7 +15,8 @@ from services.publisher import scores
 from services.publisher.book import Book
 from services.publisher.canary import Paired, Watch, WatchBounds
 from services.publisher.checks import Verdict
-from services.publisher.fleet import Fleet, ServedStats
+from services.publisher.fleet import Fleet
+from services.publisher.pod import ServedStats
 from services.publisher.replay import Closed, Replay, Scored
 from services.publisher.scores import Floats
 from services.publisher.shelf import Opened, Shelf

@@ -122,6 +122,22 @@ def test_records_of_the_topic_are_put_together_by_key() -> None:
     )
 
 
+def test_a_record_of_an_earlier_term_changes_nothing() -> None:
+    found = Routes()
+    for key, message in (
+        (b"route", Route(champion="r2", arm="main", term=7)),
+        (b"route", Route(champion="r9", arm="main", term=6)),
+        (b"route-gentle", Route(champion="r2-gentle", arm="gentle", term=3)),
+        (SPLIT_KEY, ArmSplit(incumbent="gentle", term=7)),
+        (SPLIT_KEY, ArmSplit(incumbent="main", term=6)),
+    ):
+        found = with_record(found, key, message.SerializeToString())
+    assert {arm: route.champion for arm, route in found.arms.items()} == {"main": "r2", "gentle": "r2-gentle"}
+    assert found.split.incumbent == "gentle"
+    found = with_record(found, b"route", Route(champion="r3", arm="main", term=8).SerializeToString())
+    assert found.arms["main"].champion == "r3"
+
+
 @pytest.fixture
 def operations(shop: Shop, tmp_path: Path) -> Operations:
     return Operations(tmp_path, shop.sends, shop.intake, lambda: shop.state.worlds, lambda: "c1")

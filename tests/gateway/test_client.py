@@ -58,6 +58,7 @@ async def started(moody: Moody, tls: Tls) -> Server:
     server = Server(RANKING, [guard], reflect=False)
     ranking_pb2_grpc.add_RankingServicer_to_server(moody, server.grpc)
     await server.open("127.0.0.1", 0, tls)
+    await server.ready(True)
     return server
 
 

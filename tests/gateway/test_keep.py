@@ -1,7 +1,7 @@
 """What requests read is kept current: plan, route, releases, signs of lost data."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +45,30 @@ async def test_a_release_that_cannot_be_read_is_left_out_and_the_previous_one_se
     await it.planned(plan())
     await it.routed(Routes.only(Route(champion="r2", previous="r1", slot="a", previous_slot="a")))
     assert [serving.release.name for serving in it.state.world.servings("ada")] == ["r1"]
+
+
+async def test_the_scorer_is_told_where_releases_are_before_they_are_asked(tmp_path: Path) -> None:
+    write_release(tmp_path, "r1", spec_of(plan()), NOW)
+    write_release(tmp_path, "r2", spec_of(plan()), NOW)
+    told: list[tuple[dict[str, list[str]], str]] = []
+    state = State(Worlds.only(World(schema.nothing())))
+
+    def place(places: Mapping[str, Sequence[str]]) -> None:
+        told.append(({name: list(at) for name, at in places.items()}, state.world.route.champion))
+
+    it = Keeper(state, tmp_path, Meters(Metrics("gateway")), place=place)
+    await it.planned(plan())
+    await it.routed(Routes.only(Route(champion="r1", slot="a", term=1, champion_at=["p1:1", "p2:1"])))
+    both = Route(champion="r2", previous="r1", slot="a", previous_slot="a", term=1)
+    both.champion_at.append("p2:1")
+    both.previous_at.append("p1:1")
+    await it.routed(Routes.only(both))
+    await it.routed(Routes.only(Route(champion="r2", slot="a", term=1)))
+    assert told == [
+        ({"r1": ["p1:1", "p2:1"]}, ""),
+        ({"r1": ["p1:1"], "r2": ["p2:1"]}, "r1"),
+        ({"r1": ["p1:1"], "r2": []}, "r2"),
+    ]
 
 
 async def test_a_new_feature_is_served_next_to_what_the_release_names(tmp_path: Path) -> None:

@@ -148,14 +148,31 @@ async def test_a_certificate_that_triton_refuses_does_not_end_what_works(tmp_pat
         scorer = TritonScorer(f"127.0.0.1:{port}", tls=mine.tls)
         await scorer.score("r1", ARRAYS, 10.0)
         mine.put(stranger)
-        scorer._watch._next = 0.0
+        line = scorer._line(scorer._default)
+        line._watch._next = 0.0
         await scorer.score("r1", ARRAYS, 10.0)
-        renewing = scorer._renewing
+        renewing = line._renewing
         assert renewing is not None
         await renewing
         await scorer.score("r1", ARRAYS, 10.0)
         assert len(shown) == 1
         await scorer.close()
+
+
+async def test_an_endpoint_of_a_route_is_known_by_the_name_of_the_service(tmp_path: Path) -> None:
+    """Pods are called by addresses, which no certificate holds; 127.0.0.1 stands in one, so another name is refused."""
+    old = Authority("one")
+    mine = Secret(tmp_path / "mine").put(old)
+    async with triton(Secret(tmp_path / "triton").put(old)) as (port, _):
+        for service, known in (("triton.shop.svc", True), ("other.shop.svc", False)):
+            scorer = TritonScorer(f"dns:///{service}:{port}", tls=mine.tls)
+            scorer.place({"r1": [f"127.0.0.1:{port}"]})
+            if known:
+                assert np.array_equal(await scorer.score("r1", ARRAYS, 10.0), SCORES)
+            else:
+                with pytest.raises(ScorerUnavailable):
+                    await scorer.score("r1", ARRAYS, 5.0)
+            await scorer.close()
 
 
 async def test_plain_text_is_refused_where_certificates_are_asked_for(tmp_path: Path) -> None:

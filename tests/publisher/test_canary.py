@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.publisher import scores
 from services.publisher.canary import Paired, Sequence, Watch, WatchBounds
-from services.publisher.fleet import ServedStats
+from services.publisher.pod import ServedStats
 
 ITEMS = 10
 

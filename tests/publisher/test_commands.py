@@ -122,7 +122,7 @@ def test_control_is_written_only_when_it_changes(tmp_path: Path) -> None:
 def test_a_stop_of_the_row_gate_shows_in_the_route(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path / "book.json", "main")
     book = keeper.change(lambda b: b.__class__(**{**b.__dict__, "stopped": "rows refused: norm"}))
-    route = route_of(book, 0.02, [], 5)
+    route = route_of(book, 0.02, [], lambda release: [], 5)
     assert (route.freeze.rows, route.freeze.actor, route.freeze.reason) == (True, "row gate", "rows refused: norm")
 
 

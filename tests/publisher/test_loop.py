@@ -1,10 +1,14 @@
 """Steps taken again and again; one file per machine says who takes them."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
-from services.common.errors import PermanentError, TemporaryError
-from services.publisher.lock import FileLock
+import pytest
+
+from services.common.errors import NotOwner, PermanentError, TemporaryError
+from services.publisher.book import Keeper
+from services.publisher.lock import FileLock, LeadersDisk
 from services.publisher.loop import LoopHealth, Loops
 
 
@@ -55,3 +59,35 @@ def test_only_one_holds_the_lock_and_leaves_it_when_it_is_gone(tmp_path: Path) -
     one.release()
     assert other.acquire()
     other.release()
+
+
+def test_without_leadership_no_step_is_begun() -> None:
+    leads, taken = threading.Event(), threading.Event()
+    loops = Loops(lambda _: None, leads.is_set)
+    loops.add("rows", taken.set, 0.01)
+    assert not taken.wait(0.1)
+    leads.set()
+    assert taken.wait(5)
+    loops.stop()
+
+
+def test_who_does_not_lead_any_more_changes_no_file(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    keeper = Keeper(tmp_path / "book.json", "main", LeadersDisk(lock))
+    keeper.change(lambda book: replace(book, champion="r1"))
+    lock.release()
+    with pytest.raises(NotOwner):
+        keeper.change(lambda book: replace(book, champion="r2"))
+    assert Keeper(tmp_path / "book.json", "main").book.champion == "r1"
+    assert keeper.book.champion == "r1"
+
+
+def test_terms_of_a_file_go_on_from_the_largest_that_was_seen(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    lock.acquire()
+    lock.above(0)
+    assert lock.term == 1
+    lock.above(6)
+    assert lock.term == 7
+    lock.release()

@@ -12,9 +12,10 @@ import pytest
 
 from services.common.encode import NoRows
 from services.common.errors import NotFound, PermanentError
+from services.demo.probes import http_ok
 from services.demo.stack import Stack
 from services.demo.tools import Tools
-from services.publisher import shelf
+from services.publisher import marker, shelf
 from services.publisher.audit import Audit
 from services.publisher.book import Keeper
 from services.publisher.compression.attempt import Attempt, Compression, attempt
@@ -120,7 +121,7 @@ def test_forty_releases_under_traffic_fail_no_call(live: Live) -> None:
 def test_a_dead_model_process_is_noticed_by_the_golden_request_and_loaded_anew(live: Live) -> None:
     champion = live.promote(1, Net())
     client, inputs = TritonServer(live.address), golden_inputs(batch=1)
-    assert live.releases.heal() == []
+    assert live.releases.tend(mark=False) == []
     for child in psutil.Process(live.stack.supervisor.pid("triton")).children(recursive=True):
         if child.name().startswith("triton_python"):
             child.kill()
@@ -128,10 +129,10 @@ def test_a_dead_model_process_is_noticed_by_the_golden_request_and_loaded_anew(l
         client.infer(champion, inputs)
     assert client.loaded() == {champion}
     began = time.monotonic()
-    assert live.releases.heal() == [champion]
+    assert live.releases.tend(mark=False) == [champion]
     assert time.monotonic() - began < 10
     assert abs(client.infer(champion, inputs) - predict(Net(), inputs)).max() < 1e-5
-    assert live.releases.heal() == []
+    assert live.releases.tend(mark=False) == []
 
 
 @pytest.mark.parametrize("plan", ["drop_units(0.25), int8_dynamic", "int8_static", "low_rank(0.9), fp16"])
@@ -151,7 +152,7 @@ def test_a_compressed_release_answers_as_its_own_golden_scores_say(live: Live, p
     assert json.loads(staged.manifest.raw)["compression"]["plan"] == plan
     client = TritonServer(live.address)
     assert staged.golden.gap(client.infer(champion, staged.golden.inputs)) <= staged.manifest.golden_tolerance
-    assert live.releases.heal() == []
+    assert live.releases.tend(mark=False) == []
     client.close()
 
 
@@ -161,13 +162,33 @@ def test_a_server_that_comes_back_empty_gets_its_models(live: Live) -> None:
     live.stack.restart("triton")
     client = TritonServer(live.address)
     assert client.loaded() == set()
-    live.releases.reconcile()
+    live.releases.tend(mark=False)
     assert client.loaded() == set(names)
     counted = client.stats(names[1])
     client.infer(names[1], golden_inputs(batch=1))
     until = time.monotonic() + 5  # the server counts after it has answered
     while client.stats(names[1]).answered == counted.answered:
         assert time.monotonic() < until
+
+
+def test_the_readiness_probe_says_whether_everything_is_loaded_and_right(live: Live) -> None:
+    def ready() -> bool:
+        return http_ok(live.stack.triton.http_port, f"/v2/models/{marker.NAME}/ready")
+
+    assert not ready()
+    live.releases.tend(mark=True)
+    assert ready()  # before the first release there is nothing to have
+    champion = live.promote(1, Net())
+    live.releases.tend(mark=True)
+    assert ready()
+    live.stack.kill("triton")
+    live.stack.restart("triton")
+    assert not ready()
+    live.releases.tend(mark=True)
+    assert ready()
+    assert TritonServer(live.address).loaded() == {champion}
+    live.releases.step(live.now_us + 60 * SECOND)
+    assert ready()
 
 
 def test_a_model_that_triton_cannot_run_is_refused_and_leaves_no_trace(live: Live) -> None:

@@ -14,8 +14,9 @@ from services.common.encode import NoRows
 from services.common.ids import share_of
 from services.common.spec import Arrays
 from services.publisher.canary import WatchBounds
-from services.publisher.fleet import Fleet, ServedStats
+from services.publisher.fleet import Fleet
 from services.publisher.intake import Intake
+from services.publisher.pod import ServedStats
 from services.publisher.replay import BATCH, Replay, Scored
 from services.publisher.ripening import Ripening
 from services.publisher.shelf import Shelf

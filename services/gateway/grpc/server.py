@@ -1,5 +1,6 @@
 """The two gRPC servers: the shop's port and the operator's port, with health and reflection on both."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,26 @@ from services.common.errors import InvalidInput, TemporaryError
 RANKING, ADMIN = "freshrank.v1.Ranking", "freshrank.v1.Admin"
 _OPTIONS = [
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
-    ("grpc.max_connection_age_ms", 600_000),  # so that clients spread over pods that came later
-    ("grpc.max_connection_age_grace_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
+
+
+@dataclass(frozen=True)
+class ConnectionAge:
+    """How long a client keeps one connection: it looks for servers that came later when it opens the next one."""
+
+    seconds: float = 300.0
+    """Until no new call begins on it; gRPC spreads this by a tenth, so that not all clients come back at once."""
+    grace_s: float = 20.0
+    """For calls that are on it then."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """As gRPC takes them."""
+        return [
+            ("grpc.max_connection_age_ms", round(self.seconds * 1e3)),
+            ("grpc.max_connection_age_grace_ms", round(self.grace_s * 1e3)),
+        ]
 
 
 @dataclass(frozen=True)
@@ -54,8 +70,15 @@ class Tls:
 class Server:
     """One port; health says SERVING only between `open` and `drain`."""
 
-    def __init__(self, name: str, interceptors: Sequence[Any], reflect: bool, share_port: bool = False) -> None:
-        options = [*_OPTIONS, ("grpc.so_reuseport", int(share_port))]
+    def __init__(
+        self,
+        name: str,
+        interceptors: Sequence[Any],
+        reflect: bool,
+        share_port: bool = False,
+        age: ConnectionAge = ConnectionAge(),
+    ) -> None:
+        options = [*_OPTIONS, *age.options(), ("grpc.so_reuseport", int(share_port))]
         self.grpc = grpc.aio.server(interceptors=tuple(interceptors), options=options)
         self._name = name
         self._health = health.aio.HealthServicer()
@@ -84,9 +107,13 @@ class Server:
         serving = health_pb2.HealthCheckResponse
         await self._say(serving.SERVING if is_ready else serving.NOT_SERVING)
 
-    async def drain(self, seconds: float) -> None:
-        """Say NOT_SERVING, take no new calls, let the ones inside finish."""
+    async def drain(self, seconds: float, leave_s: float = 0.0) -> None:
+        """Say NOT_SERVING, go on serving for `leave_s` while clients leave, take no new calls, let those inside finish.
+
+        Returns as soon as the last one has; one that takes longer than `seconds` is cancelled.
+        """
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await asyncio.sleep(leave_s)
         await self.grpc.stop(seconds)
 
     async def _say(self, status: Any) -> None:

@@ -45,10 +45,20 @@ SERVICE_CONFIG = json.dumps(
             }
         ],
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+        "healthCheckConfig": {"serviceName": "freshrank.v1.Ranking"},
     }
 )
 """Only UNAVAILABLE is tried again, and not when a tenth of the calls fail: retries must not bring a service down.
-Every call is safe to repeat: events are counted once by their id, items by theirs."""
+Every call is safe to repeat: events are counted once by their id, items by theirs. A server that says NOT_SERVING, as
+one does that is about to stop, gets no more calls."""
+
+_OPTIONS = [
+    ("grpc.service_config", SERVICE_CONFIG),
+    ("grpc.enable_retries", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),  # a server that comes back is used within seconds, not minutes
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),  # and so are new ones behind the name
+]
 
 
 class Client:
@@ -67,7 +77,7 @@ class Client:
 
         `credentials`: `grpc.ssl_channel_credentials(...)` for TLS, None for plain text.
         """
-        own = [("grpc.service_config", SERVICE_CONFIG), ("grpc.enable_retries", 1), *options]
+        own = [*_OPTIONS, *options]
         if credentials is None:
             self._channel = grpc.insecure_channel(target, own)
         else:

@@ -276,18 +276,20 @@ class ItemRow(_message.Message):
     def __init__(self, row: _Optional[_Iterable[float]] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ..., half: _Optional[bytes] = ..., int8: _Optional[bytes] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class ArmSplit(_message.Message):
-    __slots__ = ("incumbent", "trial", "challengers", "sticky_us", "updated_us")
+    __slots__ = ("incumbent", "trial", "challengers", "sticky_us", "updated_us", "term")
     INCUMBENT_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     CHALLENGERS_FIELD_NUMBER: _ClassVar[int]
     STICKY_US_FIELD_NUMBER: _ClassVar[int]
     UPDATED_US_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     incumbent: str
     trial: str
     challengers: _containers.RepeatedCompositeFieldContainer[ArmShare]
     sticky_us: int
     updated_us: int
-    def __init__(self, incumbent: _Optional[str] = ..., trial: _Optional[str] = ..., challengers: _Optional[_Iterable[_Union[ArmShare, _Mapping]]] = ..., sticky_us: _Optional[int] = ..., updated_us: _Optional[int] = ...) -> None: ...
+    term: int
+    def __init__(self, incumbent: _Optional[str] = ..., trial: _Optional[str] = ..., challengers: _Optional[_Iterable[_Union[ArmShare, _Mapping]]] = ..., sticky_us: _Optional[int] = ..., updated_us: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
 
 class ArmShare(_message.Message):
     __slots__ = ("arm", "share")
@@ -298,7 +300,7 @@ class ArmShare(_message.Message):
     def __init__(self, arm: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Route(_message.Message):
-    __slots__ = ("champion", "previous", "watch_share", "slot", "epoch", "freeze", "updated_us", "previous_slot", "previous_epoch", "loaded", "arm")
+    __slots__ = ("champion", "previous", "watch_share", "slot", "epoch", "freeze", "updated_us", "previous_slot", "previous_epoch", "loaded", "arm", "term", "champion_at", "previous_at")
     CHAMPION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     WATCH_SHARE_FIELD_NUMBER: _ClassVar[int]
@@ -310,6 +312,9 @@ class Route(_message.Message):
     PREVIOUS_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     ARM_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_AT_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_AT_FIELD_NUMBER: _ClassVar[int]
     champion: str
     previous: str
     watch_share: float
@@ -321,7 +326,10 @@ class Route(_message.Message):
     previous_epoch: int
     loaded: _containers.RepeatedScalarFieldContainer[str]
     arm: str
-    def __init__(self, champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., updated_us: _Optional[int] = ..., previous_slot: _Optional[str] = ..., previous_epoch: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ...) -> None: ...
+    term: int
+    champion_at: _containers.RepeatedScalarFieldContainer[str]
+    previous_at: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., updated_us: _Optional[int] = ..., previous_slot: _Optional[str] = ..., previous_epoch: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ..., term: _Optional[int] = ..., champion_at: _Optional[_Iterable[str]] = ..., previous_at: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("promote", "rollback", "freeze", "start_trial", "stop_trial", "promote_arm", "command_id")
