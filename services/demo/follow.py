@@ -15,10 +15,9 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from confluent_kafka import Consumer, TopicPartition
-
-from services.common.broker import Address, broker
+from services.common.broker import Address
 from services.common.errors import TemporaryError
+from services.common.kafka import Probe
 from services.common.topics import EVENTS, EXAMPLES, INTERACTIONS, ITEM_INTERACTIONS, ITEM_UPDATES
 
 ORDER = (
@@ -38,7 +37,7 @@ class Follower:
         self._urls = dict(urls)
         self._free: dict[str, deque[http.client.HTTPConnection]] = {name: deque() for name in urls}
         self._askers = ThreadPoolExecutor(min(8, partitions))
-        self._consumer = Consumer({**broker(bootstrap).config(), "group.id": "follower", "enable.auto.commit": False})
+        self._probe = Probe(bootstrap)
 
     def ends(self, topic: str) -> dict[str, int]:
         """Next offset of each partition of a topic, by position name."""
@@ -46,8 +45,7 @@ class Follower:
         return {f"{topic}-{p}": end for p, end in enumerate(ends)}
 
     def _end(self, topic: str, partition: int) -> int:
-        end: int = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
-        return end
+        return self._probe.bounds(topic, partition)[1]
 
     def positions(self, service: str, ends: Mapping[str, int] | None = None) -> dict[str, Any]:
         """What a service says of itself at /positions, within a second when it has applied all below `ends`; empty
@@ -118,7 +116,7 @@ class Follower:
         self._askers.shutdown()
         for service in self._free:
             self._drop(service)
-        self._consumer.close()
+        self._probe.close()
 
     def _reached(self, service: str, ends: Mapping[str, int]) -> bool:
         applied = self.positions(service, ends).get("applied", {})
