@@ -162,7 +162,8 @@ class Publisher:
         if self._route.overtaken(self._leadership.term):
             self._releases.say_again()
         now_us = self._clock.now_us()
-        self._releases.step(now_us)
+        # One that has just begun to lead has not read yet what candidates are judged by, and would refuse them.
+        self._releases.step(now_us, judging=self._examples.caught_up)
         try:
             self._watch(now_us)
         except PermanentError as error:

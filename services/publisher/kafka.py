@@ -82,11 +82,17 @@ class Reader:
             self._tail = Tail(bootstrap, topic, {p: max(start[p], ends[p] - back) for p in start})
         self._topic, self._apply = topic, apply
         self._waiting: deque[Record] = deque()
+        self._first_ends = self._tail.ends()
 
     @property
     def positions(self) -> dict[int, int]:
         """Next offset of each partition."""
         return dict(self._tail.positions)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything has been taken that was there when it began."""
+        return not self._waiting and all(self.positions[p] >= end for p, end in self._first_ends.items())
 
     def step(self) -> int:
         """Take what has come; returns the number of records. Raises TemporaryError on broker faults."""

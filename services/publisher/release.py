@@ -75,10 +75,13 @@ class Releases:
             if not self.book.knows(release):
                 self._store.drop(release)  # staged, then the crash: it is still a candidate and comes again
 
-    def step(self, now_us: int) -> None:
-        """Do what is due: say the route, decide on the newest candidate, drain, collect."""
+    def step(self, now_us: int, judging: bool = True) -> None:
+        """Do what is due: say the route, decide on the newest candidate, drain, collect.
+
+        `judging`: whether there is what candidates are judged by; else they wait.
+        """
         self.sync(now_us)
-        if not self.book.switches.releases and self.book.undo is None:
+        if judging and not self.book.switches.releases and self.book.undo is None:
             self._consider(now_us)
         self._drain(now_us)
         self._tidy(now_us)

@@ -117,7 +117,7 @@ def test_a_compressed_release_is_staged_with_true_hashes_and_its_own_golden_scor
     assert note["original_files"][MODEL] == digest(exported)
     assert (note["original"]["bytes"], note["compressed"]["bytes"]) == (len(exported), len(data))
     assert note["checks"]["compression_error"] > before.golden_tolerance  # and yet said in the manifest
-    assert shop.releases.heal() == []
+    assert shop.releases.tend(mark=False) == []
 
 
 def test_the_audit_has_the_figures_of_both_files(tmp_path: Path, replay: Snapshot) -> None:
@@ -169,7 +169,7 @@ def test_where_triton_answers_otherwise_than_the_compressed_file_did_the_origina
     (entry,) = audited(shop)
     assert entry["decision"] == "not_compressed"
     assert "off the golden scores" in entry["reason"]
-    assert shop.releases.heal() == []
+    assert shop.releases.tend(mark=False) == []
 
 
 def test_while_triton_is_away_a_candidate_is_compressed_once(tmp_path: Path, replay: Snapshot) -> None:

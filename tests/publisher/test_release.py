@@ -110,6 +110,15 @@ def test_while_triton_is_away_a_candidate_waits_and_is_routed_after(tmp_path: Pa
     assert shop.world.routes[-1].champion == release
 
 
+def test_before_there_is_what_to_judge_by_a_candidate_waits(tmp_path: Path) -> None:
+    shop = open_shop(tmp_path)
+    release = shop.offer(1)
+    shop.releases.step(SECOND, judging=False)
+    assert not shop.releases.book.knows(release)
+    shop.releases.step(2 * SECOND)
+    assert shop.releases.book.champion == release
+
+
 def test_a_full_disk_leaves_the_champion_and_the_candidate(tmp_path: Path) -> None:
     disk = FullDisk()
     shop = open_shop(tmp_path, disk=disk)
