@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.examples import over
 from tests.deploy.manifests import CHART, values
-from tests.deploy.test_chart import WRONG
+from tests.deploy.test_values import WRONG
 
 pytestmark = pytest.mark.cluster
 
@@ -37,9 +38,13 @@ def refusal(cluster: Cluster, namespace: str, wrong: dict[str, Any], folder: Pat
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_file_is_refused_with_the_path_of_its_key(cluster: Cluster, tmp_path: Path, what: str) -> None:
-    path, value = WRONG[what]
+    path, value, *others = WRONG[what]
     *parents, last = path.split(".")
-    said = refusal(cluster, "default", nested(path, value), tmp_path)
+    wrong = nested(path, value)
+    for setting in others:
+        known, _, given = setting.partition("=")
+        wrong = over(wrong, nested(known, json.loads(given)))
+    said = refusal(cluster, "default", wrong, tmp_path)
     assert f"at '{''.join(f'/{parent}' for parent in parents)}" in said
     assert last in said
 
@@ -62,9 +67,9 @@ def leaves(node: object, path: str = "") -> dict[str, object]:
     return {path: node}
 
 
-def unlike(value: object) -> object:
-    """A value of another type."""
-    return "text" if not isinstance(value, str) else {"a": "map"}
+def unlike(path: str, value: object) -> object:
+    """A value of another type; settings of services may be any text or number."""
+    return {"a": "map"} if isinstance(value, str) or "/settings/" in path else "text"
 
 
 def test_every_key_of_the_chart_refuses_a_value_of_another_type(cluster: Cluster, tmp_path: Path) -> None:
@@ -76,6 +81,6 @@ def test_every_key_of_the_chart_refuses_a_value_of_another_type(cluster: Cluster
         place = wrong
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[last] = unlike(value)
+        place[last] = unlike(path, value)
     said = refusal(cluster, "default", wrong, tmp_path)
     assert [path for path in leaves(known) if f"'{path}'" not in said and f"'{path}/" not in said] == []
