@@ -13,6 +13,8 @@ from tests.deploy.test_chart import WRONG
 
 pytestmark = pytest.mark.cluster
 
+DRY = "--dry-run=server"
+
 
 def nested(path: str, value: object) -> dict[str, Any]:
     """The value at its path, as a values file has it.
@@ -26,10 +28,10 @@ def nested(path: str, value: object) -> dict[str, Any]:
     return value
 
 
-def refusal(cluster: Cluster, namespace: str, wrong: dict[str, Any], folder: Path) -> str:
-    """What `helm install` says of this file; AssertionError when it installs."""
+def refusal(cluster: Cluster, namespace: str, wrong: dict[str, Any], folder: Path, *options: str) -> str:
+    """What `helm install` says of this file; AssertionError when it has nothing against it."""
     (folder / "values.yaml").write_text(yaml.safe_dump(wrong))
-    words = ("install", "shop", str(CHART), "-n", namespace, "-f", str(folder / "values.yaml"))
+    words = ("install", "shop", str(CHART), "-n", namespace, "-f", str(folder / "values.yaml"), *options)
     ended = cluster.helm(*words, check=False)
     assert ended.returncode != 0
     return ended.stderr
@@ -37,9 +39,10 @@ def refusal(cluster: Cluster, namespace: str, wrong: dict[str, Any], folder: Pat
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_file_is_refused_with_the_path_of_its_key(cluster: Cluster, tmp_path: Path, what: str) -> None:
-    path, value = WRONG[what]
+    path, value, *others = WRONG[what]
+    beside = [word for setting in others for word in ("--set-json", setting)]
     *parents, last = path.split(".")
-    said = refusal(cluster, "default", nested(path, value), tmp_path)
+    said = refusal(cluster, "default", nested(path, value), tmp_path, DRY, *beside)
     assert f"at '{''.join(f'/{parent}' for parent in parents)}" in said
     assert last in said
 
@@ -64,7 +67,7 @@ def leaves(node: object, path: str = "") -> dict[str, object]:
 
 def unlike(value: object) -> object:
     """A value of another type."""
-    return "text" if not isinstance(value, str) else {"a": "map"}
+    return "text" if isinstance(value, dict) else {"a": {}}
 
 
 def test_every_key_of_the_chart_refuses_a_value_of_another_type(cluster: Cluster, tmp_path: Path) -> None:
@@ -77,5 +80,5 @@ def test_every_key_of_the_chart_refuses_a_value_of_another_type(cluster: Cluster
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = unlike(value)
-    said = refusal(cluster, "default", wrong, tmp_path)
+    said = refusal(cluster, "default", wrong, tmp_path, DRY)
     assert [path for path in leaves(known) if f"'{path}'" not in said and f"'{path}/" not in said] == []
