@@ -1,32 +1,52 @@
 """A release on a real API server: installed, upgraded, rolled back and taken away, for every example of the chart."""
 
+import contextlib
 import json
+from collections.abc import Callable
 
 import pytest
 
 from tests.cluster.api import Object, eventually
 from tests.cluster.cluster import Cluster
-from tests.cluster.examples import EXAMPLES, brought, options
+from tests.cluster.examples import EXAMPLES, brought, objects, options
 from tests.deploy.manifests import CHART
 
 pytestmark = pytest.mark.cluster
 
 WAIT = ["--wait", "--wait-for-jobs", "--timeout", "120s"]
 OF_EVERY_NAMESPACE = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
-PASSING = {"Event", "Pod", "ReplicaSet", "ControllerRevision", "EndpointSlice", "Endpoints", "Lease"}
-"""Made by controllers, and cleared by them a little later."""
+NOTES = {"Event", "Endpoints", "Lease"}
+"""The cluster's own, beside an installation."""
+KEEP = ("helm.sh/resource-policy", "keep")
 
 Identity = tuple[str, str]
 
 
-def left(cluster: Cluster, namespace: str, passing: bool = False) -> set[Identity]:
-    """Kind and name of all objects in the namespace, of every kind that the server has."""
-    found = set()
-    for resource in cluster.api.resources():
-        if resource.namespaced and {"list", "delete"} <= resource.verbs:
-            for thing in cluster.api.items(resource.path(namespace)):
-                found.add((resource.kind, thing["metadata"]["name"]))
-    return {one for one in found - OF_EVERY_NAMESPACE if passing or one[0] not in PASSING}
+def left(cluster: Cluster, namespace: str) -> set[Identity]:
+    """Kind and name of all objects in the namespace, of every kind that the server has; what another object owns goes
+    with that."""
+    listed = [
+        r for r in cluster.api.resources() if r.namespaced and {"list", "delete"} <= r.verbs and r.kind not in NOTES
+    ]
+    found = [(r.kind, thing["metadata"]) for r in listed for thing in cluster.api.items(r.path(namespace))]
+    return {(kind, meta["name"]) for kind, meta in found if "ownerReferences" not in meta} - OF_EVERY_NAMESPACE
+
+
+def kept(example: str) -> set[Identity]:
+    """What the chart says stays."""
+    things = objects(example, release="shop")
+    return {
+        (thing["kind"], thing["metadata"]["name"])
+        for thing in things
+        if KEEP in thing["metadata"].get("annotations", {}).items()
+    }
+
+
+def settled(found: Callable[[], set[Identity]], seconds: float = 20.0) -> set[Identity]:
+    """What is still there when that much time has passed, or nothing as soon as it is so."""
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not found(), seconds)
+    return found()
 
 
 def unowned(cluster: Cluster) -> set[Identity]:
@@ -63,15 +83,10 @@ def test_a_release_comes_changes_goes_back_and_leaves(cluster: Cluster, example:
         assert revision(cluster, namespace) == (3, "deployed")
 
         cluster.helm("uninstall", "shop", *where, "--wait", "--cascade", "foreground")
-        kept = before | {("PersistentVolumeClaim", "shop-store")}
-        eventually(lambda: left(cluster, namespace) <= kept, 20)
-        eventually(lambda: left(cluster, namespace, passing=True) - kept <= events(cluster, namespace))
+        staying = kept(example)
+        assert settled(lambda: left(cluster, namespace) - before - staying) == set()
+        assert staying <= left(cluster, namespace)
         assert unowned(cluster) == set()
-
-
-def events(cluster: Cluster, namespace: str) -> set[Identity]:
-    """What the cluster noted down; it stays for an hour, as it should."""
-    return {one for one in left(cluster, namespace, passing=True) if one[0] == "Event"}
 
 
 def test_the_store_outlives_the_release_and_is_taken_up_by_the_next(cluster: Cluster) -> None:
@@ -88,10 +103,16 @@ def test_the_store_outlives_the_release_and_is_taken_up_by_the_next(cluster: Clu
 def test_pods_wait_for_the_secrets_that_the_notes_ask_for(cluster: Cluster) -> None:
     with cluster.namespace() as namespace:
         cluster.helm("install", "shop", str(CHART), "-n", namespace)
-        lacking = eventually(lambda: {name.split("-")[1]: lack for name, lack in cluster.node.waiting.items() if lack})
-        assert lacking["publisher"] == ["secrets freshrank-redis"]
+        lacking = eventually(lambda: lacks(cluster, "publisher"))
+        assert lacking == ["secrets freshrank-redis"]
         cluster.give(namespace, brought("defaults"))
         cluster.helm("upgrade", "shop", str(CHART), "-n", namespace, *WAIT)
+
+
+def lacks(cluster: Cluster, component: str) -> list[str]:
+    """What the component's pod waits for, but the volume, which comes by itself."""
+    found = [lack for name, lack in dict(cluster.node.waiting).items() if name.startswith(f"shop-{component}")]
+    return [what for lack in found for what in lack if not what.startswith("persistentvolumeclaims")]
 
 
 def test_an_upgrade_to_what_is_there_starts_no_pod_anew(cluster: Cluster) -> None:
