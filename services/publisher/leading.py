@@ -19,7 +19,8 @@ def leadership_of(settings: PublisherSettings) -> Leadership:
 
         # A process of its own: after a restart in the same pod, what the old one knew is gone.
         identity = f"{settings.identity or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
-        return lease(settings.namespace, f"freshrank-publisher-{settings.arm}", identity, settings.lease_s)
+        name = settings.lease or f"freshrank-publisher-{settings.arm}"
+        return lease(settings.namespace, name, identity, settings.lease_s)
     return FileLock(state_folder(settings.store, settings.arm) / "lock")
 
 

@@ -49,6 +49,7 @@ class PublisherSettings(TritonSettings):
         "file", description="how two publishers agree: a lock in the store on one machine, a Lease in a cluster"
     )
     namespace: str = Field("default", description="Kubernetes namespace of the Lease")
+    lease: str = Field("", description="name of the Lease; empty = freshrank-publisher-<arm>")
     identity: str = Field("", description="name of this pod in the Lease; empty = the host's name")
     lease_s: float = Field(
         15.0,

@@ -140,7 +140,10 @@ def test_an_arm_has_a_trainer_and_a_publisher_of_its_own(tmp_path: Path) -> None
     assert (publisher["FRESHRANK_PUBLISHER_ARM"], publisher["FRESHRANK_PUBLISHER_SLOTS"]) == ("towers", "cd")
     assert "FRESHRANK_TRAINER_MODEL" not in variables(objects, first(objects, "trainer"))
     (role,) = of_kind(objects, "Role").values()
-    assert role["rules"][-1]["resourceNames"] == ["freshrank-publisher-main", "freshrank-publisher-towers"]
+    leases = ["freshrank-publisher-main", "freshrank-publisher-towers"]
+    assert role["rules"][-1]["resourceNames"] == leases
+    main = variables(objects, first(objects, "publisher"))
+    assert [main["FRESHRANK_PUBLISHER_LEASE"], publisher["FRESHRANK_PUBLISHER_LEASE"]] == leases
 
 
 def test_no_workload_selects_the_pods_of_another(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ spec:
   valueFrom:
     fieldRef: {fieldPath: metadata.namespace}
 - {name: {{ $prefix }}_LEADERSHIP, value: lease}
+- {name: {{ $prefix }}_LEASE, value: {{ printf "%s-publisher-%s" $fullname .workload.arm }}}
 - {name: {{ $prefix }}_TRITON, value: "kubernetes:$({{ $prefix }}_NAMESPACE)/{{ $fullname }}-triton:8001"}
 {{- if and .root.Values.gpu.enabled .root.Values.triton.gpu }}
 - {name: {{ $prefix }}_INSTANCE_KIND, value: KIND_GPU}
