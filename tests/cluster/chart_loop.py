@@ -35,6 +35,7 @@ PROFILE: Mapping[str, Any] = {
 }
 """One of each; pip's Triton has the Python backend only."""
 
+KAFKA = "kafka.elsewhere:9092"
 TOKEN_KEYS = "1:" + "d3" * 16
 JOB_SECONDS = 120
 READY_SECONDS = 120
@@ -81,14 +82,18 @@ class ChartLoop(Loop):
         self.stack = Stack(self.folder, self.partitions, parts=("kafka", "redis"), tools=self.tools)
         self.stack.start()
         try:
-            self.machine = Machine(self._render(), self.folder, self._secrets(), self._image(), self.namespace)
+            self.machine = self._machine()
             self._start_pods()
         except BaseException:
             self.stack.stop()
             raise
 
+    def _machine(self) -> Machine:
+        outside = {KAFKA: self.stack.kafka.bootstrap}
+        return Machine(self._render(), self.folder, self._secrets(), self._image(), self.namespace, outside)
+
     def _render(self) -> list[Object]:
-        outside = {"kafka": {"bootstrap": self.stack.kafka.bootstrap, "partitions": self.partitions}}
+        outside = {"kafka": {"bootstrap": KAFKA, "partitions": self.partitions}}
         quick = [values_of(name, value) for name, value in {**QUICK, **self.settings}.items()]
         files = []
         for number, values in enumerate((PROFILE, *quick, self.values, outside)):

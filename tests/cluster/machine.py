@@ -67,8 +67,11 @@ class Machine:
         secrets: Contents,
         image: Mapping[str, Path],
         namespace: str = "default",
+        outside: Mapping[str, str] | None = None,
     ) -> None:
-        """`secrets` are those that the chart refers to; `image` has folders of the image by their path in it."""
+        """`secrets` are those that the chart refers to; `image` has folders of the image by their path in it; `outside`
+        has the addresses here, host:port, of what the chart expects elsewhere."""
+        self._outside = outside or {}
         self._namespace = namespace
         self._objects = objects
         self._folder = folder
@@ -170,7 +173,7 @@ class Machine:
             path.write_text(content[item["key"]])
 
     def _translate(self, pod: Pod, container: Object) -> "Translation":
-        return Translation(self._hosts(), self.mounts(pod, container), pod)
+        return Translation(self._hosts(), self.mounts(pod, container), pod, self._outside)
 
     def _hosts(self) -> dict[str, tuple[Object, list[Pod]]]:
         """Service and pods by each name that a cluster's DNS would have."""
@@ -186,13 +189,21 @@ class Machine:
 class Translation:
     """Text of a container with names of the cluster as this machine has them; one pass, so nothing is read twice."""
 
-    def __init__(self, hosts: Mapping[str, tuple[Object, list[Pod]]], mounts: Mapping[str, Path], pod: Pod) -> None:
-        self._hosts, self._mounts, self._pod = hosts, mounts, pod
+    def __init__(
+        self,
+        hosts: Mapping[str, tuple[Object, list[Pod]]],
+        mounts: Mapping[str, Path],
+        pod: Pod,
+        outside: Mapping[str, str],
+    ) -> None:
+        self._hosts, self._mounts, self._pod, self._outside = hosts, mounts, pod, outside
+        others = "|".join(map(re.escape, outside)) or "(?!)"
         names = "|".join(re.escape(name) for name in sorted(hosts, key=len, reverse=True))
         paths = "|".join(re.escape(path) for path in sorted(mounts, key=len, reverse=True))
         self._known = re.compile(
             rf"(?P<finder>dns:///|kubernetes:[a-z0-9-]+/)?(?<![\w.-])(?P<host>{names})(?:\.[a-z0-9-]+(?:\.svc(?:\.cluster\.local)?)?)?:(?P<port>\d+)"
             rf"|(?<!\w)(?P<path>{paths}|{'|'.join(_OURS)})(?![\w.-])|(?<![\w.])(?P<every>0\.0\.0\.0)(?![\w.])"
+            rf"|(?<![\w.-])(?P<other>{others})(?!\d)"
         )
 
     def __call__(self, text: str) -> str:
@@ -202,6 +213,8 @@ class Translation:
     def _here(self, found: re.Match[str]) -> str:
         if found["path"]:
             return str(self._mounts.get(found["path"], _NOWHERE))
+        if found["other"]:
+            return self._outside[found["other"]]
         return self._pod.address if found["every"] else self._addresses(found)
 
     def _addresses(self, found: re.Match[str]) -> str:

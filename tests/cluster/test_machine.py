@@ -12,7 +12,8 @@ SECRETS = {"freshrank-redis": {"url": "redis://127.0.0.1:7000"}, "freshrank-toke
 
 
 def machine(objects: list[Object], folder: Path, secrets: Mapping[str, Mapping[str, str]] = SECRETS) -> Machine:
-    return Machine(objects, folder, secrets, {"/srv/freshrank/feature_repo": ROOT / "feature_repo"})
+    image = {"/srv/freshrank/feature_repo": ROOT / "feature_repo"}
+    return Machine(objects, folder, secrets, image, outside={"kafka:9092": "127.0.0.1:7001"})
 
 
 def started(made: Machine, component: str) -> Command:
@@ -30,6 +31,7 @@ def test_the_names_of_a_cluster_become_those_of_this_machine(tmp_path: Path) -> 
     )
     assert gateway["FRESHRANK_STORE"] == str(tmp_path / "claims" / "freshrank-store")
     assert gateway["FRESHRANK_HTTP_HOST"].startswith("127.")
+    assert gateway["FRESHRANK_BOOTSTRAP"] == "127.0.0.1:7001"
     assert gateway["FRESHRANK_REDIS_URL"] == "redis://127.0.0.1:7000"
     assert started(made, "publisher").environment["FRESHRANK_PUBLISHER_TRITON"] == f"{triton.address}:8001"
     assert f"--model-repository={tmp_path}/claims/freshrank-store/triton" in started(made, "triton").argv
