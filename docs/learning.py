@@ -221,10 +221,14 @@ def _sequence(study: Mapping[str, Any]) -> str:
             found["row"],
             str(len(periods)) if len(periods) == 16 else f"{len(periods)} of 16",
             *(_mean(part, name) for part in (periods, late) for name in ("recall", "mrr")),
-            f"{sum(trained) / len(trained):.2g}",
+            _seconds(sum(trained) / len(trained)),
         )
         rows.append(f"| {' | '.join(cells)} |")
     return _SEQUENCE.format(table="\n".join(rows), cpu=study["about"]["cpu"], retrain=_retrain(study["rows"]))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
 def _retrain(found: Mapping[str, Any]) -> str:

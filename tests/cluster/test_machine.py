@@ -47,7 +47,7 @@ def test_two_pods_of_a_workload_have_addresses_and_scratch_of_their_own(tmp_path
 
 def test_a_path_that_nothing_is_mounted_at_cannot_be_written_to(tmp_path: Path) -> None:
     objects = base()
-    named(objects, "Deployment", "freshrank-ingest")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = []
+    named(objects, "StatefulSet", "freshrank-ingest")["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = []
     store = started(machine(objects, tmp_path), "ingest").environment["FRESHRANK_STORE"]
     with pytest.raises(NotADirectoryError):
         Path(store).mkdir(parents=True)
