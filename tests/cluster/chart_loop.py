@@ -26,7 +26,9 @@ from services.demo.record import Record
 from services.demo.services import Plan, answers
 from services.demo.stack import Stack
 from services.demo.world import World
+from tests.cluster.cluster import Cluster
 from tests.cluster.machine import Command, Machine, Pod
+from tests.cluster.server_side import credentials, publish
 from tests.deploy.manifests import ROOT, Object, parse, render
 from tests.pipeline.loop import QUICK, Loop
 
@@ -72,8 +74,8 @@ class ChartLoop(Loop):
 
     values: Mapping[str, Any] = field(default_factory=dict)
     """On top of PROFILE."""
-    kubeconfig: Path | None = None
-    """An API server for those who ask one, such as a leader for its Lease."""
+    cluster: Cluster | None = None
+    """The API server for pods that are given a token, such as the publisher for its Lease."""
     namespace: str = "default"
 
     def start(self) -> None:
@@ -89,8 +91,11 @@ class ChartLoop(Loop):
             raise
 
     def _machine(self) -> Machine:
-        outside = {KAFKA: self.stack.kafka.bootstrap}
-        return Machine(self._render(), self.folder, self._secrets(), self._image(), self.namespace, outside)
+        objects, outside = self._render(), {KAFKA: self.stack.kafka.bootstrap}
+        made = Machine(objects, self.folder, self._secrets(), self._image(), self.namespace, outside)
+        if self.cluster:
+            publish(self.cluster, self.namespace, objects, made)
+        return made
 
     def _render(self) -> list[Object]:
         outside = {"kafka": {"bootstrap": KAFKA, "partitions": self.partitions}}
@@ -99,7 +104,8 @@ class ChartLoop(Loop):
         for number, values in enumerate((PROFILE, *quick, self.values, outside)):
             files.append(self.folder / f"values-{number}.yaml")
             files[-1].write_text(yaml.safe_dump(dict(values)))
-        return parse(render(*(word for file in files for word in ("-f", str(file)))))
+        words = [word for file in files for word in ("-f", str(file))]
+        return parse(render("--namespace", self.namespace, *words))
 
     def _secrets(self) -> dict[str, dict[str, str]]:
         """The two that NOTES.txt asks for."""
@@ -156,6 +162,7 @@ class ChartLoop(Loop):
         """A workload's first container, ready when its readiness probe says so."""
         pod = self.plan.pods[name]
         command = self._local(self.machine.command(pod, pod.main))
+        reach = credentials(self.cluster, self.namespace, pod, self.folder) if self.cluster else {}
         prefix = ""
         if name == "triton":
             prefix = self.stack.supervisor.shared_memory(name)
@@ -163,7 +170,7 @@ class ChartLoop(Loop):
         return Program(
             name,
             command.argv,
-            command.environment,
+            dict(command.environment) | reach,
             cwd=ROOT,
             ready=lambda: probed(pod, pod.main["readinessProbe"]),
             ready_seconds=READY_SECONDS,
@@ -175,8 +182,6 @@ class ChartLoop(Loop):
         """With this Python for the image's, under the variables that the image sets."""
         program, *arguments = command.argv
         given = image_variables() | {"HOME": command.environment["TMPDIR"]} | dict(command.environment)
-        if self.kubeconfig:
-            given["KUBECONFIG"] = str(self.kubeconfig)
         return Command((sys.executable if program == "python" else program, *arguments), given)
 
     def _triton(self, command: Command, pod: Pod, prefix: str) -> Command:

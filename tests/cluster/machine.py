@@ -175,6 +175,12 @@ class Machine:
     def _translate(self, pod: Pod, container: Object) -> "Translation":
         return Translation(self._hosts(), self.mounts(pod, container), pod, self._outside)
 
+    def endpoints(self) -> Iterator[tuple[Object, list[Pod]]]:
+        """Each Service that selects pods, and those."""
+        for name, (service, pods) in self._hosts().items():
+            if name == service["metadata"]["name"] and pods:
+                yield service, pods
+
     def _hosts(self) -> dict[str, tuple[Object, list[Pod]]]:
         """Service and pods by each name that a cluster's DNS would have."""
         found = {}
@@ -227,8 +233,8 @@ class Translation:
                 return places[0]
             case "dns:///":
                 return f"ipv4:{','.join(places)}"
-            case _:  # What EndpointSlices would say; a real one refuses loopback.
-                return ",".join(places)
+            case _:  # The API server is asked for them.
+                return found[0]
 
 
 def _at_install(job: Object) -> bool:

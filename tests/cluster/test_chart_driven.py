@@ -20,7 +20,7 @@ PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 def loop(cluster: Cluster, tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChartLoop]:
     """Everything, started once for the tests of this file, which go through one life in their order."""
     with cluster.namespace() as namespace:
-        made = ChartLoop(tmp_path_factory.mktemp("chart"), tools, kubeconfig=cluster.kubeconfig, namespace=namespace)
+        made = ChartLoop(tmp_path_factory.mktemp("chart"), tools, cluster=cluster, namespace=namespace)
         made.start()
         yield made
         made.stop()

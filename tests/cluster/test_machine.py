@@ -33,7 +33,6 @@ def test_the_names_of_a_cluster_become_those_of_this_machine(tmp_path: Path) -> 
     assert gateway["FRESHRANK_HTTP_HOST"].startswith("127.")
     assert gateway["FRESHRANK_BOOTSTRAP"] == "127.0.0.1:7001"
     assert gateway["FRESHRANK_REDIS_URL"] == "redis://127.0.0.1:7000"
-    assert started(made, "publisher").environment["FRESHRANK_PUBLISHER_TRITON"] == f"{triton.address}:8001"
     assert f"--model-repository={tmp_path}/claims/freshrank-store/triton" in started(made, "triton").argv
 
 
@@ -51,6 +50,20 @@ def test_a_path_that_nothing_is_mounted_at_cannot_be_written_to(tmp_path: Path) 
     store = started(machine(objects, tmp_path), "ingest").environment["FRESHRANK_STORE"]
     with pytest.raises(NotADirectoryError):
         Path(store).mkdir(parents=True)
+
+
+def test_pods_named_one_by_one_are_found_and_an_api_server_is_asked_for_them(tmp_path: Path) -> None:
+    objects = base()
+    for thing in objects:
+        if thing["metadata"]["name"] == "freshrank-gateway" and "template" in thing["spec"]:
+            env = thing["spec"]["template"]["spec"]["containers"][0]["env"]
+            env.append({"name": "ONE", "value": "freshrank-triton-0.freshrank-triton:8001"})
+            env.append({"name": "ASKED", "value": "kubernetes:shop/freshrank-triton:8001"})
+    made = machine(objects, tmp_path)
+    triton = next(pod for pod in made.pods if pod.component == "triton")
+    found = started(made, "gateway").environment
+    assert found["ONE"] == f"{triton.address}:8001"
+    assert found["ASKED"] == "kubernetes:shop/freshrank-triton:8001"
 
 
 def other_port(objects: list[Object]) -> None:
