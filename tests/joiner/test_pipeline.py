@@ -30,7 +30,8 @@ pytestmark = pytest.mark.pipeline
 PARTITIONS = 2
 KEYS = "1:" + "6b" * 16
 TOKENS = Tokens.parse(KEYS)
-WINDOW_S = 6
+WINDOW_S = 30
+"""Longer than a kill and a restart on a busy machine: clicks that ingest forwards wait for it."""
 
 
 @pytest.fixture
