@@ -1,6 +1,6 @@
 """In a cluster: Triton's pods by EndpointSlices, and one leading publisher by a Lease."""
 
-import contextlib
+import logging
 import math
 import threading
 import time
@@ -14,6 +14,8 @@ from urllib3.exceptions import HTTPError
 
 from services.common.clock import Clock, WallClock
 from services.common.errors import InvalidInput, NotOwner, PermanentError, TemporaryError
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "kubernetes:"
 
@@ -102,13 +104,23 @@ class Lease:
         self._seen: tuple[str, str, float] | None = None
         self._until_s = float("-inf")
         self._other = False
+        self._trouble = ""
         self.term = 0
 
     def acquire(self) -> bool:
         """Take or renew it. While the API server is away the holder leads on until its time is over."""
-        with contextlib.suppress(ApiException, HTTPError):
+        try:
             self._try(self._steady())
+            self._trouble = ""
+        except (ApiException, HTTPError) as error:
+            self._tell(f"{error.status} {error.reason}" if isinstance(error, ApiException) else type(error).__name__)
         return self.held()
+
+    def _tell(self, trouble: str) -> None:
+        """Say once what is wrong: a missing right looks like patience otherwise."""
+        if trouble != self._trouble:
+            logger.warning("lease not asked for or renewed", extra={"lease": self._name, "error": trouble})
+        self._trouble = trouble
 
     def held(self) -> bool:
         """True while the last renewal can be trusted."""

@@ -168,6 +168,21 @@ def test_while_the_api_server_is_away_the_leader_acts_for_its_time_and_goes_on_w
     assert (one.acquire(), one.term) == (True, 1)
 
 
+def test_a_publisher_without_the_right_to_lead_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    cluster, clock = SmallCluster(), ManualClock()
+    one, _ = leases(cluster, clock, "one", "other")
+    cluster.away = True
+    for second in range(5):
+        clock.advance_to(second * SECOND)
+        assert not one.acquire()
+    cluster.away = False
+    assert one.acquire()
+    cluster.away = True
+    one.acquire()
+    assert [record.message for record in caplog.records] == ["lease not asked for or renewed"] * 2
+    assert "503" in caplog.records[0].__dict__["error"]
+
+
 def test_one_that_comes_back_after_another_has_led_and_left_has_lost() -> None:
     cluster, clock = SmallCluster(), ManualClock()
     one, other = leases(cluster, clock, "one", "other")
