@@ -17,8 +17,9 @@ from tests.deploy.manifests import ROOT
 pytestmark = pytest.mark.cluster
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from tests.cluster.control_plane import ControlPlane
 with ControlPlane(Path(sys.argv[1])) as plane:
     print(plane.api.get("/version")["gitVersion"], flush=True)
