@@ -70,10 +70,9 @@ Mi et al., 2020). One seed, one thread ({cpu}). The published figures are of the
 {table}
 
 The published rows of that protocol: fine-tune 47.28 / 16.01, dropout 49.07 / 16.86, EWC 47.66 / 16.28, full retrain
-50.03 / 17.31, ADER 50.21 / 17.32. Rows of fewer
-periods were stopped. Settings of the network were chosen on test scores of the first period, and that
-dropout belongs to the first and largest training alone (`base-dropout`) on held-out sessions of periods 1 to 4; means
-over periods 5 to 16, which chose nothing, stand beside.
+50.03 / 17.31, ADER 50.21 / 17.32. Rows of fewer periods were stopped. Settings of the network were chosen on test
+scores of the first period, and that dropout belongs to the first and largest training alone (`base-dropout`) on
+held-out sessions of periods 1 to 4; means over periods 5 to 16, which chose nothing, stand beside.
 
 **What to take from it.** Count first. `covisits` is no network: items looked at near each other, counted in one pass
 of a tenth of a second, and it is above every way of updating the network alone. What the network adds is what counts do

@@ -11,11 +11,11 @@ import grpc
 import numpy as np
 import pytest
 from cryptography import x509
-from tritonclient.grpc import service_pb2
 
 from services.gateway.grpc.server import RANKING, Server, Tls
 from services.gateway.triton import ScorerUnavailable, TritonScorer
 from tests.certificates import Authority, Secret
+from tests.gateway.small_triton import ARRAYS, SCORES, answer, server_of
 
 CHECK = "/grpc.health.v1.Health/Check"
 FRESH = [("grpc.use_local_subchannel_pool", 1)]
@@ -95,10 +95,6 @@ async def test_a_gateway_changes_its_certificate_and_whom_it_trusts_and_no_call_
         await server.drain(0)
 
 
-ARRAYS = {"user": np.zeros((1, 2), np.float32), "item": np.zeros((1, 3, 4), np.float32)}
-SCORES = np.array([[[0.1], [0.3], [0.2]]], np.float32)
-
-
 @asynccontextmanager
 async def triton(secret: Secret, port: int = 0) -> AsyncIterator[tuple[int, set[bytes]]]:
     """A server that gives SCORES to those with a certificate: its port, and the certificates it was shown."""
@@ -106,17 +102,9 @@ async def triton(secret: Secret, port: int = 0) -> AsyncIterator[tuple[int, set[
 
     async def infer(request: bytes, context: Any) -> bytes:
         shown.update(context.auth_context()["x509_pem_cert"])
-        answer = service_pb2.ModelInferResponse(raw_output_contents=[SCORES.tobytes()])
-        answer.outputs.add(name="scores", shape=SCORES.shape)
-        out: bytes = answer.SerializeToString()
-        return out
+        return answer()
 
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-            return grpc.unary_unary_rpc_method_handler(infer)
-
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([Handler()])
+    server = server_of(infer)
     ca, key, cert = secret.tls.pem()
     bound = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([(key, cert)], ca, True))
     await server.start()

@@ -7,13 +7,10 @@ from contextlib import asynccontextmanager
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
 
 from services.common.errors import DeadlineExceeded
 from services.gateway.triton import ScorerUnavailable, TritonScorer
-
-ARRAYS = {"user": np.zeros((1, 2), np.float32), "item": np.zeros((1, 3, 4), np.float32)}
-SCORES = np.array([[[0.1], [0.3], [0.2]]], np.float32)
+from tests.gateway.small_triton import ARRAYS, SCORES, answer, server_of
 
 
 @asynccontextmanager
@@ -22,17 +19,9 @@ async def triton(may_answer: asyncio.Event) -> AsyncIterator[str]:
 
     async def infer(request: bytes, context: object) -> bytes:
         await may_answer.wait()
-        answer = service_pb2.ModelInferResponse(raw_output_contents=[SCORES.tobytes()])
-        answer.outputs.add(name="scores", shape=SCORES.shape)
-        out: bytes = answer.SerializeToString()
-        return out
+        return answer()
 
-    class Handler(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-            return grpc.unary_unary_rpc_method_handler(infer)
-
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers([Handler()])
+    server = server_of(infer)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -67,22 +56,15 @@ class Pods:
 
     async def start(self, port: int = 0) -> str:
         """Another one; its address."""
-        server, name = grpc.aio.server(), ""
+        name = ""
 
         async def infer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
             self.asked.append(name)
             if name in self.empty:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model")
-            answer = service_pb2.ModelInferResponse(raw_output_contents=[SCORES.tobytes()])
-            answer.outputs.add(name="scores", shape=SCORES.shape)
-            out: bytes = answer.SerializeToString()
-            return out
+            return answer()
 
-        class Handler(grpc.GenericRpcHandler):
-            def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-                return grpc.unary_unary_rpc_method_handler(infer)
-
-        server.add_generic_rpc_handlers([Handler()])
+        server = server_of(infer)
         name = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
         await server.start()
         self.servers[name] = server
