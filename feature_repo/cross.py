@@ -49,5 +49,9 @@ cross = FeatureView(
         crossed("price", "price"),
         crossed("price_rank", "price_rank"),
         crossed("age_days", "age_days"),
+        crossed("lexical_score", "lexical_score"),
+        crossed("lexical_share", "lexical_share"),
+        crossed("text_similarity", "text_similarity"),
+        crossed("query_words", "query_words"),
     ],
 )

@@ -42,6 +42,10 @@ BUILTINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "price_ratio": ((_LIST,), ()),
     "same_category_share": ((_LIST,), ()),
     "age_days": ((), ()),
+    "lexical_score": ((), ()),
+    "lexical_share": ((), ()),
+    "text_similarity": ((), ()),
+    "query_words": ((), ()),
 }
 """Cross features the gateway can compute -> (arguments they need, arguments they also take)."""
 

@@ -26,7 +26,7 @@ from services.common.tokens import Tokens
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.common.tracing import Tracing, tracing_for
 from services.gateway import catalogue, kafka, keep, retrieve, schema
-from services.gateway.beside import plan_path, table_folder
+from services.gateway.beside import plan_path, table_folder, words_folder
 from services.gateway.blocks import CAUGHT_UP, COUNT
 from services.gateway.checks import Times
 from services.gateway.emit import Emitter
@@ -49,6 +49,9 @@ from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import Routes, World, Worlds
 from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits
+from services.gateway.search.index import IndexReader
+from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
+from services.gateway.search.understand import Synonyms
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import ItemTable
 from services.gateway.triton import TritonScorer
@@ -131,6 +134,9 @@ class Parts:
         self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
         self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits)
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
+        index = lambda: IndexReader(words_folder(settings), settings.search_language)  # noqa: E731
+        self.words = Words(index)
+        self.searcher = Searcher(self.ranker, self._pipeline, self.words, _search_policy(settings))
         self.explainer = Explainer(self._recent, tokens, self.scorer, self.state)
 
     def times(self) -> Times:
@@ -171,7 +177,14 @@ def build(settings: GatewaySettings, table: ItemTable, first: bool, children: li
     ranking = Server(RANKING, [guard], settings.reflection, share_port=settings.workers > 1, age=age)
     buckets = TokenBuckets(settings.user_rate, settings.user_burst)
     servicer = RankingServicer(
-        parts.ranker, parts.intake, parts.explainer, deadlines, buckets, parts.times, parts.request_clock.advance_to
+        parts.ranker,
+        parts.searcher,
+        parts.intake,
+        parts.explainer,
+        deadlines,
+        buckets,
+        parts.times,
+        parts.request_clock.advance_to,
     )
     ranking_pb2_grpc.add_RankingServicer_to_server(servicer, ranking.grpc)  # type: ignore[no-untyped-call]
     admin = _admin(settings, parts, meters, tracing, deadlines) if first else None
@@ -200,6 +213,11 @@ def _policy(settings: GatewaySettings) -> Policy:
         category_cap=settings.category_cap,
         boosts=Boosts(settings.boost_new, settings.boost_new_days, settings.boost_categories),
     )
+
+
+def _search_policy(settings: GatewaySettings) -> SearchPolicy:
+    synonyms = Synonyms.read(settings.synonyms) if settings.synonyms else Synonyms([])
+    return SearchPolicy(settings.search_candidates, settings.search_relevance, synonyms)
 
 
 def _tls(settings: GatewaySettings) -> Tls:
@@ -266,6 +284,7 @@ class Worker:
         return [
             keep.watch_plan(keeper, PlanFile(plan_path(settings))),
             keep.watch_table(keeper, painting, now_us, seconds, settings.table_lag_seconds),
+            watch_words(self._parts.words),
             keep.watch_epochs(keeper, lambda project: AsyncEpochs(client, project)),
             self._watch_children(),
             self._watch_readiness(),
@@ -281,7 +300,7 @@ class Worker:
 
     async def _watch_readiness(self) -> None:
         table = self._parts.table
-        while not (self._parts.keeper.ready and table.header[CAUGHT_UP]):
+        while not (self._parts.keeper.ready and self._parts.words.reader and table.header[CAUGHT_UP]):
             await asyncio.sleep(0.05)
         gc.collect()
         gc.set_threshold(50_000, 20, 50)  # an answer makes some thousand short-lived lists, none of them in cycles

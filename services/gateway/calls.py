@@ -1,6 +1,6 @@
 """What callers ask and what they get, without a protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from services.common.errors import InvalidInput, PermanentError
 from services.gateway.candidates import Wanted
 from services.gateway.ladder import Rung
+from services.gateway.search.wish import Filter
 
 Floats = NDArray[np.float32]
 
@@ -55,6 +56,32 @@ class RecommendCall:
     categories: Sequence[str] = ()
     exclude: Sequence[str] = ()
     preview: bool = False
+
+
+@dataclass(frozen=True)
+class SearchCall:
+    """Find items by words."""
+
+    caller: Caller
+    query: str
+    placement: str
+    size: int
+    now_us: int
+    page_token: str = ""
+    filter: Filter = Filter()
+    facets: bool = False
+    exact: bool = False
+    """Correct no spelling."""
+    preview: bool = False
+
+
+@dataclass(frozen=True)
+class SuggestCall:
+    """Complete what has been typed; `prefix` in one spelling."""
+
+    prefix: str
+    size: int
+    now_us: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +134,10 @@ class Answer:
     frozen: bool = False
     missing: Sequence[str] = ()
     request_id: str = ""
+    query: str = ""
+    corrected: str = ""
+    found: int = 0
+    facets: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,18 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Match:
+    """How candidates match the words that were searched for; columns [n]."""
+
+    words: int
+    """Words of the query."""
+    lexical: Floats
+    """BM25; NaN = no word of it matches."""
+    similarity: Floats
+    """Cosine of the vectors of query and item; NaN = not known."""
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What the caller says about each candidate; columns [n]."""
 
@@ -26,6 +38,8 @@ class Wanted:
     """Price in this request; NaN = the catalogue's."""
     bid: Floats
     campaign: Sequence[str]
+    match: Match | None = None
+    """None = nothing was searched for."""
 
     @staticmethod
     def of(ids: Sequence[str]) -> "Wanted":

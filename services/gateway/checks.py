@@ -11,8 +11,19 @@ from numpy.typing import NDArray
 
 from services.common.content import tokens_of
 from services.common.errors import InvalidInput
-from services.gateway.calls import BadCall, Caller, ExplainCall, RankCall, RecommendCall, SimilarCall
+from services.common.text import normal_query
+from services.gateway.calls import (
+    BadCall,
+    Caller,
+    ExplainCall,
+    RankCall,
+    RecommendCall,
+    SearchCall,
+    SimilarCall,
+    SuggestCall,
+)
 from services.gateway.candidates import Wanted
+from services.gateway.search.wish import Filter
 from services.gateway.track import FIRST_US, MOST_CONTEXT, MOST_EVENTS, MOST_ID
 
 MOST_CANDIDATES = 1000
@@ -23,9 +34,11 @@ MOST_LISTED = 1000
 """Categories, or excluded items, in one request."""
 MOST_CATEGORIES = 16
 """Categories of one item."""
-MOST_TITLE = 2048
+MOST_TITLE, MOST_DESCRIPTION = 2048, 16_384
 MOST_TOKEN = 64 * 1024
 MOST_PRICE = 1e9
+MOST_QUERY = 1024
+SUGGESTED, MOST_SUGGESTED = 8, 20
 _PLACEMENT = re.compile(r"[\w.-]{0,64}")
 
 
@@ -137,6 +150,63 @@ def recommend_call(request: pb.RecommendRequest, times: Times) -> RecommendCall:
     )
 
 
+def search_call(request: pb.SearchRequest, times: Times) -> SearchCall:
+    """Raises BadCall."""
+    faults = Faults()
+    caller = _caller(request.shopper, faults)
+    _query("query", request.query, faults, required=not request.page_token)
+    faults.placement(request.placement)
+    size = _page_size(request.page_size, faults)
+    faults.text("page_token", request.page_token, MOST_TOKEN)
+    keep = _filter(request.filter, faults)
+    now_us = times.of(request.request_time_us, faults)
+    faults.done()
+    return SearchCall(
+        caller,
+        request.query,
+        request.placement or "search",
+        size,
+        now_us,
+        request.page_token,
+        keep,
+        request.facets,
+        request.exact,
+        request.preview,
+    )
+
+
+def suggest_call(request: pb.SuggestRequest, times: Times) -> SuggestCall:
+    """Raises BadCall."""
+    faults = Faults()
+    _query("prefix", request.prefix, faults, required=True)
+    if request.size > MOST_SUGGESTED:
+        faults.add("size", "out_of_range", f"must lie between 1 and {MOST_SUGGESTED}")
+    faults.done()
+    open_ended = " " if request.prefix[-1:].isspace() else ""
+    return SuggestCall((normal_query(request.prefix) or "") + open_ended, request.size or SUGGESTED, times.now_us)
+
+
+def _query(name: str, text: str, faults: Faults, required: bool) -> None:
+    """What a person typed: anything goes but nothing, and what is too long."""
+    if required and not text.strip():
+        faults.add(name, "missing_field", "is required")
+    elif len(text) > MOST_QUERY:
+        faults.add(name, "too_large", f"has {len(text)} characters, at most {MOST_QUERY}")
+
+
+def _filter(wish: pb.Filter, faults: Faults) -> Filter:
+    faults.texts("filter.categories", wish.categories)
+    faults.texts("filter.brands", wish.brands)
+    for name in ("price_from", "price_to"):
+        if wish.HasField(name):
+            faults.amount(f"filter.{name}", getattr(wish, name))
+    price_from = wish.price_from if wish.HasField("price_from") else -math.inf
+    price_to = wish.price_to if wish.HasField("price_to") else math.inf
+    if price_from > price_to:
+        faults.add("filter.price_from", "out_of_range", "is more than price_to")
+    return Filter(tuple(wish.categories), tuple(wish.brands), price_from, price_to)
+
+
 def similar_call(request: pb.SimilarRequest, times: Times) -> SimilarCall:
     """Raises BadCall."""
     faults = Faults()
@@ -236,9 +306,9 @@ def _amounts(name: str, values: NDArray[np.float32], faults: Faults) -> None:
 
 def _item(path: str, item: pb.Item, faults: Faults) -> None:
     faults.text(f"{path}.item_id", item.item_id, required=True)
-    for name in ("title", "brand"):
-        if len(getattr(item, name)) > MOST_TITLE:
-            faults.add(f"{path}.{name}", "too_large", f"has more than {MOST_TITLE} characters")
+    for name, most in (("title", MOST_TITLE), ("brand", MOST_TITLE), ("description", MOST_DESCRIPTION)):
+        if len(getattr(item, name)) > most:
+            faults.add(f"{path}.{name}", "too_large", f"has more than {most} characters")
     faults.texts(f"{path}.categories", item.categories, MOST_CATEGORIES)
     if item.HasField("price"):
         faults.amount(f"{path}.price", item.price)

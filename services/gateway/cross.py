@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
 from services.common.plans import CrossFeature
+from services.gateway.candidates import Match
 from services.gateway.shopper import Recent
 
 Floats = NDArray[np.float32]
@@ -52,6 +53,8 @@ class Scene:
     """0 = not known."""
     touched: Mapping[str, Touched]
     """By "view:prefix"."""
+    match: Match | None = None
+    """None = nothing was searched for."""
     _entries: dict[tuple[str, int], "_Entries | None"] = field(default_factory=dict, compare=False)
 
     def entries(self, path: str, kind: int) -> "_Entries | None":
@@ -215,11 +218,34 @@ def age_days(scene: Scene, path: str, kind: int) -> Floats:
     return np.where(scene.published_us > 0, age, np.nan).astype(np.float32)
 
 
+def lexical_score(scene: Scene, path: str, kind: int) -> Floats:
+    """BM25 of the words searched for; null when none of them matches, or nothing was searched for."""
+    return scene.match.lexical if scene.match is not None else scene.null()
+
+
+def lexical_share(scene: Scene, path: str, kind: int) -> Floats:
+    """BM25 / that of the best candidate; null as `lexical_score`."""
+    lexical = lexical_score(scene, path, kind)
+    best = np.nanmax(lexical, initial=0)
+    return (lexical / best).astype(np.float32) if best > 0 else scene.null()
+
+
+def text_similarity(scene: Scene, path: str, kind: int) -> Floats:
+    """Cosine of the text vectors of query and item; null when one is not known, or nothing was searched for."""
+    return scene.match.similarity if scene.match is not None else scene.null()
+
+
+def query_words(scene: Scene, path: str, kind: int) -> Floats:
+    """Number of words searched for; null when nothing was."""
+    return np.full(scene.size, scene.match.words, np.float32) if scene.match is not None else scene.null()
+
+
 BUILTINS: Mapping[str, Builtin] = {
     function.__name__: function
     for function in (
         recency_rank, list_count, kind_count, seconds_since, prior_rank, prior_reciprocal, position_share, rank_delta,
         last_place, last_step, seconds_idle, price, price_rank, price_level, price_ratio, same_category_share, age_days,
+        lexical_score, lexical_share, text_similarity, query_words,
     )
 }  # fmt: skip
 """Every built-in by name."""

@@ -56,6 +56,8 @@ class AsServed:
     """[candidates] probability of each to be drawn for the first position explored; None = nothing is explored."""
     unshown: Sequence[int] = field(default_factory=tuple)
     """Places of sampled candidates that were scored but not shown."""
+    query: str = ""
+    """What was searched for, in one spelling."""
 
 
 def to_message(served: AsServed) -> Impression:
@@ -86,6 +88,7 @@ def write(served: AsServed, message: Impression) -> None:
     message.degradation = Degradation.Name(served.degradation)
     message.page = served.page
     message.closed_loop = served.closed_loop
+    message.query = served.query
     _add_history(message, served.served)
     places = np.concatenate([served.order, np.array(served.unshown, np.int64)])
     columns = zip(

@@ -107,6 +107,7 @@ def scene_of(candidates: Candidates, shopper: Shopper, touched: Touches, now_us:
         category=candidates.records["categories"][:, 0].astype(np.int64),
         published_us=candidates.records["published_us"],
         touched=lists,
+        match=candidates.wanted.match,
     )
 
 

@@ -111,6 +111,7 @@ def entry_of(item: Item, now_us: int) -> CatalogueItem:
         published_us=item.published_us or now_us,
         updated_us=now_us,
         content=content_of(item),
+        description=item.description,
     )
 
 

@@ -19,6 +19,7 @@ from services.common.ids import partition_of
 from services.common.kafka import Ack, Outbox, Tail
 from services.common.topics import COMMANDS, EVENTS, ITEM_UPDATES, ROUTES
 from services.gateway.releases import Routes, split_of
+from services.gateway.search.writer import Indexer, earlier
 from services.gateway.table_writer import Origin, TableWriter, boot_id
 from services.gateway.track import Parcel
 
@@ -137,27 +138,34 @@ def _late(routes: Routes, key: bytes, term: int) -> Routes:
     return routes
 
 
-def write_table(bootstrap: Address, folder: Path, stop: threading.Event) -> None:
-    """Body of the writer process: keep the item table of a folder at the end of item_updates until told to stop."""
-    clock = WallClock()
-    writer = TableWriter(folder, origin(bootstrap))
+def write_table(bootstrap: Address, folder: Path, words: Path, language: str, stop: threading.Event) -> None:
+    """Body of the writer process: keep the item table of a folder, and the index of words in another, at the end of
+    item_updates until told to stop.
+    """
+    clock, log = WallClock(), origin(bootstrap)
+    writer = TableWriter(folder, log)
+    indexer = Indexer(words, log, language, keep=bool(writer.positions))
     while not stop.is_set():
         try:
-            _tail_into(writer, Tail(bootstrap, ITEM_UPDATES.name, writer.positions), clock, stop)
+            positions = earlier(writer.positions, indexer.positions)
+            _tail_into(writer, indexer, Tail(bootstrap, ITEM_UPDATES.name, positions), clock, stop)
         except TemporaryError as error:
             logger.warning("item updates cannot be read: %s", error)
             stop.wait(RETRY_S)
 
 
-def _tail_into(writer: TableWriter, tail: Tail, clock: WallClock, stop: threading.Event) -> None:
+def _tail_into(writer: TableWriter, indexer: Indexer, tail: Tail, clock: WallClock, stop: threading.Event) -> None:
     try:
         ends, caught_up = tail.ends(), False
         while not stop.is_set():
             records = tail.poll(BATCH, 0.02)
             if records:
-                writer.apply([(key, value) for _, _, _, key, value in records if key is not None])
+                updates = [(key, value) for _, _, _, key, value in records if key is not None]
+                writer.apply(updates)
+                indexer.apply(updates, writer.slot_of)
             writer.applied(tail.positions)
             caught_up = caught_up or all(tail.positions[p] >= end for p, end in ends.items())
+            indexer.settle(tail.positions, clock.now_us() / 1e6, caught_up)
             writer.alive(clock.now_us(), caught_up)
     finally:
         tail.close()

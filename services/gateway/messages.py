@@ -12,7 +12,7 @@ from services.gateway.wire import varint
 
 
 def answer(found: Answer) -> bytes:
-    """The response to Recommend, Rank and Similar, serialized.
+    """The response to Recommend, Search, Rank and Similar, serialized.
 
     A message may be a concatenation of parts: what occurs once comes from protobuf, the results from `results`.
     """
@@ -32,6 +32,13 @@ def answer(found: Answer) -> bytes:
         frozen=found.frozen,
         missing_ids=found.missing,
         request_id=found.request_id,
+        query=found.query,
+        corrected_query=found.corrected,
+        found=found.found,
+        facets=[
+            pb.Facet(name=name, values=[pb.FacetValue(value=value, count=count) for value, count in values])
+            for name, values in found.facets.items()
+        ],
     ).SerializeToString()
     return results(found) + once
 

@@ -35,6 +35,8 @@ class Rest:
     """Items per page."""
     placement: str
     issued_s: int
+    query: str = ""
+    """What was searched for."""
 
 
 class Pages:

@@ -77,7 +77,7 @@ class Ranker:
         shown = rerank.shuffled(found.scored.order, explore, _seed(found.impression_id))
         missing = [call.wanted.ids[i] for i in np.flatnonzero(found.candidates.records["live"] == 0).tolist()]
         served = as_served(found, call.caller, call.placement, call.now_us, shown, closed_loop=False)
-        return self._answer(served, found, missing=missing, preview=call.preview)
+        return self.answer(served, found, missing=missing, preview=call.preview)
 
     async def recommend(self, call: RecommendCall, budget: Budget) -> Answer:
         """Items from the catalogue, or the next page of an earlier answer."""
@@ -96,7 +96,7 @@ class Ranker:
         rest = Rest(left, 1, len(shown.order), call.size, call.placement, call.now_us // 1_000_000)
         next_page = self._pages.write(rest, call.caller.user)
         why = [[reasons[place]] for place in shown.order.tolist()]
-        return self._answer(served, found, reasons=why, next_page=next_page, preview=call.preview)
+        return self.answer(served, found, reasons=why, next_page=next_page, preview=call.preview)
 
     async def similar(self, call: SimilarCall, budget: Budget) -> Answer:
         """Items like one item, by content and, with a release, by what its rows have learned.
@@ -124,7 +124,15 @@ class Ranker:
         found = await self._pipeline.evaluate(caller, Wanted.of(ids), call.now_us, budget)
         shown = rerank.Shown(np.arange(len(ids)), None, None)
         served = as_served(found, caller, "similar", call.now_us, shown, closed_loop=True, score=nearness[slots])
-        return self._answer(served, found, reasons=reasons)
+        return self.answer(served, found, reasons=reasons)
+
+    def page(self, rest: Rest, caller: Caller) -> str:
+        """Token of the rest of an answer; empty when nothing is left."""
+        return self._pages.write(rest, caller.user)
+
+    def rest(self, token: str, caller: Caller, now_us: int) -> Rest:
+        """The rest of an answer. Raises InvalidInput for a token that does not hold."""
+        return self._pages.read(token, caller.user, now_us)
 
     def _taught_by(self, found: Evaluation) -> Floats | None:
         """Weights of exploration; None where all are drawn alike, as where no release has scored them."""
@@ -216,7 +224,7 @@ class Ranker:
         )
         following = Rest(left, rest.page + 1, rest.position + len(page), rest.size, rest.placement, rest.issued_s)
         next_page = self._pages.write(following, call.caller.user)
-        return self._answer(served, found, next_page=next_page, preview=call.preview)
+        return self.answer(served, found, next_page=next_page, preview=call.preview)
 
     def _picture(self) -> Picture:
         picture = self._pipeline.state.picture
@@ -224,7 +232,7 @@ class Ranker:
             raise Overloaded("the catalogue is being read, try again")
         return picture
 
-    def _answer(
+    def answer(
         self,
         served: AsServed,
         found: Evaluation,

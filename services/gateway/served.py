@@ -24,6 +24,7 @@ def as_served(
     page: int = 0,
     first: int = 0,
     score: Floats | None = None,
+    query: str = "",
 ) -> AsServed:
     """Put together what becomes the impression; `score`: what the order is by, where it is not the release's own."""
     return AsServed(
@@ -51,4 +52,5 @@ def as_served(
         explored=shown.explored,
         drawable=shown.drawable,
         unshown=unshown,
+        query=query,
     )

@@ -50,6 +50,14 @@ class GatewaySettings(TritonSettings):
     )
     candidates: int = Field(128, ge=10, le=1024, description="most candidates scored for Recommend")
     category_cap: int = Field(3, ge=0, description="results of one category among six in a row; 0 = no limit")
+    search_candidates: int = Field(200, ge=10, le=1000, description="most items ranked for Search")
+    search_relevance: float = Field(
+        0.5, ge=0, le=1, description="part of Search's order that the match decides; the model decides the rest"
+    )
+    search_language: str = Field(
+        "english", description="of the words' stems, as Tantivy names it, such as german; empty = words as they stand"
+    )
+    synonyms: Path | None = Field(None, description="file: words or phrases that mean the same, a group per line")
     gather_ms: int = Field(
         20, ge=0, le=1000, description="ms impressions wait for others to go to the log with; a crash loses so many"
     )

@@ -95,6 +95,10 @@ class TableWriter:
         for partition, offset in positions.items():
             self._header[blocks.POSITIONS + partition] = offset + 1
 
+    def slot_of(self, item: str) -> int:
+        """Slot of an item that was applied; -1 for any other."""
+        return self._slots.get(item, -1)
+
     def reader(self) -> ItemTable:
         """A reader of the same files."""
         return ItemTable(self._folder)

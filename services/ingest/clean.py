@@ -3,7 +3,6 @@
 Verdicts depend on the state and the record only, so the same log always gives the same rows.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from services.common.errors import InvalidInput
 from services.common.records import BOT, CLIPPED, IMPRESSION
 from services.common.stage import Snapshot
+from services.common.text import normal_query
 from services.ingest.bots import BotRules, Bots
 from services.ingest.catalogue import Lookup
 from services.ingest.clip import Clipper
@@ -190,18 +190,6 @@ class Cleaner:
             return KEPT
         draft.verdict |= BOT
         return CHANGED
-
-
-def normal_query(text: str) -> str | None:
-    """One spelling of a query: compatibility forms, case and spaces folded, nothing that cannot be printed.
-
-    >>> normal_query("  Red\\tSHOES ")
-    'red shoes'
-    """
-    if not (text.isascii() and text.isprintable()):
-        text = unicodedata.normalize("NFKC", text)
-        text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(text.casefold().split()) or None
 
 
 def tidy(text: str | None) -> str | None:

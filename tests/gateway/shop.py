@@ -32,6 +32,9 @@ from services.gateway.ranker import Policy, Ranker
 from services.gateway.releases import Release, Routes, Worlds, worlds_of
 from services.gateway.retrieve import Covisits
 from services.gateway.schema import Schema
+from services.gateway.search.index import IndexReader
+from services.gateway.search.searcher import Searcher, SearchPolicy, Words
+from services.gateway.search.writer import Indexer
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper
 from services.gateway.table import ItemTable
 from services.gateway.table_writer import Origin, TableWriter
@@ -111,14 +114,15 @@ def release(name: str, the_plan: Plan, row_dim: int = 4) -> Release:
     return Release(name, spec, {"click": 1.0, "purchase": 2.0}, NOW - 60 * SECOND, matrices)
 
 
-def fill(writer: TableWriter, the_plan: Plan, count: int, rows: str = "a") -> None:
-    """Items i0, i1, ... of three categories; popularity grows with the number, trend falls."""
+def fill(writer: TableWriter, the_plan: Plan, count: int, rows: str = "a") -> list[tuple[bytes, bytes | None]]:
+    """What was written: items i0, i1, ... of three categories; popularity grows with the number, trend falls."""
     item_view = the_plan.view("item_stats")
     updates: list[tuple[bytes, bytes | None]] = []
     for n in range(count):
         item, categories = f"i{n}", [CATEGORIES[n % 3]]
         entry = CatalogueItem(
             item_id=item,
+            title=f"thing {n}",
             categories=categories,
             price=float(n + 1),
             stock=-1,
@@ -133,6 +137,7 @@ def fill(writer: TableWriter, the_plan: Plan, count: int, rows: str = "a") -> No
         updates.append((f"f|item_stats|{item}".encode(), stats.SerializeToString()))
         updates.append((f"r|{rows}|{item}".encode(), row.SerializeToString()))
     writer.apply(updates)
+    return updates
 
 
 @dataclass
@@ -260,7 +265,10 @@ class Shop:
     ) -> None:
         self.plan = plan()
         self.writer = TableWriter(folder / "table", Origin("log", "boot"))
-        fill(self.writer, self.plan, items)
+        updates = fill(self.writer, self.plan, items)
+        self.indexer = Indexer(folder / "words", Origin("log", "boot"), "english", keep=False)
+        self.indexer.apply(updates, self.writer.slot_of)
+        self.indexer.settle({0: len(updates)}, 10.0, caught_up=True)
         self.table: ItemTable = self.writer.reader()
         self.store, self.sends = FakeStore(), FakeSends()
         price = next(c for c in self.plan.crosses if c.builtin == "price")
@@ -272,6 +280,9 @@ class Shop:
         pipeline = Pipeline(self.table, self.store, self.scorer, self.state, self.meters, self.popular)
         self.pipeline, self.covisits = pipeline, Covisits()
         self.ranker = Ranker(pipeline, TOKENS, self.emit, policy or Policy(explore=0.0), self.covisits)
+        self.words = Words(lambda: IndexReader(folder / "words", "english"))
+        self.searcher = Searcher(self.ranker, pipeline, self.words, SearchPolicy())
+        self.look()
         self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state)
         self.forgotten: list[str] = []
         self.intake = Intake(self.sends, 4, False, self.meters, self.covisits, self.forgotten.append)
@@ -290,6 +301,21 @@ class Shop:
         self.table.refresh()
         towers = [Tower(champion.release.name, champion.release.matrices, champion.rows)] if champion else []
         self.state.picture = catalogue.paint(self.table, self.state.picture, towers, retrieve.popularity(self.plan))
+
+    def look(self) -> None:
+        """Renew the index of words."""
+        self.words.renew()
+        self.words.learn_spelling()
+
+    def upsert(self, *entries: CatalogueItem) -> None:
+        """Add or change items, as records of the log do."""
+        updates = [(f"c|{entry.item_id}".encode(), entry.SerializeToString()) for entry in entries]
+        self.writer.apply(updates)
+        self.indexer.apply(updates, self.writer.slot_of)
+        self.indexer.settle({0: 1}, 1e9, caught_up=True)
+        self.indexer._committed_s = 0.0
+        self.paint()
+        self.look()
 
     def emit(self, served: AsServed) -> None:
         """Keep what was served."""

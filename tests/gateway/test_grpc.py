@@ -46,6 +46,7 @@ class Running:
         self.ranking = Server(RANKING, [self._guard(RANKING, concurrency)], reflect=True)
         servicer = RankingServicer(
             shop.ranker,
+            shop.searcher,
             shop.intake,
             shop.explainer,
             deadlines,
@@ -211,10 +212,50 @@ async def test_a_call_without_a_deadline_gets_one_and_is_told(running: Running) 
     assert not await call.trailing_metadata()
 
 
-async def test_search_says_what_to_do_instead(running: Running) -> None:
-    error = await failure(running.stub.Search(pb.SearchRequest(shopper=ADA, query="x")))
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "Rank" in error.details()
+async def test_search_answers_with_what_it_looked_for(running: Running) -> None:
+    answer = await running.stub.Search(pb.SearchRequest(shopper=ADA, query=" Thimg 7 ", facets=True))
+    assert (answer.query, answer.corrected_query, answer.results[0].item_id) == ("thimg 7", "thing 7", "i7")
+    assert answer.attribution_token
+    assert {facet.name for facet in answer.facets} == {"category", "brand", "price"}
+    assert answer.found == 30
+
+
+@pytest.mark.parametrize("prefix", ["thi", "THI"])
+async def test_a_beginning_is_completed(running: Running, prefix: str) -> None:
+    answer = await running.stub.Suggest(pb.SuggestRequest(prefix=prefix))
+    assert list(answer.queries) == ["thing"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.SearchRequest(shopper=ADA), "query"),
+        (pb.SearchRequest(shopper=ADA, query=" \t "), "query"),
+        (pb.SearchRequest(shopper=ADA, query="?!"), "query"),
+        (pb.SearchRequest(shopper=ADA, query="👟👠"), "query"),
+        (pb.SearchRequest(shopper=ADA, query="x" * 10_000), "query"),
+        (pb.SearchRequest(query="x"), "shopper.user_id"),
+        (pb.SearchRequest(shopper=ADA, query="x", page_size=101), "page_size"),
+        (pb.SearchRequest(shopper=ADA, query="x", page_token="none"), "page_token"),
+        (pb.SearchRequest(shopper=ADA, query="x", filter=pb.Filter(categories=["\n"])), "filter.categories[0]"),
+        (pb.SearchRequest(shopper=ADA, query="x", filter=pb.Filter(brands=[""])), "filter.brands[0]"),
+        (pb.SearchRequest(shopper=ADA, query="x", filter=pb.Filter(price_from=-1)), "filter.price_from"),
+        (pb.SearchRequest(shopper=ADA, query="x", filter=pb.Filter(price_to=float("nan"))), "filter.price_to"),
+        (pb.SearchRequest(shopper=ADA, query="x", filter=pb.Filter(price_from=2, price_to=1)), "filter.price_from"),
+    ],
+)
+async def test_a_bad_search_names_its_field(running: Running, request_: pb.SearchRequest, field: str) -> None:
+    error = await failure(running.stub.Search(request_))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in error.details()
+
+
+@pytest.mark.parametrize(
+    "query", ["shoes\x00\x07", "\u202eנעליים", "👟 hat", "a AND (b OR c:*", "'; drop table --", "\u200b thing"]
+)
+async def test_whatever_people_type_is_answered(running: Running, query: str) -> None:
+    answer = await running.stub.Search(pb.SearchRequest(shopper=ADA, query=query))
+    assert answer.request_id
 
 
 async def test_tracking_answers_each_event_with_its_place_or_its_fault(running: Running) -> None:

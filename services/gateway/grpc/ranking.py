@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 from freshrank.v1 import ranking_pb2 as pb
 from freshrank.v1 import ranking_pb2_grpc
 
@@ -17,6 +16,7 @@ from services.gateway.intake import Intake
 from services.gateway.ladder import Budget
 from services.gateway.limits import TokenBuckets
 from services.gateway.ranker import Ranker
+from services.gateway.search.searcher import Searcher
 
 ANSWER_SHARE = 0.9
 """Of a caller's deadline; the rest is for the way back."""
@@ -50,6 +50,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServicer):
     def __init__(
         self,
         ranker: Ranker,
+        searcher: Searcher,
         intake: Intake,
         explainer: Explainer,
         deadlines: Deadlines,
@@ -58,7 +59,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServicer):
         on_time: Callable[[int], None],
     ) -> None:
         """`times`: what time it is for the next request; `on_time` is told the time each request had."""
-        self._ranker, self._intake, self._explainer = ranker, intake, explainer
+        self._ranker, self._searcher, self._intake, self._explainer = ranker, searcher, intake, explainer
         self._deadlines, self._buckets, self._times, self._on_time = deadlines, buckets, times, on_time
 
     async def Rank(self, request: pb.RankRequest, context: Any) -> bytes:
@@ -79,13 +80,16 @@ class RankingServicer(ranking_pb2_grpc.RankingServicer):
         budget = self._begin(call.caller, call.now_us, context)
         return messages.answer(await self._ranker.similar(call, budget))
 
-    async def Search(self, request: pb.SearchRequest, context: Any) -> pb.RankingResponse:
-        """Not in this version."""
-        await context.abort(
-            grpc.StatusCode.UNIMPLEMENTED,
-            "Search is not part of this version; send the engine's results to Rank as candidates with their prior_rank",
-        )
-        raise AssertionError("abort raises")
+    async def Search(self, request: pb.SearchRequest, context: Any) -> bytes:
+        """Items for a query."""
+        call = checks.search_call(request, self._times())
+        budget = self._begin(call.caller, call.now_us, context)
+        return messages.answer(await self._searcher.search(call, budget))
+
+    async def Suggest(self, request: pb.SuggestRequest, context: Any) -> pb.SuggestResponse:
+        """Queries that begin as typed."""
+        call = checks.suggest_call(request, self._times())
+        return pb.SuggestResponse(queries=self._searcher.suggest(call))
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why an answer was ranked as it was."""

@@ -146,6 +146,44 @@ class Client:
         answer: pb.RankingResponse = _call(self._stub.Rank, request, timeout_s or self._read_s)
         return answer
 
+    def search(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        session_id: str = "",
+        context: Context | None = None,
+        placement: str = "",
+        page_size: int = 0,
+        page_token: str = "",
+        filter: pb.Filter | None = None,
+        facets: bool = False,
+        exact: bool = False,
+        request_time_us: int = 0,
+        preview: bool = False,
+        timeout_s: float | None = None,
+    ) -> pb.RankingResponse:
+        """Items for a query; pages as in `recommend`. `exact` corrects no spelling; `facets` counts what was found."""
+        request = pb.SearchRequest(
+            shopper=_shopper(user_id, session_id, context),
+            query=query,
+            placement=placement,
+            page_size=page_size,
+            page_token=page_token,
+            filter=filter,
+            facets=facets,
+            exact=exact,
+            request_time_us=request_time_us,
+            preview=preview,
+        )
+        answer: pb.RankingResponse = _call(self._stub.Search, request, timeout_s or self._read_s)
+        return answer
+
+    def suggest(self, prefix: str, *, size: int = 0, timeout_s: float | None = None) -> list[str]:
+        """Queries that begin as typed."""
+        answer = _call(self._stub.Suggest, pb.SuggestRequest(prefix=prefix, size=size), timeout_s or self._read_s)
+        return list(answer.queries)
+
     def similar(
         self,
         item_id: str,

@@ -156,7 +156,7 @@ class HistoryItem(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., kind: _Optional[_Union[EventKind, str]] = ..., time_us: _Optional[int] = ..., content: _Optional[_Iterable[int]] = ..., row_seq: _Optional[int] = ...) -> None: ...
 
 class Impression(_message.Message):
-    __slots__ = ("impression_id", "user_id", "session_id", "time_us", "placement", "context", "release", "arm", "feature_service", "user_feature_ids", "user_features", "item_feature_ids", "items", "history", "user_row_seq", "user_views", "user_pos", "item_views", "degradation", "slot", "epoch", "page", "closed_loop")
+    __slots__ = ("impression_id", "user_id", "session_id", "time_us", "placement", "context", "release", "arm", "feature_service", "user_feature_ids", "user_features", "item_feature_ids", "items", "history", "user_row_seq", "user_views", "user_pos", "item_views", "degradation", "slot", "epoch", "page", "closed_loop", "query")
     IMPRESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,7 @@ class Impression(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
     CLOSED_LOOP_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
     impression_id: str
     user_id: str
     session_id: str
@@ -203,7 +204,8 @@ class Impression(_message.Message):
     epoch: int
     page: int
     closed_loop: bool
-    def __init__(self, impression_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., time_us: _Optional[int] = ..., placement: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., feature_service: _Optional[str] = ..., user_feature_ids: _Optional[_Iterable[int]] = ..., user_features: _Optional[_Iterable[float]] = ..., item_feature_ids: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[ImpressionItem, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryItem, _Mapping]]] = ..., user_row_seq: _Optional[int] = ..., user_views: _Optional[_Iterable[str]] = ..., user_pos: _Optional[_Iterable[int]] = ..., item_views: _Optional[_Iterable[str]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., page: _Optional[int] = ..., closed_loop: _Optional[bool] = ...) -> None: ...
+    query: str
+    def __init__(self, impression_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., time_us: _Optional[int] = ..., placement: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., feature_service: _Optional[str] = ..., user_feature_ids: _Optional[_Iterable[int]] = ..., user_features: _Optional[_Iterable[float]] = ..., item_feature_ids: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[ImpressionItem, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryItem, _Mapping]]] = ..., user_row_seq: _Optional[int] = ..., user_views: _Optional[_Iterable[str]] = ..., user_pos: _Optional[_Iterable[int]] = ..., item_views: _Optional[_Iterable[str]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., page: _Optional[int] = ..., closed_loop: _Optional[bool] = ..., query: _Optional[str] = ...) -> None: ...
 
 class Inbound(_message.Message):
     __slots__ = ("event", "batch", "impression", "forget", "tick", "forwarded", "received_us")

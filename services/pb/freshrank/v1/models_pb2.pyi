@@ -224,7 +224,7 @@ class ForgetUserResponse(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class CatalogueItem(_message.Message):
-    __slots__ = ("item_id", "title", "categories", "brand", "price", "stock", "published_us", "updated_us", "content")
+    __slots__ = ("item_id", "title", "categories", "brand", "price", "stock", "published_us", "updated_us", "content", "description")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +234,7 @@ class CatalogueItem(_message.Message):
     PUBLISHED_US_FIELD_NUMBER: _ClassVar[int]
     UPDATED_US_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     title: str
     categories: _containers.RepeatedScalarFieldContainer[str]
@@ -243,7 +244,8 @@ class CatalogueItem(_message.Message):
     published_us: int
     updated_us: int
     content: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., brand: _Optional[str] = ..., price: _Optional[float] = ..., stock: _Optional[int] = ..., published_us: _Optional[int] = ..., updated_us: _Optional[int] = ..., content: _Optional[_Iterable[int]] = ...) -> None: ...
+    description: str
+    def __init__(self, item_id: _Optional[str] = ..., title: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., brand: _Optional[str] = ..., price: _Optional[float] = ..., stock: _Optional[int] = ..., published_us: _Optional[int] = ..., updated_us: _Optional[int] = ..., content: _Optional[_Iterable[int]] = ..., description: _Optional[str] = ...) -> None: ...
 
 class ItemFeatures(_message.Message):
     __slots__ = ("ids", "values", "pos", "time_us")

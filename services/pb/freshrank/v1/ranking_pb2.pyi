@@ -38,16 +38,70 @@ class RecommendRequest(_message.Message):
     def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., placement: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., exclude: _Optional[_Iterable[str]] = ..., request_time_us: _Optional[int] = ..., preview: _Optional[bool] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("shopper", "query", "page_size", "page_token")
+    __slots__ = ("shopper", "query", "page_size", "page_token", "placement", "filter", "facets", "exact", "request_time_us", "preview")
     SHOPPER_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    FACETS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     shopper: Shopper
     query: str
     page_size: int
     page_token: str
-    def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., query: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    placement: str
+    filter: Filter
+    facets: bool
+    exact: bool
+    request_time_us: int
+    preview: bool
+    def __init__(self, shopper: _Optional[_Union[Shopper, _Mapping]] = ..., query: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., placement: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., facets: _Optional[bool] = ..., exact: _Optional[bool] = ..., request_time_us: _Optional[int] = ..., preview: _Optional[bool] = ...) -> None: ...
+
+class Filter(_message.Message):
+    __slots__ = ("categories", "brands", "price_from", "price_to")
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    BRANDS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FROM_FIELD_NUMBER: _ClassVar[int]
+    PRICE_TO_FIELD_NUMBER: _ClassVar[int]
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    brands: _containers.RepeatedScalarFieldContainer[str]
+    price_from: float
+    price_to: float
+    def __init__(self, categories: _Optional[_Iterable[str]] = ..., brands: _Optional[_Iterable[str]] = ..., price_from: _Optional[float] = ..., price_to: _Optional[float] = ...) -> None: ...
+
+class FacetValue(_message.Message):
+    __slots__ = ("value", "count")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    value: str
+    count: int
+    def __init__(self, value: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Facet(_message.Message):
+    __slots__ = ("name", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: _containers.RepeatedCompositeFieldContainer[FacetValue]
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[_Union[FacetValue, _Mapping]]] = ...) -> None: ...
+
+class SuggestRequest(_message.Message):
+    __slots__ = ("prefix", "size")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    size: int
+    def __init__(self, prefix: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class SuggestResponse(_message.Message):
+    __slots__ = ("queries",)
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    queries: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, queries: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("item_id", "prior_rank", "price", "bid", "campaign")
@@ -119,7 +173,7 @@ class Ages(_message.Message):
     def __init__(self, user_features_ms: _Optional[float] = ..., item_features_ms: _Optional[float] = ..., rows_ms: _Optional[float] = ..., release_ms: _Optional[float] = ...) -> None: ...
 
 class RankingResponse(_message.Message):
-    __slots__ = ("results", "attribution_token", "next_page_token", "release", "arm", "degradation", "ages", "frozen", "missing_ids", "request_id")
+    __slots__ = ("results", "attribution_token", "next_page_token", "release", "arm", "degradation", "ages", "frozen", "missing_ids", "request_id", "query", "corrected_query", "found", "facets")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +184,10 @@ class RankingResponse(_message.Message):
     FROZEN_FIELD_NUMBER: _ClassVar[int]
     MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    CORRECTED_QUERY_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    FACETS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[RankedItem]
     attribution_token: str
     next_page_token: str
@@ -140,7 +198,11 @@ class RankingResponse(_message.Message):
     frozen: bool
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
     request_id: str
-    def __init__(self, results: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., attribution_token: _Optional[str] = ..., next_page_token: _Optional[str] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., degradation: _Optional[_Union[_events_pb2.Degradation, str]] = ..., ages: _Optional[_Union[Ages, _Mapping]] = ..., frozen: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    query: str
+    corrected_query: str
+    found: int
+    facets: _containers.RepeatedCompositeFieldContainer[Facet]
+    def __init__(self, results: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., attribution_token: _Optional[str] = ..., next_page_token: _Optional[str] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., degradation: _Optional[_Union[_events_pb2.Degradation, str]] = ..., ages: _Optional[_Union[Ages, _Mapping]] = ..., frozen: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., query: _Optional[str] = ..., corrected_query: _Optional[str] = ..., found: _Optional[int] = ..., facets: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ...) -> None: ...
 
 class TrackRequest(_message.Message):
     __slots__ = ("events",)

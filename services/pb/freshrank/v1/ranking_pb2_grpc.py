@@ -45,6 +45,11 @@ class RankingStub:
                 request_serializer=freshrank_dot_v1_dot_ranking__pb2.SearchRequest.SerializeToString,
                 response_deserializer=freshrank_dot_v1_dot_ranking__pb2.RankingResponse.FromString,
                 _registered_method=True)
+        self.Suggest = channel.unary_unary(
+                '/freshrank.v1.Ranking/Suggest',
+                request_serializer=freshrank_dot_v1_dot_ranking__pb2.SuggestRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_ranking__pb2.SuggestResponse.FromString,
+                _registered_method=True)
         self.Rank = channel.unary_unary(
                 '/freshrank.v1.Ranking/Rank',
                 request_serializer=freshrank_dot_v1_dot_ranking__pb2.RankRequest.SerializeToString,
@@ -89,7 +94,14 @@ class RankingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """Items for a query. Answers UNIMPLEMENTED in this version.
+        """Items for a query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Suggest(self, request, context):
+        """Queries that begin like this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +161,11 @@ def add_RankingServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=freshrank_dot_v1_dot_ranking__pb2.SearchRequest.FromString,
                     response_serializer=freshrank_dot_v1_dot_ranking__pb2.RankingResponse.SerializeToString,
+            ),
+            'Suggest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suggest,
+                    request_deserializer=freshrank_dot_v1_dot_ranking__pb2.SuggestRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_ranking__pb2.SuggestResponse.SerializeToString,
             ),
             'Rank': grpc.unary_unary_rpc_method_handler(
                     servicer.Rank,
@@ -236,6 +253,33 @@ class Ranking:
             '/freshrank.v1.Ranking/Search',
             freshrank_dot_v1_dot_ranking__pb2.SearchRequest.SerializeToString,
             freshrank_dot_v1_dot_ranking__pb2.RankingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suggest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Ranking/Suggest',
+            freshrank_dot_v1_dot_ranking__pb2.SuggestRequest.SerializeToString,
+            freshrank_dot_v1_dot_ranking__pb2.SuggestResponse.FromString,
             options,
             channel_credentials,
             insecure,

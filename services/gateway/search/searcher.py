@@ -1,0 +1,195 @@
+"""Search and Suggest: the protocol-free core. Words find candidates; the loop's model and their match order them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.common.errors import Overloaded, TemporaryError
+from services.gateway import filter as filters
+from services.gateway import rerank
+from services.gateway.calls import Answer, SearchCall, SuggestCall
+from services.gateway.candidates import Match, Wanted
+from services.gateway.ladder import Budget
+from services.gateway.pages import Rest
+from services.gateway.pipeline import Evaluation, Pipeline
+from services.gateway.ranker import Ranker
+from services.gateway.search.fuse import K, fused
+from services.gateway.search.index import IndexReader
+from services.gateway.search.spelling import Speller
+from services.gateway.search.suggest import QueryCounts, completed
+from services.gateway.search.understand import Query, Rewrite, Synonyms, understand
+from services.gateway.search.words import words
+from services.gateway.served import as_served
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+LOOK_S, SPELLING_S = 0.1, 10.0
+"""Seconds between looks at the index, and between vocabularies that spelling is corrected by."""
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """How searches are answered."""
+
+    candidates: int = 200
+    """Most items ranked."""
+    relevance: float = 0.5
+    """Part of the order that the words' match decides; the model decides the rest."""
+    synonyms: Synonyms = field(default_factory=lambda: Synonyms([]))
+    rewrite: Rewrite = lambda query: query
+
+
+class Words:
+    """The index as requests use it: renewed beside them."""
+
+    def __init__(self, open_index: Callable[[], IndexReader]) -> None:
+        self._open = open_index
+        self.reader: IndexReader | None = None
+        self.speller = Speller([])
+
+    def renew(self) -> bool:
+        """Look for what was committed; True when there was something. Runs in a thread. Raises TemporaryError."""
+        if self.reader is None:
+            self.reader = self._open()
+            return True
+        return self.reader.refresh()
+
+    def learn_spelling(self) -> None:
+        """Take the vocabulary over; runs in a thread."""
+        if self.reader is not None:
+            self.speller = Speller(self.reader.vocabulary())
+
+
+async def watch_words(words: Words) -> None:
+    """Look for what was committed again and again; the vocabulary follows more slowly."""
+    learned_s, loop, new = -SPELLING_S, asyncio.get_running_loop(), False
+    while True:
+        try:
+            new = await asyncio.to_thread(words.renew) or new
+            if new and loop.time() - learned_s >= SPELLING_S:
+                await asyncio.to_thread(words.learn_spelling)
+                learned_s, new = loop.time(), False
+        except TemporaryError:  # nobody has made it yet: not ready
+            pass
+        await asyncio.sleep(LOOK_S)
+
+
+class Searcher:
+    """Answers Search and Suggest."""
+
+    def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, policy: SearchPolicy) -> None:
+        self._ranker, self._pipeline, self._index, self._policy = ranker, pipeline, index, policy
+        self._counts = QueryCounts()
+
+    async def search(self, call: SearchCall, budget: Budget) -> Answer:
+        """Items for a query, or the next page of an earlier answer.
+
+        Raises InvalidInput for a query without a word, Overloaded while the index is being opened.
+        """
+        if call.page_token:
+            return await self._next_page(call, budget)
+        reader = self._reader()
+        with self._pipeline.meters.stage("retrieve"):
+            query = await self._understood(call)
+            found = reader.search(query.wish, call.filter, self._policy.candidates)
+            slots, _ = fused([found.slots])
+            wanted = self._wanted(slots, dict(zip(found.slots.tolist(), found.scores.tolist(), strict=True)), query)
+            facets = reader.facets(query.wish, call.filter) if call.facets else {}
+        if len(slots) and not call.preview:
+            self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
+        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
+        score, order = self._ordered(seen)
+        shown = rerank.Shown(order[: call.size], None, None)
+        served = as_served(seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text)
+        rest = Rest(
+            [wanted.ids[place] for place in order[call.size :].tolist()],
+            1,
+            len(shown.order),
+            call.size,
+            call.placement,
+            call.now_us // 1_000_000,
+            query.corrected or query.text,
+        )
+        answer = self._ranker.answer(served, seen, next_page=self._ranker.page(rest, call.caller), preview=call.preview)
+        return replace(answer, query=query.text, corrected=query.corrected, found=found.count, facets=facets)
+
+    def suggest(self, call: SuggestCall) -> list[str]:
+        """Queries that begin as typed."""
+        prefix = call.prefix
+        searched = self._counts.beginning(prefix, call.size, call.now_us / 1e6)
+        return completed(prefix, call.size, searched, self._reader().beginning, words)
+
+    async def _understood(self, call: SearchCall) -> Query:
+        reader, policy = self._reader(), self._policy
+        if call.exact:
+            return understand(call.query, lambda word: True, lambda word: None, policy.synonyms, policy.rewrite)
+        missing = [word for word in words(call.query) if not reader.knows(word)]
+        if missing:  # comparing with all words takes milliseconds: not here
+            await asyncio.to_thread(lambda: [self._index.speller.correct(word) for word in missing])
+        correct = self._index.speller.correct
+        return understand(call.query, reader.knows, correct, policy.synonyms, policy.rewrite)
+
+    def _wanted(self, slots: Ints, lexical: dict[int, float], query: Query) -> Wanted:
+        numbers = np.array([lexical.get(slot, np.nan) for slot in slots.tolist()], np.float32)
+        wanted = Wanted.of(self._pipeline.table.ids(slots))
+        match = Match(query.size, numbers, np.full(len(slots), np.nan, np.float32))
+        return replace(wanted, prior_rank=np.arange(1, 1 + len(slots)), match=match)
+
+    def _ordered(self, seen: Evaluation) -> tuple[Floats, Ints]:
+        """Score and order of what may be shown: the model's order and that of the words, fused."""
+        order = blended(seen.scored.order, seen.candidates.wanted.prior_rank, self._policy.relevance)
+        score = np.zeros(len(seen.candidates), np.float32)
+        score[order[0]] = order[1]
+        kept = order[0][filters.available(seen.candidates.records)[order[0]]]
+        return score, kept
+
+    async def _next_page(self, call: SearchCall, budget: Budget) -> Answer:
+        rest = self._ranker.rest(call.page_token, call.caller, call.now_us)
+        table, reader = self._pipeline.table, self._reader()
+        keep = filters.available(table.catalogue(table.slots(rest.ids)))
+        ids = [item for item, kept in zip(rest.ids, keep.tolist(), strict=True) if kept]
+        page, left = ids[: rest.size], ids[rest.size :]
+        query = understand(
+            rest.query, lambda word: True, lambda word: None, self._policy.synonyms, self._policy.rewrite
+        )
+        lexical = reader.scores(query.wish, page)
+        wanted = self._wanted(table.slots(page), lexical, query)
+        wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
+        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
+        shown = rerank.Shown(np.arange(len(page)), None, None)
+        score = (1 / (K + wanted.prior_rank)).astype(np.float32)
+        served = as_served(
+            seen,
+            call.caller,
+            rest.placement,
+            call.now_us,
+            shown,
+            True,
+            page=rest.page,
+            first=rest.position,
+            score=score,
+            query=rest.query,
+        )
+        following = replace(rest, ids=left, page=rest.page + 1, position=rest.position + len(page))
+        answer = self._ranker.answer(
+            served, seen, next_page=self._ranker.page(following, call.caller), preview=call.preview
+        )
+        return replace(answer, query=rest.query)
+
+    def _reader(self) -> IndexReader:
+        if self._index.reader is None:
+            raise Overloaded("the index of words is being opened, try again")
+        return self._index.reader
+
+
+def blended(model: Ints, prior_rank: Ints, relevance: float) -> tuple[Ints, NDArray[np.float64]]:
+    """Places by the model's order and the words', each with its weight; best first, with their scores.
+
+    >>> blended(np.array([1, 0]), np.array([1, 2]), 1.0)[0]
+    array([0, 1])
+    """
+    return fused([model, np.argsort(prior_rank, kind="stable")], [1 - relevance, relevance])

@@ -1,0 +1,101 @@
+"""From what was typed to what is looked for: one spelling, words, synonyms, corrections."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.errors import InvalidInput
+from services.common.text import normal_query
+from services.gateway.search.wish import Wish
+from services.gateway.search.words import words
+
+MOST_WORDS = 32
+"""Words of a query that are looked for; what follows is passed over."""
+
+Rewrite = Callable[[str], str]
+"""The shop's own hook: a query in one spelling -> the query to look for."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query as it is understood."""
+
+    text: str
+    """In one spelling."""
+    corrected: str
+    """What is looked for instead; empty = nothing was corrected."""
+    wish: Wish
+
+    @property
+    def size(self) -> int:
+        """Words looked for."""
+        return len(self.wish.words)
+
+
+class Synonyms:
+    """Groups of words or phrases that mean the same.
+
+    >>> Synonyms([["tv", "television"], ["couch", "sofa"]]).of(("tv",))
+    [('television',)]
+    """
+
+    def __init__(self, groups: Sequence[Sequence[str]]) -> None:
+        self._others: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for group in groups:
+            phrases = list(dict.fromkeys(filter(None, (tuple(words(phrase)) for phrase in group))))
+            for phrase in phrases:
+                self._others.setdefault(phrase, []).extend(other for other in phrases if other != phrase)
+        self.longest = max(map(len, self._others), default=0)
+
+    @staticmethod
+    def read(path: Path) -> "Synonyms":
+        """A file with a group per line, separated by commas; `#` begins a remark. Raises InvalidInput."""
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput("synonyms", "unreadable", f"{path.name}: {error}") from error
+        groups = [line.partition("#")[0].split(",") for line in lines]
+        groups = [group for group in groups if any(part.strip() for part in group)]
+        for number, group in enumerate(groups, 1):
+            if len(group) < 2:
+                raise InvalidInput("synonyms", "malformed", f"{path.name}: group {number} has one member only")
+        return Synonyms(groups)
+
+    def of(self, phrase: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """What may stand for a phrase."""
+        return self._others.get(phrase, [])
+
+
+def understand(
+    text: str,
+    knows: Callable[[str], bool],
+    correct: Callable[[str], str | None],
+    synonyms: Synonyms,
+    rewrite: Rewrite = lambda query: query,
+) -> Query:
+    """Raises InvalidInput for a query in which there is no word.
+
+    `knows`: some item has the word; `correct`: the word that an unknown one was meant to be.
+    """
+    normal = normal_query(text)
+    found = words(rewrite(normal))[:MOST_WORDS] if normal else []
+    if normal is None or not found:
+        raise InvalidInput("query", "missing_field", "there is no word in it")
+    instead: Mapping[str, str] = {
+        word: better for word in dict.fromkeys(found) if not knows(word) and (better := correct(word))
+    }
+    meant = [instead.get(word, word) for word in found]
+    return Query(normal, " ".join(meant) if instead else "", _wish(meant, synonyms))
+
+
+def _wish(meant: Sequence[str], synonyms: Synonyms) -> Wish:
+    alternatives = [[word] for word in meant]
+    besides: list[str] = []
+    for start in range(len(meant)):
+        for length in range(1, min(synonyms.longest, len(meant) - start) + 1):
+            for other in synonyms.of(tuple(meant[start : start + length])):
+                if length == 1 and len(other) == 1:
+                    alternatives[start].append(other[0])
+                else:
+                    besides.extend(other)
+    return Wish(alternatives, list(dict.fromkeys(besides)))

@@ -1,0 +1,120 @@
+"""Search through the gateway's core: what is found, ranked, shown and logged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from freshrank.v1.models_pb2 import CatalogueItem
+
+from services.common.plans import cross
+from services.gateway import cross as crosses
+from services.gateway.calls import Caller, SearchCall, SuggestCall
+from services.gateway.candidates import Match
+from services.gateway.impressions import to_message
+from services.gateway.search.searcher import Searcher, SearchPolicy, blended
+from services.gateway.search.wish import Filter
+from tests.gateway.shop import NOW, Shop, budget
+
+ADA = Caller("ada", "visit")
+
+
+def call(query: str, size: int = 10, **others: object) -> SearchCall:
+    return SearchCall(ADA, query, "search", size, NOW, **others)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def with_relevance(shop: Shop, share: float) -> Searcher:
+    return Searcher(shop.ranker, shop.pipeline, shop.words, SearchPolicy(relevance=share))
+
+
+async def test_words_find_the_model_and_the_match_order(shop: Shop) -> None:
+    by_words = await with_relevance(shop, 1.0).search(call("thing 7"), budget())
+    assert by_words.ids[0] == "i7"
+    by_model = await with_relevance(shop, 0.0).search(call("thing 7"), budget())
+    assert by_model.ids[0] == "i29"  # the dearest, as the scorer likes it
+    assert set(by_model.ids) - {"i7"}
+    assert by_words.found == by_model.found == 30
+    assert (np.diff(by_model.scores) <= 0).all()
+
+
+async def test_an_answer_is_an_impression_of_the_query(shop: Shop) -> None:
+    answer = await shop.searcher.search(call("  Thing 7", size=3), budget())
+    message = to_message(shop.served[-1])
+    assert (message.placement, message.query, message.closed_loop) == ("search", "thing 7", True)
+    assert [item.item_id for item in message.items] == list(answer.ids)
+    assert answer.token
+    assert (answer.query, answer.corrected) == ("thing 7", "")
+
+
+async def test_a_preview_leaves_no_trace(shop: Shop) -> None:
+    answer = await shop.searcher.search(call("thing", preview=True), budget())
+    assert answer.ids
+    assert not answer.token
+    assert not shop.served
+
+
+async def test_pages_go_on_without_gaps_or_repeats(shop: Shop) -> None:
+    seen: list[str] = []
+    answer = await shop.searcher.search(call("thing 7", size=12), budget())
+    seen += answer.ids
+    while answer.next_page:
+        answer = await shop.searcher.search(call("", page_token=answer.next_page), budget())
+        assert answer.query == "thing 7"
+        seen += answer.ids
+    assert sorted(seen) == sorted(f"i{n}" for n in range(30))
+    assert [served.first_position for served in shop.served] == [0, 12, 24]
+    assert [to_message(served).query for served in shop.served] == ["thing 7"] * 3
+
+
+async def test_filters_facets_and_corrections(shop: Shop) -> None:
+    wanted = call("thimg", filter=Filter(categories=["hats"], price_to=10.0), facets=True)
+    answer = await shop.searcher.search(wanted, budget())
+    assert set(answer.ids) == {"i2", "i5", "i8"}
+    assert answer.corrected == "thing"
+    assert answer.facets["category"] == [("hats", 3)]
+    nothing = await shop.searcher.search(call("banana", exact=True), budget())
+    assert (list(nothing.ids), nothing.token, nothing.found) == ([], "", 0)
+
+
+async def test_what_was_sold_out_since_the_index_was_written_is_not_shown(shop: Shop) -> None:
+    entry = CatalogueItem(item_id="i7", title="thing 7", stock=0)
+    shop.writer.apply([(b"c|i7", entry.SerializeToString())])  # the table knows, the index does not yet
+    answer = await shop.searcher.search(call("thing 7", size=30), budget())
+    assert "i7" not in answer.ids
+
+
+async def test_a_new_item_is_found_once_it_is_in_the_index(shop: Shop) -> None:
+    assert not (await shop.searcher.search(call("umbrella", exact=True), budget())).ids
+    shop.upsert(CatalogueItem(item_id="rain", title="Umbrella", price=1.0, stock=-1))
+    assert (await shop.searcher.search(call("umbrellas"), budget())).ids == ["rain"]
+
+
+async def test_suggestions_are_what_shoppers_search_for(shop: Shop) -> None:
+    for user in ("a", "b", "c"):
+        await shop.searcher.search(SearchCall(Caller(user), "thing seven 7", "search", 3, NOW), budget())
+    assert shop.searcher.suggest(SuggestCall("th", 5, NOW)) == ["thing seven 7", "thing"]
+
+
+def test_features_of_the_match() -> None:
+    match = Match(2, np.array([4.0, np.nan, 1.0], np.float32), np.array([0.5, 0.1, np.nan], np.float32))
+    nothing = np.zeros(3, np.int64)
+    scene = crosses.Scene(NOW, nothing, nothing.astype(np.float32), nothing, nothing, {}, match)
+    names = ("lexical_score", "lexical_share", "text_similarity", "query_words")
+    features = [cross("cross", name, {"builtin": name}) for name in names]
+    expected = np.array([[4, 1, 0.5, 2], [np.nan, np.nan, 0.1, 2], [1, 0.25, np.nan, 2]], np.float32)
+    np.testing.assert_array_equal(crosses.compute(features, scene), expected)
+    without = crosses.Scene(NOW, nothing, nothing.astype(np.float32), nothing, nothing, {})
+    assert np.isnan(crosses.compute(features, without)).all()
+
+
+def test_both_orders_count_as_much_as_they_are_told_to() -> None:
+    model, prior = np.array([2, 1, 0]), np.array([1, 2, 3])
+    assert blended(model, prior, 1.0)[0].tolist() == [0, 1, 2]
+    assert blended(model, prior, 0.0)[0].tolist() == [2, 1, 0]
+    order, score = blended(model, prior, 0.5)
+    assert order[-1] == 1  # in the middle of both
+    assert (np.diff(score) <= 0).all()

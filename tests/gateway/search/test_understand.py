@@ -1,0 +1,122 @@
+"""From what was typed to what is looked for."""
+
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import InvalidInput
+from services.gateway.search.spelling import Speller
+from services.gateway.search.suggest import QueryCounts, completed
+from services.gateway.search.understand import Synonyms, understand
+from services.gateway.search.words import words
+
+NONE = Synonyms([])
+VOCABULARY = [("drill", 9), ("drills", 2), ("grill", 30), ("cordless", 4), ("18v", 3)]
+
+
+def knows(word: str) -> bool:
+    return word in dict(VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Strong-Tie 12-Gauge", ["strong", "tie", "12", "gauge"]),
+        ("Ångström ÉCLAIR", ["angstrom", "eclair"]),
+        ("ﬁne Ｗｉｄｅ", ["fine", "wide"]),
+        ("3.5mm 1/2in", ["3.5", "mm", "1", "2", "in"]),
+        ("コーヒー", ["コー", "ーヒ", "ヒー"]),
+        ("हिन्दी", words("हिन्दी")),
+        ("👟", []),
+        ("x" * 100, ["x" * 64]),
+    ],
+)
+def test_words(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_a_query_and_a_title_have_the_same_words_however_they_are_written() -> None:
+    assert words("CRÈME 10ft") == words("creme 10 ft") == words("Cre\u0300me 10FT")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("dril", "drill"), ("drlil", "drill"), ("gril", "grill"), ("cordlss", "cordless"), ("crodlesss", "cordless")],
+)
+def test_a_word_nobody_has_is_corrected_to_the_nearest(word: str, meant: str) -> None:
+    assert Speller(VOCABULARY).correct(word) == meant
+
+
+@pytest.mark.parametrize("word", ["cat", "17v", "banana", "18x"])
+def test_short_ones_numbers_and_far_ones_are_not(word: str) -> None:
+    assert Speller(VOCABULARY).correct(word) is None
+
+
+def test_what_was_looked_for_instead_is_said() -> None:
+    query = understand("  Cordless DRIL ", knows, Speller(VOCABULARY).correct, NONE)
+    assert (query.text, query.corrected) == ("cordless dril", "cordless drill")
+    assert query.wish.words == [["cordless"], ["drill"]]
+    assert understand("cordless drill", knows, Speller(VOCABULARY).correct, NONE).corrected == ""
+
+
+@pytest.mark.parametrize("text", ["", "  ", "?!", "\u200b", "👟"])
+def test_a_query_without_a_word_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        understand(text, knows, lambda word: None, NONE)
+    assert error.value.field == "query"
+
+
+def test_synonyms_stand_beside_the_words(tmp_path: Path) -> None:
+    path = tmp_path / "synonyms.txt"
+    path.write_text("tv, television # the screen\n\nliving room, lounge\n")
+    query = understand("living room tv", lambda word: True, lambda word: None, Synonyms.read(path))
+    assert query.wish.words == [["living"], ["room"], ["tv", "television"]]
+    assert query.wish.optional == ["lounge"]
+
+
+@pytest.mark.parametrize("content", [b"alone\n", b"\xff\xfe"])
+def test_a_bad_file_of_synonyms_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "synonyms.txt"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"synonyms"):
+        Synonyms.read(path)
+
+
+def test_the_shop_may_rewrite_queries() -> None:
+    query = understand("tv", lambda word: True, lambda word: None, NONE, rewrite=lambda text: f"{text} stand")
+    assert query.wish.words == [["tv"], ["stand"]]
+
+
+def test_a_long_query_is_cut() -> None:
+    assert understand("word " * 100, lambda word: True, lambda word: None, NONE).size == 32
+
+
+def test_a_query_is_suggested_once_three_shoppers_searched_for_it() -> None:
+    counts = QueryCounts()
+    for user in ("a", "a", "b"):
+        counts.saw("Red Shoes", user, 0.0)
+    assert counts.beginning("red", 5, 0.0) == []
+    counts.saw("red  shoes", "c", 0.0)
+    assert counts.beginning("red", 5, 0.0) == ["red shoes"]
+
+
+def test_newer_searches_count_more_and_the_oldest_go() -> None:
+    counts = QueryCounts(most=2)
+    for day, query in ((0, "red hat"), (0, "red hat"), (6, "red bag")):
+        for user in ("a", "b", "c"):
+            counts.saw(query, user, day * 86_400.0)
+    assert counts.beginning("red", 5, 6 * 86_400.0) == ["red bag", "red hat"]
+    counts.saw("blue", "a", 7 * 86_400.0)
+    assert counts.beginning("red", 5, 7 * 86_400.0) == ["red bag"]
+
+
+def test_words_of_the_catalogue_complete_what_is_left() -> None:
+    def beginning(prefix: str, count: int) -> list[tuple[str, int]]:
+        return [(word, n) for word, n in VOCABULARY if word.startswith(prefix)][:count]
+
+    assert completed("cordless dr", 3, ["cordless drill 18v"], beginning, words) == [
+        "cordless drill 18v",
+        "cordless drill",
+        "cordless drills",
+    ]
+    assert completed("cordless ", 3, [], beginning, words) == []
