@@ -20,7 +20,7 @@ def folders(parent: Path) -> set[str]:
 
 def extras() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return set(project["optional-dependencies"]) - {"client", "demo", "dev", "evaluate", "federated", "tracking"}
+    return set(project["optional-dependencies"]) - {"client", "demo", "dev", "evaluate", "federated", "tracking", "text"}
 
 
 def independent() -> set[str]:
