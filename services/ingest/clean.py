@@ -3,7 +3,6 @@
 Verdicts depend on the state and the record only, so the same log always gives the same rows.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from services.ingest.clip import Clipper
 from services.ingest.draft import Draft
 from services.ingest.duplicates import Seen, event_key
 from services.ingest.validate import Limits, check_event
+from services.text.normal import normal_query
 
 KEPT, CHANGED, DROPPED = 0, 1, 2
 """What a step did to a draft. DROPPED: it was taken before and leaves no trace but the count."""
@@ -190,18 +190,6 @@ class Cleaner:
             return KEPT
         draft.verdict |= BOT
         return CHANGED
-
-
-def normal_query(text: str) -> str | None:
-    """One spelling of a query: compatibility forms, case and spaces folded, nothing that cannot be printed.
-
-    >>> normal_query("  Red\\tSHOES ")
-    'red shoes'
-    """
-    if not (text.isascii() and text.isprintable()):
-        text = unicodedata.normalize("NFKC", text)
-        text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(text.casefold().split()) or None
 
 
 def tidy(text: str | None) -> str | None:
