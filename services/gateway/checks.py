@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from services.common.content import tokens_of
 from services.common.errors import InvalidInput
-from services.common.text import normal_query
 from services.gateway.calls import (
     BadCall,
     Caller,
@@ -25,6 +24,7 @@ from services.gateway.calls import (
 from services.gateway.candidates import Wanted
 from services.gateway.search.wish import Filter
 from services.gateway.track import FIRST_US, MOST_CONTEXT, MOST_EVENTS, MOST_ID
+from services.text.normal import normal_query
 
 MOST_CANDIDATES = 1000
 MOST_ITEMS = 1000

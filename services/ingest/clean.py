@@ -11,13 +11,13 @@ from typing import Any
 from services.common.errors import InvalidInput
 from services.common.records import BOT, CLIPPED, IMPRESSION
 from services.common.stage import Snapshot
-from services.common.text import normal_query
 from services.ingest.bots import BotRules, Bots
 from services.ingest.catalogue import Lookup
 from services.ingest.clip import Clipper
 from services.ingest.draft import Draft
 from services.ingest.duplicates import Seen, event_key
 from services.ingest.validate import Limits, check_event
+from services.text.normal import normal_query
 
 KEPT, CHANGED, DROPPED = 0, 1, 2
 """What a step did to a draft. DROPPED: it was taken before and leaves no trace but the count."""

@@ -10,7 +10,7 @@ import pytest
 from docs.generate import SERVICES, settings_of
 from tests.deploy.manifests import ROOT, base, pods, values
 
-SHARED = {"common", "online", "pb", "cli", "demo"}
+SHARED = {"common", "online", "text", "pb", "cli", "demo"}
 """Packages under services/ that are no service."""
 
 
@@ -18,9 +18,13 @@ def folders(parent: Path) -> set[str]:
     return {path.name for path in parent.iterdir() if path.is_dir() and any(path.glob("*.py"))}
 
 
+OTHERS = {"client", "demo", "dev", "evaluate", "federated", "text", "tracking"}
+"""Extras that are no service."""
+
+
 def extras() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return set(project["optional-dependencies"]) - {"client", "demo", "dev", "evaluate", "federated", "tracking"}
+    return set(project["optional-dependencies"]) - OTHERS
 
 
 def independent() -> set[str]:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.common.text import normal_query
+from services.text.normal import normal_query
 
 SHOPPERS = 3
 """So many different shoppers must have searched for a query before others are shown it: it may say who they are."""

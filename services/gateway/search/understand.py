@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import InvalidInput
-from services.common.text import normal_query
 from services.gateway.search.wish import Wish
 from services.gateway.search.words import words
+from services.text.normal import normal_query
 
 MOST_WORDS = 32
 """Words of a query that are looked for; what follows is passed over."""

@@ -1,0 +1,1 @@
+"""Text as the encoder reads it: the folder of an exported encoder, its tokens, one spelling of a query. No torch."""
