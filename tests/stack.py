@@ -4,8 +4,11 @@ They are shared, so a test takes names of its own: `unique("events")`. A test th
 """
 
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +43,11 @@ def redis(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
 @pytest.fixture(scope="session")
 def triton(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """A server with an empty repository: `triton.repository`, `triton.grpc_address`."""
-    with Stack(tmp_path_factory.mktemp("triton"), parts=["triton"], tools=tools) as stack:
+    with ExitStack() as held:
+        with pytest.MonkeyPatch.context() as shell:
+            # As in a shell with the venv activated: none of its packages may reach Triton's own Python.
+            shell.setenv("PATH", f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}")
+            stack = held.enter_context(Stack(tmp_path_factory.mktemp("triton"), parts=["triton"], tools=tools))
         yield stack.triton
 
 

@@ -3,6 +3,7 @@
 In a cluster the same models run in Triton's own onnxruntime backend; the pip wheel has only the Python one.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,9 @@ class Triton:
             "LD_LIBRARY_PATH": ":".join(str(folder) for folder in tools.libraries),
             # The stub is not this Python's program, so it would look for the standard library where Python was built.
             "PYTHONHOME": sys.base_prefix,
+            # It takes the first Python on the path for its own, and of a venv its packages: numpy 2 gives empty tensors.
+            "PATH": os.defpath,
+            "PYTHONNOUSERSITE": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
         }

@@ -194,6 +194,7 @@ class ChartLoop(Loop):
         image = {
             "LD_LIBRARY_PATH": ":".join(str(folder) for folder in self.tools.libraries),
             "PYTHONHOME": sys.base_prefix,
+            "PATH": os.defpath,
             "CUDA_VISIBLE_DEVICES": "",
         }
         server = str(self.tools.triton / "bin" / program)

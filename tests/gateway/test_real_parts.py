@@ -81,6 +81,31 @@ class Rows:
         return np.array([[0.5, -0.5, 1, 0]] * len(ids), np.float32), np.ones(len(ids), np.float32)
 
 
+def test_a_search_is_ranked_and_logged_as_it_was_seen(stage: Stage) -> None:
+    answer = until(lambda: (a := stage.client.search("ada", "thimg i7", facets=True)).corrected_query and a)
+    assert (answer.query, answer.corrected_query, answer.found) == ("thimg i7", "thing i7", 30)
+    assert answer.results[0].item_id == "i7"
+    impression = stage.impression(answer.request_id)
+    assert (impression.query, impression.placement) == ("thimg i7", "search")
+    arrays = encode([impression], stage.spec, Rows())
+    model = onnxruntime.InferenceSession(str(stage.store / "releases" / "r1" / "model.onnx"))
+    (scores,) = model.run(["scores"], arrays)
+    chances = [result.objective_scores["click"] for result in answer.results]
+    np.testing.assert_allclose(chances, scores[0, :, 0], rtol=1e-6)
+    column = [ref.name for ref in stage.spec.item_features].index("lexical_score")
+    lexical = {item.item_id: arrays["item"][0, place, column] for place, item in enumerate(impression.items)}
+    assert max(lexical, key=lexical.__getitem__) == "i7"
+
+
+def test_a_changed_item_is_found_by_its_new_words_within_a_second(stage: Stage) -> None:
+    began = time.monotonic()
+    stage.client.upsert(Item(item_id="i3", title="parasol", categories=["c0"], price=4))
+    until(lambda: [r.item_id for r in stage.client.search("ada", "parasols", exact=True).results] == ["i3"])
+    print(f"visible after {time.monotonic() - began:.3f} s")
+    stage.client.upsert(Item(item_id="i3", title="thing i3", categories=["c0"], price=4))
+    until(lambda: not stage.client.search("ada", "parasols", exact=True).results)
+
+
 def test_a_changed_feature_changes_the_next_answer(stage: Stage) -> None:
     before = stage.client.rank("ada", ITEMS).results[0].score
     stage.shopper("ada", clicks=40)

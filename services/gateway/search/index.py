@@ -167,9 +167,9 @@ class IndexReader:
         term = self._analysis.term(word)
         return any(self._searcher.doc_freq(name, term) for name in WEIGHTS)
 
-    def search(self, wish: Wish, keep: Filter, most: int) -> Found:
-        """The best matches among the items to keep."""
-        result = self._searcher.search(self._kept(self._match(wish), keep), most, count=True)
+    def search(self, wish: Wish, keep: Filter, most: int, least: int = 1) -> Found:
+        """The best matches among the items to keep, of those that have at least so many of the words."""
+        result = self._searcher.search(self._kept(self._match(wish, least), keep), most, count=True)
         return Found(
             self._slots([address for _, address in result.hits]),
             np.array([score for score, _ in result.hits], np.float32),
@@ -184,9 +184,9 @@ class IndexReader:
         slots = self._slots([address for _, address in hits]).tolist()
         return dict(zip(slots, (score for score, _ in hits), strict=True))
 
-    def facets(self, wish: Wish, keep: Filter) -> dict[str, list[tuple[str, int]]]:
+    def facets(self, wish: Wish, keep: Filter, least: int = 1) -> dict[str, list[tuple[str, int]]]:
         """What is found, counted by category, brand and ranges of price."""
-        query = self._kept(self._match(wish), keep)
+        query = self._kept(self._match(wish, least), keep)
         found = self._searcher.aggregate(query, _ASKED)
         out = {name: [(b["key"], b["doc_count"]) for b in found[name]["buckets"]] for name in ("category", "brand")}
         low, high = found["least"]["value"], found["most"]["value"]
@@ -200,10 +200,13 @@ class IndexReader:
     def _slots(self, addresses: list[tantivy.DocAddress]) -> Ints:
         return np.array(self._searcher.fast_field_values("slot", addresses), np.int64).reshape(len(addresses))
 
-    def _match(self, wish: Wish) -> Query:
-        each = [self._any_of(alternatives) for alternatives in wish.words]
-        each += [Query.boost_query(self._word(word), TIE) for word in wish.optional]
-        return Query.boolean_query([(Occur.Should, query) for query in each]) if each else Query.empty_query()
+    def _match(self, wish: Wish, least: int = 1) -> Query:
+        each = [(Occur.Should, self._any_of(alternatives)) for alternatives in wish.words]
+        words = Query.boolean_query(each, least) if each else Query.empty_query()
+        if not wish.optional:
+            return words
+        besides = [(Occur.Should, Query.boost_query(self._word(word), TIE)) for word in wish.optional]
+        return Query.boolean_query([(Occur.Should, words), *besides])
 
     def _any_of(self, alternatives: Sequence[str]) -> Query:
         queries = [self._word(word) for word in alternatives]

@@ -27,6 +27,9 @@ from services.gateway.served import as_served
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+ENOUGH = 10
+"""Items that have most of the words; when there are fewer, those that have some are found too."""
+
 LOOK_S, SPELLING_S = 0.1, 10.0
 """Seconds between looks at the index, and between vocabularies that spelling is corrected by."""
 
@@ -50,6 +53,7 @@ class Words:
         self._open = open_index
         self.reader: IndexReader | None = None
         self.speller = Speller([])
+        self._learned = 0
 
     def renew(self) -> bool:
         """Look for what was committed; True when there was something. Runs in a thread. Raises TemporaryError."""
@@ -58,9 +62,15 @@ class Words:
             return True
         return self.reader.refresh()
 
+    @property
+    def outgrown(self) -> bool:
+        """The index holds a tenth more items than when spelling was learned."""
+        return self.reader is not None and self.reader.count > 1.1 * self._learned
+
     def learn_spelling(self) -> None:
         """Take the vocabulary over; runs in a thread."""
         if self.reader is not None:
+            self._learned = self.reader.count
             self.speller = Speller(self.reader.vocabulary())
 
 
@@ -70,12 +80,25 @@ async def watch_words(words: Words) -> None:
     while True:
         try:
             new = await asyncio.to_thread(words.renew) or new
-            if new and loop.time() - learned_s >= SPELLING_S:
+            if new and (words.outgrown or loop.time() - learned_s >= SPELLING_S):
                 await asyncio.to_thread(words.learn_spelling)
                 learned_s, new = loop.time(), False
         except TemporaryError:  # nobody has made it yet: not ready
             pass
         await asyncio.sleep(LOOK_S)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """What words found, best first."""
+
+    slots: Ints
+    lexical: dict[int, float]
+    """Score by slot."""
+    sure: int
+    """So many of the first have most of the words."""
+    count: int
+    facets: dict[str, list[tuple[str, int]]]
 
 
 class Searcher:
@@ -92,17 +115,14 @@ class Searcher:
         """
         if call.page_token:
             return await self._next_page(call, budget)
-        reader = self._reader()
         with self._pipeline.meters.stage("retrieve"):
             query = await self._understood(call)
-            found = reader.search(query.wish, call.filter, self._policy.candidates)
-            slots, _ = fused([found.slots])
-            wanted = self._wanted(slots, dict(zip(found.slots.tolist(), found.scores.tolist(), strict=True)), query)
-            facets = reader.facets(query.wish, call.filter) if call.facets else {}
-        if len(slots) and not call.preview:
+            hits = self._hits(query, call)
+            wanted = self._wanted(hits.slots, hits.lexical, query)
+        if len(hits.slots) and not call.preview:
             self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
-        score, order = self._ordered(seen)
+        score, order = self._ordered(seen, hits.sure)
         shown = rerank.Shown(order[: call.size], None, None)
         served = as_served(seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text)
         rest = Rest(
@@ -115,7 +135,7 @@ class Searcher:
             query.corrected or query.text,
         )
         answer = self._ranker.answer(served, seen, next_page=self._ranker.page(rest, call.caller), preview=call.preview)
-        return replace(answer, query=query.text, corrected=query.corrected, found=found.count, facets=facets)
+        return replace(answer, query=query.text, corrected=query.corrected, found=hits.count, facets=hits.facets)
 
     def suggest(self, call: SuggestCall) -> list[str]:
         """Queries that begin as typed."""
@@ -133,19 +153,37 @@ class Searcher:
         correct = self._index.speller.correct
         return understand(call.query, reader.knows, correct, policy.synonyms, policy.rewrite)
 
+    def _hits(self, query: Query, call: SearchCall) -> "_Hits":
+        """Items that have most of the words, and where they are few, after them those that have some."""
+        reader, wish, most = self._reader(), query.wish, self._policy.candidates
+        least = wish.most_words
+        found = reader.search(wish, call.filter, most, least)
+        slots, scores, count = found.slots, found.scores, found.count
+        if count < ENOUGH and least > 1:
+            least = 1
+            more = reader.search(wish, call.filter, most)
+            new = ~np.isin(more.slots, slots)
+            slots, scores = np.concatenate([slots, more.slots[new]]), np.concatenate([scores, more.scores[new]])
+            count = more.count
+        facets = reader.facets(wish, call.filter, least) if call.facets else {}
+        lexical = dict(zip(slots.tolist(), scores.tolist(), strict=True))
+        return _Hits(slots[:most], lexical, len(found.slots), count, facets)
+
     def _wanted(self, slots: Ints, lexical: dict[int, float], query: Query) -> Wanted:
         numbers = np.array([lexical.get(slot, np.nan) for slot in slots.tolist()], np.float32)
         wanted = Wanted.of(self._pipeline.table.ids(slots))
         match = Match(query.size, numbers, np.full(len(slots), np.nan, np.float32))
         return replace(wanted, prior_rank=np.arange(1, 1 + len(slots)), match=match)
 
-    def _ordered(self, seen: Evaluation) -> tuple[Floats, Ints]:
-        """Score and order of what may be shown: the model's order and that of the words, fused."""
-        order = blended(seen.scored.order, seen.candidates.wanted.prior_rank, self._policy.relevance)
-        score = np.zeros(len(seen.candidates), np.float32)
-        score[order[0]] = order[1]
-        kept = order[0][filters.available(seen.candidates.records)[order[0]]]
-        return score, kept
+    def _ordered(self, seen: Evaluation, sure: int) -> tuple[Floats, Ints]:
+        """Score and order of what may be shown: the model's order and that of the words, fused; `sure` ones first."""
+        candidates = seen.candidates
+        places, shares = blended(seen.scored.order, candidates.wanted.prior_rank, self._policy.relevance)
+        score = np.zeros(len(candidates), np.float32)
+        score[places] = shares
+        score[:sure] += 1
+        order = places[np.argsort(places >= sure, kind="stable")]
+        return score, order[filters.available(candidates.records)[order]]
 
     async def _next_page(self, call: SearchCall, budget: Budget) -> Answer:
         rest = self._ranker.rest(call.page_token, call.caller, call.now_us)

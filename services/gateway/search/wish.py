@@ -23,3 +23,8 @@ class Wish:
     """Per word of the query the word itself and what may stand instead of it."""
     optional: Sequence[str] = field(default_factory=tuple)
     """Words that may be there besides."""
+
+    @property
+    def most_words(self) -> int:
+        """Words of an item that is surely meant: all of up to three, of more three quarters."""
+        return math.ceil(len(self.words) * (1.0 if len(self.words) <= 3 else 0.75))
