@@ -6,6 +6,11 @@ clone also pays for the tables that Hypothesis makes of Unicode.
 
 from hypothesis import HealthCheck, settings
 
+from services.online.light import light
+
+with light():  # whichever test comes first: what Feast does to a process at its import is undone once
+    import feast  # noqa: F401
+
 pytest_plugins = ["tests.stack"]
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -37,6 +37,13 @@ class Api:
         )
         return await self._ask("Recommend", self.stub.Recommend, request)
 
+    async def search(
+        self, shopper: ranking_pb2.Shopper, query: str, size: int = 20, preview: bool = False
+    ) -> tuple[ranking_pb2.RankingResponse, Answer] | None:
+        """Ask for items by words; None when the call failed."""
+        request = ranking_pb2.SearchRequest(shopper=shopper, query=query, page_size=size, preview=preview)
+        return await self._ask("Search", self.stub.Search, request)
+
     async def rank(
         self, shopper: ranking_pb2.Shopper, candidates: list[ranking_pb2.Candidate], time_us: int = 0
     ) -> tuple[ranking_pb2.RankingResponse, Answer] | None:

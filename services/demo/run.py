@@ -105,6 +105,7 @@ class Demo:
         self.steps: dict[str, float] = {}
         self.study: Study | None = None
         self.turns: list[Turn] = []
+        self.searches = 0
         self.trial: Trial | None = None
 
     @contextmanager
@@ -244,7 +245,7 @@ async def _simulate(demo: Demo) -> Story:
         await demo.follower.caught_up()
     gc.collect()
     gc.freeze()  # a pause of the driver would be told as the gateway's
-    driven = Traffic(world, demo.api, pace)
+    driven = Traffic(world, demo.api, pace, options.seed)
     traffic = asyncio.create_task(driven.run())
     until = time.monotonic() + 0.6 * options.pace.seconds
     while time.monotonic() < until and not (demo.record.answers and demo.record.answers[-1].release):
@@ -259,6 +260,7 @@ async def _simulate(demo: Demo) -> Story:
         demo.turns = taking.turns
         driven.end()
     await traffic
+    demo.searches = driven.searches
     return story
 
 
@@ -277,6 +279,8 @@ async def _replay(demo: Demo) -> Story:
 def _print(demo: Demo, facts: dict[str, str], story: Story) -> None:
     if story.rankings:
         demo.console.print(show.ranking_table(f"One shopper, who clicked on: {story.clicked}", story.rankings))
+    if story.searches:
+        demo.console.print(show.ranking_table(f"The same shopper's search: {story.query}", story.searches))
     demo.console.print(show.release_table(demo.record.answers))
     if demo.study and demo.study.lags():
         demo.console.print(show.cost_table("Everything so many seconds later", demo.study.lags()))

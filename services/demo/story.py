@@ -19,6 +19,9 @@ class Story:
     """Three rankings and how long each change took to be served."""
 
     rankings: dict[str, list[str]] = field(default_factory=dict)
+    query: str = ""
+    searches: dict[str, list[str]] = field(default_factory=dict)
+    """The same shopper's search, at the same moments."""
     clicked: str = ""
     feature_s: float = float("nan")
     """From the acknowledged click to the first answer computed from features that include it."""
@@ -40,7 +43,8 @@ async def tell_story(api: Api, world: World) -> Story:
     response, answer = first
     story.rankings["before the click"] = _names(world, answer.items)
     item_id = answer.items[min(4, len(answer.items) - 1)]
-    story.clicked = world.items[item_id].title
+    story.clicked, story.query = world.items[item_id].title, world.items[item_id].categories[0]
+    await _search(api, world, asking, "before the click", story)
     clicked_us = time.time_ns() // 1000
     event = events_pb2.Event(
         event_id=f"story-{clicked_us}",
@@ -69,11 +73,19 @@ async def _watch(
             _note(asked[1].ages_ms, asked[1].at_us - clicked_us, time.monotonic() - acknowledged, story)
             if "after the click" not in story.rankings and story.feature_s == story.feature_s:
                 story.rankings["after the click"] = _names(world, asked[1].items)
+                await _search(api, world, asking, "after the click", story)
             if story.release_s == story.release_s:
                 story.rankings["after the next model"] = _names(world, asked[1].items)
+                await _search(api, world, asking, "after the next model", story)
         # Features change within a second, models within a minute: look often first, seldom then.
         poll_s = POLL_S if story.feature_s != story.feature_s else 1.0
         await asyncio.sleep(poll_s)
+
+
+async def _search(api: Api, world: World, asking: ranking_pb2.Shopper, when: str, story: Story) -> None:
+    asked = await api.search(asking, story.query, 8, preview=True)
+    if asked is not None:
+        story.searches[when] = _names(world, asked[1].items)
 
 
 def _note(ages_ms: tuple[float, float, float, float], since_us: int, passed_s: float, story: Story) -> None:

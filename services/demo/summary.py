@@ -29,6 +29,8 @@ def facts(demo: "Demo", story: Story) -> dict[str, str]:
         "memory of everything, peak": f"{peak / 1024:.2f} GiB",
         "seconds in all": f"{time.monotonic() - demo.began:.0f}",
     }
+    if demo.searches:
+        found["searches among the answers"] = f"{demo.searches:,}"
     if story.clicked:
         found["click to changed features"] = show.duration(story.feature_s * 1000)
         found["click to changed rows"] = show.duration(story.row_s * 1000)

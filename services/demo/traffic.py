@@ -1,16 +1,19 @@
 """Closed-loop traffic of the simulated shop: shoppers ask, look, click and come back.
 
-Sessions arrive at a rate; browsing fills up to the wanted events per second. Now and then a producer misbehaves:
-duplicates, late events, malformed ones, bots; new items and shoppers arrive; a flash sale starts; tastes shift.
+Sessions arrive at a rate; browsing fills up to the wanted events per second. Some search. Now and then a producer
+misbehaves: duplicates, late events, malformed ones, bots; new items and shoppers arrive; a flash sale starts; tastes shift.
 """
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from freshrank.v1 import events_pb2, ranking_pb2
 
 from services.demo.api import Api
+from services.demo.record import Answer
+from services.demo.searching import ATTEMPTS, SearchBox
 from services.demo.world import Shopper, World
 
 
@@ -25,19 +28,22 @@ class Pace:
     duplicates: float = 0.01
     late: float = 0.01
     malformed: float = 0.005
+    searches: float = 0.3
+    """Share of asking that is a search; the rest looks at what is recommended."""
 
 
 class Traffic:
     """Drives one world against one gateway; `run` returns when the time is over and all events are sent."""
 
-    def __init__(self, world: World, api: Api, pace: Pace) -> None:
-        self._world, self._api, self._pace = world, api, pace
+    def __init__(self, world: World, api: Api, pace: Pace, seed: int = 7) -> None:
+        self._world, self._api, self._pace, self._box = world, api, pace, SearchBox(world, seed)
         self._tasks: set[asyncio.Task[None]] = set()
         # So many browse at once that nobody is as quick as a bot; who comes next takes the place of who came first.
         crowd = world.crowd(max(200, int(4 * pace.events_per_second)))
         self._browsers = {shopper.user_id: (shopper, world.begin_session(shopper)) for shopper in crowd}
         self.sent = 0
         self.malformed = 0
+        self.searches = 0
         self._ends = 0.0
 
     async def run(self) -> None:
@@ -68,19 +74,49 @@ class Traffic:
         self._browsers[shopper.user_id] = (shopper, session)
         asking = shopper_message(shopper, session)
         for _ in range(1 + int(3 * world.chance())):
-            asked = await self._api.recommend(asking, self._pace.page_size)
+            if self._box.wanted(self._pace.searches):
+                await self._search(shopper, session, asking)
+            else:
+                asked = await self._api.recommend(asking, self._pace.page_size)
+                if asked is None or time.monotonic() > self._ends:
+                    return
+                await self._react(shopper, session, asked, lambda item_id: 1.0)
+            await asyncio.sleep(0.5 + 1.5 * world.chance())
+
+    async def _search(self, shopper: Shopper, session: str, asking: ranking_pb2.Shopper) -> None:
+        """Look for something, and once more in other words when nothing pleased."""
+        intent = self._box.intend(shopper)
+        for attempt in range(ATTEMPTS):
+            query = self._box.query(intent, attempt)
+            event = self._world.searched(shopper, session, query)
+            event.event_time_us = _now_us()
+            await self._send([event])
+            asked = await self._api.search(asking, query, self._pace.page_size)
             if asked is None or time.monotonic() > self._ends:
                 return
-            response, answer = asked
-            reaction = world.react(shopper, session, answer.items, response.attribution_token, answer.at_us)
-            answer.clicked |= set(reaction.clicked)
-            answer.expected_clicks = reaction.expected_clicks
-            began = time.monotonic()
-            for delay, event in reaction.events:
-                await asyncio.sleep(max(0.0, began + delay - time.monotonic()))
-                event.event_time_us = _now_us()
-                await self._send([event])
-            await asyncio.sleep(0.5 + 1.5 * world.chance())
+            self.searches += 1
+            if await self._react(shopper, session, asked, lambda item_id: self._box.fit(intent, item_id)):
+                return
+
+    async def _react(
+        self,
+        shopper: Shopper,
+        session: str,
+        asked: tuple[ranking_pb2.RankingResponse, Answer],
+        fit: Callable[[str], float],
+    ) -> bool:
+        """Do what the shopper does with an answer; True when something was clicked."""
+        response, answer = asked
+        token = response.attribution_token
+        reaction = self._world.react(shopper, session, answer.items, token, answer.at_us, fit)
+        answer.clicked |= set(reaction.clicked)
+        answer.expected_clicks = reaction.expected_clicks
+        began = time.monotonic()
+        for delay, event in reaction.events:
+            await asyncio.sleep(max(0.0, began + delay - time.monotonic()))
+            event.event_time_us = _now_us()
+            await self._send([event])
+        return bool(reaction.clicked)
 
     async def _browsing(self) -> None:
         interval = 0.05

@@ -5,7 +5,7 @@ probability 1 / (1 + p) ** bias, likes an item by taste, price and a flash sale,
 `--domain` changes names and kinds of event only: shop, news, video and music share the one behaviour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,12 +160,23 @@ class World:
             if self._rng.random() < share:
                 shopper.taste = _units(self._rng.normal(size=TASTE_DIM))
 
-    def react(self, shopper: Shopper, session: str, shown: Sequence[str], token: str, now_us: int) -> Reaction:
-        """Look at a ranking from the top, click what pleases, and go on with what was clicked."""
+    def react(
+        self,
+        shopper: Shopper,
+        session: str,
+        shown: Sequence[str],
+        token: str,
+        now_us: int,
+        fit: Callable[[str], float] = lambda item_id: 1.0,
+    ) -> Reaction:
+        """Look at a ranking from the top, click what pleases, and go on with what was clicked.
+
+        `fit`: part of an item's usual chance of a click that it has for what is looked for.
+        """
         out = Reaction()
         delay = 0.0
         for position, item_id in enumerate(shown):
-            chance = self.click_chance(shopper, item_id, position, now_us)
+            chance = self.click_chance(shopper, item_id, position, now_us) * fit(item_id)
             out.expected_clicks += chance
             delay += float(self._rng.exponential(0.25))
             if self._rng.random() >= chance:
@@ -181,6 +192,16 @@ class World:
         if shopper.bot:
             return 0.6
         return float(seen * _sigmoid(-3.2 + 5.0 * self._liking(shopper, item_id, now_us)))
+
+    def match(self, shopper: Shopper, item_id: str) -> float:
+        """How near an item is to a shopper's taste, from -1 to 1."""
+        return float(self._latent[self._place[item_id]] @ shopper.taste)
+
+    def searched(self, shopper: Shopper, session: str, query: str) -> events_pb2.Event:
+        """A search that a shopper made."""
+        event = self._event(shopper, session, "", Kind.EVENT_KIND_SEARCH, "")
+        event.query = query
+        return event
 
     def browse(self, shopper: Shopper, session: str) -> events_pb2.Event:
         """Something the shopper finds without us: a view of an item near the taste, or a search."""

@@ -17,3 +17,16 @@ def test_feasts_functions_are_as_written_and_other_peoples_are_checked() -> None
 def test_reading_the_registry_does_not_load_torch() -> None:
     code = "import sys, services.online.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_feast_does_not_share_metrics_between_processes_or_registries() -> None:
+    program = (
+        "import os, sys\n"
+        "from services.online.light import light\n"
+        "with light(): import feast\n"
+        "from services.common.metrics import Metrics\n"
+        "first, second = (Metrics('x').counter('calls', 'c') for _ in range(2))\n"
+        "first.inc()\n"
+        "sys.exit(int(second._value.get()) or sum('PROMETHEUS_' in name for name in os.environ))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
