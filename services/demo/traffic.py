@@ -1,7 +1,8 @@
 """Closed-loop traffic of the simulated shop: shoppers ask, look, click and come back.
 
 Sessions arrive at a rate; browsing fills up to the wanted events per second. Some search. Now and then a producer
-misbehaves: duplicates, late events, malformed ones, bots; new items and shoppers arrive; a flash sale starts; tastes shift.
+misbehaves: duplicates, late events, malformed ones, bots; new items and shoppers arrive; a flash sale starts; tastes
+shift.
 """
 
 import asyncio

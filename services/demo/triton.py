@@ -76,7 +76,7 @@ class Triton:
             "LD_LIBRARY_PATH": ":".join(str(folder) for folder in tools.libraries),
             # The stub is not this Python's program, so it would look for the standard library where Python was built.
             "PYTHONHOME": sys.base_prefix,
-            # It takes the first Python on the path for its own, and of a venv its packages: numpy 2 gives empty tensors.
+            # It takes the first Python on the path for its own, and a venv's packages: numpy 2 gives empty tensors.
             "PATH": os.defpath,
             "PYTHONNOUSERSITE": "1",
             "CUDA_VISIBLE_DEVICES": "",

@@ -16,7 +16,7 @@ from services.gateway.ladder import Budget
 from services.gateway.pages import Rest
 from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
-from services.gateway.search.fuse import K, fused
+from services.gateway.search.fuse import K
 from services.gateway.search.index import IndexReader
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import QueryCounts, completed
@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 ENOUGH = 10
 """Items that have most of the words; when there are fewer, those that have some are found too."""
 
-LOOK_S, SPELLING_S = 0.1, 10.0
+LOOK_S, SPELLING_S = 0.1, 2.0
 """Seconds between looks at the index, and between vocabularies that spelling is corrected by."""
 
 
@@ -118,7 +118,7 @@ class Searcher:
         with self._pipeline.meters.stage("retrieve"):
             query = await self._understood(call)
             hits = self._hits(query, call)
-            wanted = self._wanted(hits.slots, hits.lexical, query)
+            wanted = self._wanted(hits.slots, hits.lexical, query, hits.sure)
         if len(hits.slots) and not call.preview:
             self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
@@ -169,11 +169,11 @@ class Searcher:
         lexical = dict(zip(slots.tolist(), scores.tolist(), strict=True))
         return _Hits(slots[:most], lexical, len(found.slots), count, facets)
 
-    def _wanted(self, slots: Ints, lexical: dict[int, float], query: Query) -> Wanted:
+    def _wanted(self, slots: Ints, lexical: dict[int, float], query: Query, sure: int) -> Wanted:
         numbers = np.array([lexical.get(slot, np.nan) for slot in slots.tolist()], np.float32)
         wanted = Wanted.of(self._pipeline.table.ids(slots))
         match = Match(query.size, numbers, np.full(len(slots), np.nan, np.float32))
-        return replace(wanted, prior_rank=np.arange(1, 1 + len(slots)), match=match)
+        return replace(wanted, prior_rank=tied(numbers, sure), match=match)
 
     def _ordered(self, seen: Evaluation, sure: int) -> tuple[Floats, Ints]:
         """Score and order of what may be shown: the model's order and that of the words, fused; `sure` ones first."""
@@ -195,7 +195,7 @@ class Searcher:
             rest.query, lambda word: True, lambda word: None, self._policy.synonyms, self._policy.rewrite
         )
         lexical = reader.scores(query.wish, page)
-        wanted = self._wanted(table.slots(page), lexical, query)
+        wanted = self._wanted(table.slots(page), lexical, query, len(page))
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
         shown = rerank.Shown(np.arange(len(page)), None, None)
@@ -225,9 +225,26 @@ class Searcher:
 
 
 def blended(model: Ints, prior_rank: Ints, relevance: float) -> tuple[Ints, NDArray[np.float64]]:
-    """Places by the model's order and the words', each with its weight; best first, with their scores.
+    """Places by the model's order and by how well the words match, each with its weight; best first, with the scores.
 
-    >>> blended(np.array([1, 0]), np.array([1, 2]), 1.0)[0]
-    array([0, 1])
+    Reciprocal rank fusion (Cormack et al., 2009); what matches equally well is left to the model.
+
+    >>> blended(np.array([1, 2, 0]), np.array([1, 2, 2]), 0.9)[0]
+    array([0, 1, 2])
     """
-    return fused([model, np.argsort(prior_rank, kind="stable")], [1 - relevance, relevance])
+    place = np.empty(len(model))
+    place[model] = np.arange(1, 1 + len(model))
+    score = (1 - relevance) / (K + place) + relevance / (K + prior_rank)
+    order = np.lexsort((place, -score))
+    return order, score[order]
+
+
+def tied(scores: Floats, sure: int) -> Ints:
+    """Places by score, 1 = best; equal ones share the first of theirs, and none of the first `sure` is behind others.
+
+    >>> tied(np.array([3, 1, 1, 9], np.float32), 3)
+    array([1, 2, 2, 4])
+    """
+    parts = (-np.nan_to_num(scores[:sure]), -np.nan_to_num(scores[sure:]))
+    ranks = [1 + np.searchsorted(np.sort(part), part) for part in parts]
+    return np.concatenate([ranks[0], sure + ranks[1]]).astype(np.int64)
