@@ -1,0 +1,261 @@
+"""Search over a large catalogue through everything, against the sum of measured floors; then how soon a change is found.
+
+    python -m benchmarks.search.latency --out search.json [--quick] [--items 100000] [--calls 400]
+
+Six services, Kafka, Redis and Triton run; simulated traffic makes a first release and is over. Then one known shopper
+searches, each time for something else, 200 candidates are ranked, ten answered. In turn with the calls, in the same run:
+
+- echo: a gRPC server in a process of its own answers as many bytes as the gateway does to as many
+- index: the same queries asked of the gateway's own index in this process
+- read: what the gateway reads of this shopper for these candidates, in one round trip
+- onnxruntime: the released model in this process, the same inputs padded to 256
+- triton: the same inputs by the gateway's own scorer; less onnxruntime it is what Triton adds
+
+The trainer stands still meanwhile. Probabilities must equal those that onnxruntime gives for the impressions on the log
+within 1e-4. A change is an item with a word of its own: the time from sending it to the first answer that has it.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from freshrank.v1 import ranking_pb2
+
+from benchmarks.machine import ROOT, percentiles, spread, write_json
+from benchmarks.rank import ECHO, SETTINGS, TOLERANCE, Bench, Way, closed_loop, pad, prepare
+from services.common.spec import Arrays
+from services.common.tokens import impression_of
+from services.demo.cache import Progress, default_folder
+from services.demo.searching import SearchBox
+from services.demo.tools import fetch
+from services.gateway import schema as schemas
+from services.gateway.candidates import RowSlot
+from services.gateway.feast import Ask, ShopperStore
+from services.gateway.search.index import IndexReader
+from services.gateway.search.understand import Query, Synonyms, understand
+from services.gateway.search.wish import Filter
+from services.gateway.triton import TritonScorer
+from services.online.registry import load_plan
+from tests.pipeline.loop import Loop
+
+QUERIES = 200
+ALL = Filter()
+CANDIDATES = 200
+
+
+@dataclass
+class Searches:
+    """One known shopper's searches of a running gateway."""
+
+    bench: Bench
+    index: IndexReader
+    queries: list[str]
+    _turn: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turn = itertools.cycle(self.queries)
+
+    async def search(self, query: str = "") -> ranking_pb2.RankingResponse:
+        """One call of the gateway."""
+        request = ranking_pb2.SearchRequest(shopper=self.bench.request.shopper, query=query or next(self._turn))
+        answer: ranking_pb2.RankingResponse = await self.bench.stub.Search(request, timeout=5.0)
+        return answer
+
+    def understood(self, text: str) -> Query:
+        """A query as the gateway looks for it, without corrections."""
+        return understand(text, lambda word: True, lambda word: None, Synonyms([]))
+
+    async def look_up(self) -> None:
+        """The index alone."""
+        wish = self.understood(next(self._turn)).wish
+        self.index.search(wish, ALL, CANDIDATES, wish.most_words)
+
+
+def words_folder(loop: Loop) -> Path:
+    """Where the gateway's index lies."""
+    (meta,) = loop.folder.rglob("*-words/meta.json")
+    return meta.parent
+
+
+async def check(searches: Searches, calls: int) -> tuple[dict[str, Any], Arrays, RowSlot]:
+    """Compare served probabilities with onnxruntime's; also the inputs of the last impression and its rows' slot."""
+    bench = searches.bench
+    await asyncio.sleep(1.0)
+    answers = [await searches.search() for _ in range(calls)]
+    wanted = {impression_of(a.attribution_token): a for a in answers if a.release == bench.release.name}
+    await asyncio.sleep(0.5)
+    worst, control, scores, arrays, slot = 0.0, 0.0, 0, None, RowSlot()
+    for impression in await asyncio.to_thread(bench.loop.impressions):
+        answer = wanted.get(impression.impression_id)
+        if answer is None:
+            continue
+        arrays, same = await bench.encoded(impression)
+        slot = RowSlot(impression.slot, bench.release.spec.row_dim, impression.epoch)
+        if not same:
+            continue
+        found = bench.model.run(pad(arrays, bench))[0, : len(impression.items), 0]
+        served = np.array([result.objective_scores["click"] for result in answer.results])
+        worst = max(worst, float(np.abs(served - found[: len(served)]).max()))
+        control = max(control, float(np.abs(served - found[: len(served)][::-1]).max()))
+        scores += len(served)
+    if arrays is None or not scores:
+        raise SystemExit("no impression of these calls lies on the log")
+    parity = {"scores": scores, "worst": worst, "worst_of_other_items": control, "tolerance": TOLERANCE}
+    return parity, arrays, slot
+
+
+def of_all(arrays: Arrays, bench: Bench) -> Arrays:
+    """Inputs of as many candidates as are ranked: those that were shown, over and over."""
+    count = arrays["mask"].shape[1]
+    chosen = np.arange(CANDIDATES) % count
+    wide = {
+        name: values[:, chosen] if name in ("item", "content", "row", "row_mask", "mask") else values
+        for name, values in arrays.items()
+    }
+    return pad(wide, bench)
+
+
+def floors(searches: Searches, echo: Any, arrays: Arrays, slot: RowSlot, request: bytes) -> dict[str, Way]:
+    """Each as a call without arguments."""
+    bench = searches.bench
+    store, scorer = ShopperStore(bench.reader), TritonScorer(bench.loop.stack.triton.grpc_address)
+    with bench.loop.environment():
+        plan = load_plan(bench.loop.feature_repo)
+    schema, asking = schemas.build(plan, [bench.release.spec]), bench.request.shopper
+    categories = list(bench.loop.world.domain.categories)
+
+    async def read() -> None:
+        now_us = time.time_ns() // 1000
+        await store.read(schema, Ask(asking.user_id, asking.session_id, categories, (), slot, now_us), 5.0)
+
+    async def onnxruntime() -> None:
+        bench.model.run(arrays)
+
+    return {
+        "search": searches.search,
+        "echo": lambda: echo(request),
+        "index": searches.look_up,
+        "read": read,
+        "onnxruntime": onnxruntime,
+        "triton": lambda: scorer.score(bench.release.name, arrays, 5.0),
+    }
+
+
+async def visible(searches: Searches, changes: int) -> list[float]:
+    """Milliseconds from sending an item to the first answer that has it, for items with words of their own."""
+    taken = []
+    async with searches.bench.loop.calling() as api:
+        for number in range(changes):
+            word = "".join(chr(97 + int(digit)) for digit in f"{number:04d}") + "zyx"
+            began = time.perf_counter()
+            await api.stock([ranking_pb2.Item(item_id=f"new-{number}", title=f"{word} thing", stock=1)])
+            while not (await searches.search(f"{word}")).results:
+                await asyncio.sleep(0.005)
+            taken.append((time.perf_counter() - began) * 1e3)
+            await asyncio.sleep(0.05 * random.Random(number).random())
+    return taken
+
+
+async def measure(loop: Loop, calls: int, changes: int) -> dict[str, Any]:
+    """Everything, in the order of the module's description."""
+    bench = await prepare(loop)
+    loop.stack.kill("trainer", signal.SIGSTOP)
+    folder = words_folder(loop)
+    index = IndexReader(folder, "english")
+    deadline = time.monotonic() + 300
+    while index.count < len(loop.world.items) and time.monotonic() < deadline:
+        await asyncio.sleep(0.5)
+        index.refresh()
+    box, chosen = SearchBox(loop.world, 5), random.Random(5)
+    items = chosen.sample(sorted(loop.world.items), QUERIES)
+    queries = [box.query(box.intent_of(item), attempt % 2) for attempt, item in enumerate(items)]
+    searches = Searches(bench, index, queries)
+    parity, shown, slot = await check(searches, 10)
+    arrays = of_all(shown, bench)
+    size = len((await searches.search()).SerializeToString())
+    port = loop.stack.take_port()
+    words = [sys.executable, "-m", "benchmarks.rank", "--echo", str(port), str(size)]
+    server = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        await asyncio.to_thread(server.stdout.readline)
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        taken = await closed_loop(floors(searches, channel.unary_unary(ECHO), arrays, slot, os.urandom(120)), calls)
+        await channel.close()
+    finally:
+        server.kill()
+        server.wait(10)
+    closed = {name: percentiles([ms for part in parts for ms in part]) for name, parts in taken.items()}
+    p50 = {name: found["p50"] for name, found in closed.items()}
+    total = p50["echo"] + p50["index"] + p50["read"] + max(p50["triton"], p50["onnxruntime"])
+    found_ms = await visible(searches, changes)
+    loop.stack.kill("trainer", signal.SIGCONT)
+    return {
+        "items": index.count,
+        "candidates": CANDIDATES,
+        "parity": parity,
+        "closed_loop_ms": closed,
+        "echo_p50_ms": spread([percentiles(part)["p50"] for part in taken["echo"]]),
+        "sum_of_floors_ms": round(total, 4),
+        "times_the_floors": round(p50["search"] / total, 3),
+        "visible_ms": percentiles(found_ms),
+        "index_mib": round(sum(f.stat().st_size for f in folder.iterdir()) / 2**20, 1),
+        "gateway_mib": gateway_memory(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def gateway_memory() -> dict[str, float]:
+    """Resident memory of the gateway's processes that are children of this one's, by role."""
+    out = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if "services.gateway" in words:
+            out[words[-1] if words[-1] != "services.gateway" else "serve"] = round(process.memory_info().rss / 2**20, 1)
+    return out
+
+
+def main() -> int:
+    """Exit status 1 when scores differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="few calls and items: does it run?")
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--calls", type=int, default=400, help="of each way")
+    parser.add_argument("--changes", type=int, default=100)
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.items, asked.calls, asked.changes = 2_000, 60, 5
+    tools = fetch(default_folder(os.environ), Progress(show_present=False))
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Loop(Path(folder), tools, SETTINGS, items=asked.items)
+        loop.start()
+        try:
+            result = asyncio.run(measure(loop, asked.calls, asked.changes))
+            write_json(asked.out, result)
+        finally:
+            loop.stop()
+    print(json.dumps(result, indent=1))
+    parity = result["parity"]
+    return 0 if parity["worst"] <= TOLERANCE < parity["worst_of_other_items"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
