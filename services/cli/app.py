@@ -19,6 +19,7 @@ from services.cli import (
     retrain,
     start,
     status,
+    store,
     tune,
 )
 from services.cli.failures import Commands
@@ -49,6 +50,7 @@ def build() -> typer.Typer:
     app.command("retrain")(retrain.retrain)
     app.add_typer(federate.group(), name="federate")
     app.command("distil")(distil.distil)
+    app.add_typer(store.group(), name="store")
     app.command("presets")(presets.presets)
     app.command("topics")(start.topics)
     app.callback()(freshrank)
