@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.manifests import CHART, ROOT, Object, named, parse, pods, render
+from tests.deploy.manifests import CHART, ROOT, Object, containers, named, parse, pods, render
 from tests.deploy.test_options import chart, of_kind
 
 S3 = ("-f", str(CHART / "examples" / "s3.yaml"))
@@ -42,6 +42,19 @@ def test_no_pod_is_given_the_keys_of_s3() -> None:
     for name, spec in pods(parse(render(*S3))):
         assert "freshrank-store'" not in str([spec["containers"], spec.get("initContainers")]), name
         assert {v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v} & {"freshrank-store"} == set()
+
+
+def test_a_store_in_s3_that_is_mounted_again_comes_into_running_pods() -> None:
+    for options, propagation in ((S3, "HostToContainer"), ((), None)):
+        found = [
+            mount.get("mountPropagation")
+            for _, spec in pods(parse(render(*options)))
+            for one in containers(spec)
+            for mount in one["volumeMounts"]
+            if mount["name"] == "store"
+        ]
+        assert len(found) >= 8
+        assert set(found) == {propagation}
 
 
 def test_the_check_is_two_pods_where_several_can_mount_the_volume_and_one_elsewhere(tmp_path: Path) -> None:
