@@ -29,17 +29,23 @@ class Other:
     def __init__(self, folder: Path, within_s: float) -> None:
         self.within_s = within_s
         self._folder, self._number = folder, 0
-        self._gone = False
+        self._open = self._gone = False
 
     def come(self, within_s: float) -> None:
         """Wait until it is there. Raises TemporaryError."""
         receive(self._folder, HERE, within_s)
 
     def ask(self, duty: str, path: Path, **about: Any) -> None:
-        """Let it begin one of DUTIES with a path in the folder; `answer` waits for it."""
+        """Let it begin one of DUTIES with a path in the folder; `answer` waits for it.
+
+        Raises TemporaryError when it does not answer the question before, which nobody waited for.
+        """
+        if self._open:
+            self.answer()
         self._number += 1
         question = {"duty": duty, "path": str(path.relative_to(self._folder)), "about": about}
         send(self._folder, f"question-{self._number}", question)
+        self._open = True
 
     def answer(self) -> Any:
         """What came of the last question. Raises TemporaryError when nothing did in time, or when it failed there."""
@@ -48,7 +54,7 @@ class Other:
         self._gone = True
         # It may use up its own time first, and then say what is missing.
         found = receive(self._folder, f"answer-{self._number}", 2 * self.within_s + 5)
-        self._gone = False
+        self._open = self._gone = False
         if "error" in found:
             raise TemporaryError(f"the other process: {found['error']}")
         return found["answer"]

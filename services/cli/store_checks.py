@@ -24,7 +24,9 @@ from services.publisher.lock import FileLock
 PREFIX = ".check-"
 SIZE = 256 * 1024
 TIMES = 20
-PARTS = ("one", "two", "three")
+PARTS = tuple(f"part-{number}" for number in range(16))
+"""Files of a folder: where it comes file by file, enough to be seen at it."""
+ROUNDS = 3
 WITHIN_S = 10.0
 """For a process to see what another did: below the 15 s after which a publisher follows one that was killed."""
 COME_S = 300.0
@@ -143,13 +145,13 @@ def _file(folder: Path, other: Other, ways: Ways) -> tuple[float, str]:
 def _folder(folder: Path, other: Other, ways: Ways) -> tuple[float, str]:
     """A folder comes with all its files at once, and not where there is one."""
     whole, took = dict.fromkeys(PARTS, 1), 0.0
-    for number in range(5):
+    for number in range(ROUNDS):
         target = folder / f"folder-{number}"
         staged = _staged(folder, 1, ways)
         other.ask("list", target)
         began = monotonic()
         ways.disk.rename(staged, target)
-        took += _ms(began) / 5
+        took += _ms(began) / ROUNDS
         if (found := other.answer()) != whole:
             raise Conflict(f"the other process saw a new folder with {len(found)} of {len(PARTS)} files, or not whole")
     try:
@@ -165,7 +167,7 @@ def _staged(folder: Path, version: int, ways: Ways) -> Path:
     staged = folder / "staged"
     staged.mkdir()
     for name in PARTS:
-        ways.disk.write(staged / name, content(version, SIZE // 4))
+        ways.disk.write(staged / name, content(version, 4096))
     ways.disk.sync_folder(staged)
     return staged
 
