@@ -45,7 +45,10 @@ def _one_page() -> Iterator[None]:
     """
     with TemporaryDirectory(prefix="freshrank-metrics-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield
+        try:
+            yield
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
 class Child:
