@@ -1,9 +1,9 @@
-"""Search over a large catalogue through everything, against the sum of measured floors; then how soon a change is found.
+"""Search over a large catalogue through everything, beside the sum of measured floors; then how soon a change is found.
 
     python -m benchmarks.search.latency --out search.json [--quick] [--items 100000] [--calls 400]
 
 Six services, Kafka, Redis and Triton run; simulated traffic makes a first release and is over. Then one known shopper
-searches, each time for something else, 200 candidates are ranked, ten answered. In turn with the calls, in the same run:
+searches, each time for something else; 200 candidates are ranked, ten answered. In turn, in the same run:
 
 - echo: a gRPC server in a process of its own answers as many bytes as the gateway does to as many
 - index: the same queries asked of the gateway's own index in this process

@@ -19,6 +19,7 @@ from services.cli import (
     retrain,
     start,
     status,
+    store,
     text,
     tune,
 )
@@ -51,6 +52,7 @@ def build() -> typer.Typer:
     app.add_typer(federate.group(), name="federate")
     app.command("distil")(distil.distil)
     app.add_typer(text.group(), name="text")
+    app.add_typer(store.group(), name="store")
     app.command("presets")(presets.presets)
     app.command("topics")(start.topics)
     app.callback()(freshrank)

@@ -21,7 +21,7 @@ from services.common.clock import ManualClock, WallClock
 from services.common.errors import InvalidInput, TemporaryError
 from services.common.health import Health
 from services.common.kafka import Outbox
-from services.common.metrics import Metrics
+from services.common.metrics import Metrics, whole
 from services.common.tokens import Tokens
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.common.tracing import Tracing, tracing_for
@@ -318,7 +318,8 @@ class Worker:
     def _probe(self) -> ThreadingHTTPServer | None:
         if self._admin is None:
             return None
-        return probes.serve(self.health, self._meters.registry, self._settings.http_port, self._settings.http_host)
+        registry = whole(self._meters.registry)
+        return probes.serve(self.health, registry, self._settings.http_port, self._settings.http_host)
 
     def _positions(self) -> dict[str, Any]:
         route, table = self._parts.route(), self._parts.table

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
 
 from services.common.errors import TemporaryError
 from services.gateway.settings import GatewaySettings
@@ -29,9 +31,24 @@ def start(settings: GatewaySettings, arguments: Sequence[str]) -> None:
 
         beside.run(settings)
     else:
-        from services.gateway import app
+        with _one_page() if role == "serve" and settings.workers > 1 else nullcontext():
+            from services.gateway import app
 
-        app.run(settings, role)
+            app.run(settings, role)
+
+
+@contextmanager
+def _one_page() -> Iterator[None]:
+    """Have the processes from here on count into one folder, so that `/metrics` shows what all of them did.
+
+    The client library of Prometheus looks for the variable when it is imported: nothing may have done that before.
+    """
+    with TemporaryDirectory(prefix="freshrank-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
 class Child:
@@ -48,6 +65,9 @@ class Child:
         if code is None or self._leaving:
             return False
         logger.error("a child process ended", extra={"role": " ".join(self.role), "code": code})
+        from services.common.metrics import gone
+
+        gone(self._process.pid)
         self._process = self._start()
         return True
 

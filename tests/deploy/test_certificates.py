@@ -21,6 +21,7 @@ SPEAKS = {
     "create-topics": {"kafka"},
     "apply-features": {"redis"},
     "test": {"gateway"},
+    "test-store": set(),
 }
 
 

@@ -93,6 +93,7 @@ JOBS = {
     "services.cli.history.write": "gateway",
     "services.cli.history.events": "gateway",
     "freshrank.client": "gateway",
+    "services.cli.store_checks": "publisher",
     "services.cli.retrain": "trainer",
     "services.trainer.retrain": "trainer",
     "services.publisher.gate": "trainer",
@@ -108,14 +109,22 @@ def test_every_job_runs_an_image_and_a_program_that_are_looked_at_here() -> None
     ran = set()
     for example in sorted((CHART / "examples").glob("*.yaml")):
         specs = dict(pods(parse(render("-f", str(example)))))
-        for name in specs.keys() & {"create-topics", "apply-features", "import", "maintenance", "train", "test"}:
+        for name in specs.keys() & {
+            "create-topics",
+            "apply-features",
+            "import",
+            "maintenance",
+            "train",
+            "test",
+            "test-store",
+        }:
             container = specs[name]["containers"][0]
             image = re.split("[:@]", container["image"])[0].rpartition("freshrank-")[2]
             ran.add((name, image, container["command"][2]))
     assert {module for name, _, module in ran if name != "test"} <= known
     assert {(name, image) for name, image, _ in ran} == {
         ("create-topics", "features"), ("apply-features", "features"), ("import", "gateway"), ("test", "gateway"),
-        ("maintenance", "trainer"), ("train", "trainer"),
+        ("test-store", "publisher"), ("maintenance", "trainer"), ("train", "trainer"),
     }  # fmt: skip
 
 

@@ -247,6 +247,36 @@ def test_an_alert_names_the_installation_that_it_is_about(tmp_path: Path) -> Non
     promtool("test", "rules", str(tmp_path / "alerts.yaml"))
 
 
+LEADS = 'freshrank_publisher_state{state="leader",pod="%s",component="%s"}'
+ARMS = {
+    "freshrank_gateway_table_items": "400x40",
+    'up{part_of="freshrank",component="trainer-towers",pod="t"}': "1x40",
+    'up{part_of="freshrank",component="trainer",pod="m"}': "1x40",
+}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("leads", "missed"),
+    [
+        pytest.param({"publisher": "1x40", "publisher-towers": "1x40"}, None, id="both lead"),
+        pytest.param({"publisher": "1x40", "publisher-towers": "0x40"}, "publisher-towers", id="the arm's does not"),
+        pytest.param({"publisher": "1x40"}, "publisher-towers", id="the arm's is away"),
+        pytest.param({"publisher": "0x40", "publisher-towers": "1x40"}, "", id="that of main does not"),
+    ],
+)
+def test_an_arm_without_a_leader_is_named(tmp_path: Path, leads: Mapping[str, str], missed: str | None) -> None:
+    series = ARMS | {LEADS % (component, component): values for component, values in leads.items()}
+    test = tried("FreshrankNoLeader", series, 40, missed is not None)
+    (looked,) = test["promql_expr_test"]
+    looked["expr"] = looked["expr"].replace("(alertname)", "(alertname, component)")
+    if missed:
+        looked["exp_samples"][0]["labels"] = f'{{alertname="FreshrankNoLeader", component="{missed}"}}'
+    written = {"rule_files": list(map(str, RULES)), "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(written))
+    promtool("test", "rules", str(tmp_path / "alerts.yaml"))
+
+
 def placed(series: str, namespace: str) -> str:
     """The series with a namespace."""
     name, _, labels = series.removesuffix("}").partition("{")

@@ -22,6 +22,7 @@ KINDS = {
     "Service": "V1Service",
     "ServiceAccount": "V1ServiceAccount",
     "StatefulSet": "V1StatefulSet",
+    "StorageClass": "V1StorageClass",
 }
 OF_OPERATORS = {
     "Certificate": "cert-manager.io/v1",

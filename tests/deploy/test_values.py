@@ -29,6 +29,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "no secret with token keys": ("tokens.existingSecret", ""),
     "an unknown access mode": ("store.accessModes", ["ReadOnlyMany"]),
     "a size without a number": ("store.size", "big"),
+    "a mount that says written before it is": ("store.s3.mountOptions", ["writeback"]),
+    "a volume of two kinds": ("store.s3.existingSecret", "bucket", 'store.existingClaim="here"'),
     "an unknown log level": ("logLevel", "LOUD"),
     "a collector with a scheme": ("otlpEndpoint", "http://collector:4317"),
     "an unknown secret": ("services.joiner.secrets", ["password"]),

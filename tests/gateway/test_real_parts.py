@@ -1,9 +1,12 @@
 """The gateway over real Kafka, Redis and Triton. The tests follow one another: read them as a story."""
 
+import contextlib
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,6 +16,7 @@ from freshrank import Client, errors
 from freshrank.v1 import events_pb2 as ev
 from freshrank.v1.events_pb2 import Event
 from freshrank.v1.ranking_pb2 import Item
+from prometheus_client.mmap_dict import MmapedDict
 
 from services.common.encode import encode
 from services.common.topics import ITEM_UPDATES
@@ -244,24 +248,57 @@ def test_a_killed_gateway_takes_its_children_along(stage: Stage) -> None:
     assert not alive
 
 
-def test_two_workers_share_port_and_table(stage: Stage) -> None:
+def test_two_workers_share_port_and_table_and_one_page_of_metrics(stage: Stage) -> None:
     until(lambda: not stage.stack.supervisor.running("gateway"))
     stage.stack.supervisor.start(stage.program(WORKERS=2))
     stage.stack.supervisor.wait_ready("gateway")
     gateway = psutil.Process(stage.stack.supervisor.pid("gateway"))
     assert sorted(child.cmdline()[3] for child in gateway.children()) == ["table", "worker"]
 
-    def served_by_first() -> float:
-        lines = stage.get("/metrics").decode().splitlines()
-        name = 'freshrank_gateway_requests_total{code="OK",method="Rank"}'
-        return sum(float(line.split()[1]) for line in lines if line.startswith(name))
+    def worker() -> psutil.Process | None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # nor is it one between its death and its next start
+            return next((child for child in gateway.children() if child.cmdline()[3:4] == ["worker"]), None)
+        return None
 
     def both_have_answered() -> bool:
-        with Client(f"127.0.0.1:{stage.port}", options=[("grpc.use_local_subchannel_pool", 1)]) as client:
-            client.wait_ready(20)
-            assert client.rank("ada", ITEMS, timeout_s=2.0).results
+        answer(stage)
         answered.append(1)
-        return 0 < served_by_first() < len(answered)
+        shown = until(lambda: (count := page(stage)[RANKED]) >= len(answered) and count)
+        assert shown == len(answered)
+        return all(counted(folder, process.pid) for process in (gateway, second))
 
     answered: list[int] = []
+    second = until(worker)
+    folder = Path(second.environ()["PROMETHEUS_MULTIPROC_DIR"])
     until(both_have_answered, 60)
+    assert page(stage)["freshrank_gateway_table_items"] >= len(ITEMS)
+
+    second.kill()
+    second = until(lambda: (other := worker()) and other.pid != second.pid and other)
+    until(both_have_answered, 60)
+    stage.stack.supervisor.stop("gateway")
+    assert not folder.exists()
+
+
+RANKED = 'freshrank_gateway_requests_total{code="OK",method="Rank"}'
+
+
+def answer(stage: Stage) -> None:
+    """Of one worker or the other: the kernel gives each new connection to one."""
+    with Client(f"127.0.0.1:{stage.port}", options=[("grpc.use_local_subchannel_pool", 1)]) as client:
+        client.wait_ready(20)
+        assert client.rank("ada", ITEMS, timeout_s=2.0).results
+
+
+def page(stage: Stage) -> defaultdict[str, float]:
+    """Values of /metrics by series."""
+    lines = [line.rpartition(" ") for line in stage.get("/metrics").decode().splitlines() if line[0] != "#"]
+    return defaultdict(float, {series: float(value) for series, _, value in lines})
+
+
+def counted(folder: Path, pid: int) -> float:
+    """How many calls of Rank one process has written down; none before it counts at all."""
+    if not (path := folder / f"counter_{pid}.db").exists():
+        return 0.0
+    values = MmapedDict.read_all_values_from_file(str(path))
+    return sum(value for key, value, *_ in values if "requests_total" in key and '"Rank"' in key)

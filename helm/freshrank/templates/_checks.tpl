@@ -34,6 +34,11 @@
 {{- fail "at '/featureRepo': definitions come from one of files, configMap and git" -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.store -}}
+{{- if and .s3.existingSecret (or .storageClass .existingClaim) -}}
+{{- fail (printf "at '/store/s3/existingSecret': %s is the volume already" (ternary "storageClass" "existingClaim" (ne .storageClass ""))) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.strimzi -}}
 {{- if and .enabled (gt (int .minInSyncReplicas) (int .replicas)) -}}
 {{- fail (printf "at '/strimzi/minInSyncReplicas': %d is more than replicas, %d" (int .minInSyncReplicas) (int .replicas)) -}}

@@ -60,6 +60,15 @@ Of each further arm there is a trainer and a publisher. */}}
 {{- default (printf "%s-store" (include "freshrank.fullname" .)) .Values.store.existingClaim -}}
 {{- end -}}
 
+{{/* Storage class of a new claim; empty = the cluster's default. A class is in no namespace, so its name carries this one. */}}
+{{- define "freshrank.storageClass" -}}
+{{- if .Values.store.s3.existingSecret -}}
+{{ printf "%s-%s" (include "freshrank.fullname" .) .Release.Namespace | trunc 57 | trimSuffix "-" }}-store
+{{- else -}}
+{{ .Values.store.storageClass }}
+{{- end -}}
+{{- end -}}
+
 {{/* Resources, with GPUs where they are wanted. Takes (dict "root" $ "workload" merged). */}}
 {{- define "freshrank.resources" -}}
 {{- $resources := deepCopy .workload.resources -}}

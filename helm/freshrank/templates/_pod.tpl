@@ -50,12 +50,17 @@ imagePullSecrets:
 {{- define "freshrank.mounts" -}}
 - {name: scratch, mountPath: /tmp}
 {{- if ne .store "none" }}
-- {name: store, mountPath: /srv/freshrank/store, readOnly: {{ eq .store "read" }}}
+- {name: store, mountPath: /srv/freshrank/store, readOnly: {{ eq .store "read" }}{{ include "freshrank.propagation" .root }}}
 {{- end }}
 {{- if include "freshrank.repoMap" .root }}
 - {name: feature-repo, mountPath: /srv/freshrank/feature_repo, readOnly: true}
 {{- end }}
 {{- include "freshrank.tlsMounts" . }}
+{{- end -}}
+
+{{/* A file system in user space that is mounted again has to come into the pods that are there. */}}
+{{- define "freshrank.propagation" -}}
+{{- if .Values.store.s3.existingSecret }}, mountPropagation: HostToContainer{{ end }}
 {{- end -}}
 
 {{- define "freshrank.volumes" -}}
