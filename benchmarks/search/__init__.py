@@ -1,0 +1,1 @@
+"""Search: how well queries are answered, on public judgments."""
