@@ -16,8 +16,8 @@ from services.trainer.text.replay import Pairs
 
 BATCH = 48
 """Pairs of a step; a query's titles stand together."""
-TEXTS = 2_048
-"""Texts encoded between two looks at the clock."""
+TEXTS = 1_024
+"""Texts encoded and kept at a time."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Tuning:
     model: str = "default"
     max_tokens: int = 40
     way: str = "top(3, 0.0001)"
-    pairs: int = 8_000
+    pairs: int = 5_000
     """Learned from, of the training folds, whole queries drawn by hash; one pass."""
-    ranked: int = 12_000
+    ranked: int = 8_000
     """Other pairs of the training folds, which the ranker learns what the cosine is worth from."""
     seed: int = 0
 
@@ -52,10 +52,11 @@ def pairs_of(judged: Judged, places: NDArray[np.int64]) -> Pairs:
     return Pairs([judged.queries[k] for k in places], [judged.titles[k] for k in places], grades)
 
 
-def cosines(text: Text, judged: Judged, places: NDArray[np.int64]) -> Floats:
-    """Of the pairs at these places; each text is encoded once."""
+def cosines(text: Text, judged: Judged, places: NDArray[np.int64], kept: Path | None = None) -> Floats:
+    """Of the pairs at these places; each text is encoded once, and kept in a folder if one is named."""
     queries, titles = ([texts[k] for k in places] for texts in (judged.queries, judged.titles))
-    asked, given = _once(queries, text.queries), _once(titles, text.items)
+    asked = _once(queries, text.queries, kept and kept / "queries")
+    given = _once(titles, text.items, kept and kept / "titles")
     return np.array([asked[q] @ given[t] for q, t in zip(queries, titles, strict=True)], np.float64)
 
 
@@ -63,7 +64,8 @@ def frozen(judged: Judged, state: Path, tuning: Tuning) -> Floats:
     """Cosine of every pair by the encoder as it comes."""
     path = state / f"frozen-{len(judged)}.npy"
     if not path.exists():
-        _save(path, cosines(load(tuning.model, tuning.max_tokens), judged, np.arange(len(judged))))
+        text = load(tuning.model, tuning.max_tokens)
+        _save(path, cosines(text, judged, np.arange(len(judged)), state / "frozen"))
     return np.asarray(np.load(path))
 
 
@@ -106,9 +108,16 @@ def _whole_queries(judged: Judged, drawn: NDArray[np.int64], count: int) -> tupl
     return drawn[:at], drawn[at:]
 
 
-def _once(texts: list[str], encode: Any) -> dict[str, NDArray[np.float32]]:
-    each = sorted(set(texts), key=len)
-    parts = [encode(each[k : k + TEXTS]) for k in range(0, len(each), TEXTS)]
+def _once(texts: list[str], encode: Any, kept: Path | None) -> dict[str, NDArray[np.float32]]:
+    each, parts = sorted(set(texts), key=lambda text: (len(text), text)), []
+    for begin in range(0, len(each), TEXTS):
+        path = kept / f"{len(each)}-{begin}.npy" if kept else None
+        if path and path.exists():
+            parts.append(np.load(path))
+            continue
+        parts.append(encode(each[begin : begin + TEXTS]))
+        if path:
+            _save(path, parts[-1])
     return dict(zip(each, np.concatenate(parts), strict=True))
 
 
