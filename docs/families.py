@@ -61,6 +61,17 @@ ADVICE: Mapping[str, Advice] = {
         "The graphs that rank here are small: LoRA saves no time and loses .004 of MRR, AdaLoRA .007, the"
         " last layers alone .017, biases alone as much as not learning at all.",
     ),
+    "Text encoder": Advice(
+        "text-encoder",
+        "A pretrained encoder of queries and titles that keeps learning from what is chosen: pairs of a query and an"
+        " item, other items of the batch as wrong answers. What is released is a plain encoder; adapters are merged.",
+        "`lora` and `top` where several encoders share a base or memory is short: LoRA moves 1.5 % of the numbers of"
+        " all-MiniLM-L6-v2 (331,776 of 22.6 million) and its Adam remembers as few. `top` is the cheapest step, because"
+        " gradients stop early. What each gains and forgets on judged queries stands in docs/search.md.",
+        "Not before the ranker has the frozen encoder's cosine beside lexical features: that alone is most of what the"
+        " encoder gives on judged queries. A new encoder needs every item's vector again; an update that gains little"
+        " is not worth that.",
+    ),
     "Each update": Advice(
         "updates",
         "What surrounds an update: what is held out, when it ends, when a strange slice is held back.",

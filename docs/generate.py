@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from docs import chart, dashboards, learning, technique_pages
+from docs import chart, dashboards, learning, search, technique_pages
 from docs.panels import DASHBOARDS
 from services.common.settings import SHARED_PREFIX, ServiceSettings
 from services.common.topics import TOPICS
@@ -120,6 +120,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield ROOT / "docs" / "techniques.md", technique_pages.page()
     yield from technique_pages.family_pages()
     yield ROOT / "docs" / "learning.md", learning.page()
+    yield ROOT / "docs" / "search.md", search.page()
     for dashboard in DASHBOARDS:
         yield ROOT / "helm" / "freshrank" / "dashboards" / f"{dashboard.name}.json", dashboards.page(dashboard)
 

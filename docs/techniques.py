@@ -60,6 +60,11 @@ def _sequence(name: str, paper: str, row: str, module: str, test: str) -> Techni
     return Technique(name, paper, where, test, how=f"`--rows {row}`", result=f"diginetica/{row}")
 
 
+def _text(name: str, paper: str, line: str, module: str, test: str) -> Technique:
+    test = f"tests/trainer/text/test_ways.py::{test}"
+    return Technique(name, paper, f"services/trainer/text/{module}.py", test, how=f"`Learner(text, '{line}')`")
+
+
 FAMILIES: Mapping[str, tuple[Technique, ...]] = {
     "Models that rank": (
         _model("Logistic regression", "Richardson et al., 2007", "logistic"),
@@ -283,6 +288,51 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "thaw(1000)",
             "adapters",
             "test_what_was_taken_over_thaws_after_so_many_impressions",
+        ),
+    ),
+    "Text encoder": (
+        _text(
+            "Contrastive, with items of the batch and hard negatives",
+            "van den Oord et al., 2018; Henderson et al., 2017",
+            "full()",
+            "losses",
+            "test_a_hard_negative_is_pushed_away",
+        ),
+        _text(
+            "Grades read off the cosine",
+            "Reimers, Gurevych, 2019",
+            "full()",
+            "losses",
+            "test_grades_are_learned_as_a_line_of_the_cosine",
+        ),
+        _text("Whole encoder", "", "full()", "ways", "test_full_moves_every_block"),
+        _text(
+            "Top blocks of the encoder",
+            "Howard, Ruder, 2018",
+            "top(2)",
+            "ways",
+            "test_top_layers_leave_what_is_below_untouched",
+        ),
+        _text(
+            "LoRA of the encoder",
+            "Hu et al., 2022",
+            "lora(8)",
+            "ways",
+            "test_adapters_leave_the_base_untouched_and_are_released_merged",
+        ),
+        _text(
+            "AdaLoRA of the encoder",
+            "Zhang et al., 2023",
+            "adalora(8)",
+            "ways",
+            "test_adalora_ends_with_its_share_of_directions",
+        ),
+        _text(
+            "Replay of pairs",
+            "Vitter, 1985",
+            "lora(8), replay(2000, 0.5)",
+            "replay",
+            "test_replay_brings_back_pairs_with_the_same_chance",
         ),
     ),
     "Each update": (
