@@ -42,6 +42,7 @@ BENCHMARKS = (
     Benchmark("trainer"),
     Benchmark("streams"),
     Benchmark("rank"),
+    Benchmark("search.latency"),
     Benchmark("freshness"),
     Benchmark("releases"),
 )
