@@ -16,6 +16,7 @@ from services.cli import (
     presets,
     releases,
     replay,
+    reshard,
     retrain,
     start,
     status,
@@ -49,6 +50,7 @@ def build() -> typer.Typer:
     app.command("retrain")(retrain.retrain)
     app.add_typer(federate.group(), name="federate")
     app.command("distil")(distil.distil)
+    app.command("reshard")(reshard.reshard)
     app.command("presets")(presets.presets)
     app.command("topics")(start.topics)
     app.callback()(freshrank)

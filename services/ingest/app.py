@@ -5,6 +5,7 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
+from services.common.layout import SNAPSHOTS, check_layout
 from services.common.metrics import Metrics
 from services.common.snapshots import SnapshotStore
 from services.common.tracing import Tracing, tracing_for
@@ -40,7 +41,9 @@ class Ingest:
 
 
 async def serve(settings: IngestSettings) -> None:
-    """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there."""
+    """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there, Conflict when
+    the state in the store is of another number of partitions."""
+    check_layout(settings.store, settings.partitions)
     metrics, health, catalogue = Metrics("ingest"), Health(), Catalogue()
     meters = Meters(metrics)
     reader = CatalogueReader(settings.kafka, catalogue, meters)
@@ -70,7 +73,7 @@ def build(
         "ingest",
         settings.kafka,
         [stage],
-        SnapshotStore(settings.store / "snapshots" / "ingest"),
+        SnapshotStore(settings.store / SNAPSHOTS / "ingest"),
         health,
         metrics,
         instance=settings.instance,

@@ -5,6 +5,7 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
+from services.common.layout import SNAPSHOTS, check_layout
 from services.common.metrics import Metrics
 from services.common.snapshots import SnapshotStore
 from services.common.tracing import Tracing, tracing_for
@@ -14,7 +15,9 @@ from services.joiner.settings import JoinerSettings
 
 
 async def serve(settings: JoinerSettings) -> None:
-    """Serve until SIGTERM. Raises InvalidInput for settings that cannot work."""
+    """Serve until SIGTERM. Raises InvalidInput for settings that cannot work, Conflict when the state in the store
+    is of another number of partitions."""
+    check_layout(settings.store, settings.partitions)
     metrics, health, tracing = Metrics("joiner"), Health(), tracing_for("joiner", settings.otlp_endpoint)
     outbox = Outbox(settings.kafka, headers=tracing.headers)
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)
@@ -35,7 +38,7 @@ def build(
     tracing: Tracing | None = None,
 ) -> Runtime:
     """Wire the parts; nothing is read before `run`."""
-    clock, folder = clock or WallClock(), settings.store / "snapshots" / "joiner"
+    clock, folder = clock or WallClock(), settings.store / SNAPSHOTS / "joiner"
     stage = JoinerStage(settings.rules(), folder / "spill", outbox, Meters(metrics), clock)
     return Runtime(
         "joiner",

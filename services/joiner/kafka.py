@@ -14,7 +14,7 @@ from services.common.topics import DEAD_LETTERS, EXAMPLES, INTERACTIONS, Topic
 from services.joiner.examples import Outputs
 from services.joiner.fold import JoinerFold, Rules
 from services.joiner.meters import Meters
-from services.joiner.spill import open_spill
+from services.joiner.spill import open_spill, spill_path
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,10 @@ class JoinerStage:
 
     def open(self, partition: int, snapshot: Snapshot | None) -> MeteredFold:
         """The fold of a partition; from the start of the log when the spill file does not fit the snapshot."""
-        offset, impressions = 0, 0
+        offset, impressions = None, 0
         if snapshot is not None:
             offset, impressions = snapshot.next_offset, len(snapshot.arrays["open.weights"])
-        spill, fits = open_spill(self._folder / f"{INTERACTIONS.name}-{partition}.sqlite", offset, impressions)
+        spill, fits = open_spill(spill_path(self._folder, partition), offset, impressions)
         if not fits:
             log.warning("spill file does not fit the snapshot, reading the log again", extra={"partition": partition})
         fold = MeteredFold(partition, self._rules, spill, snapshot if fits else None)
