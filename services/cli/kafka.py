@@ -83,8 +83,8 @@ def add_partitions(bootstrap: Address, topics: Iterable[str], partitions: int) -
 
 def members(bootstrap: Address, groups: Iterable[str]) -> dict[str, int]:
     """How many are in each consumer group. Raises TemporaryError when Kafka does not say."""
-    found = {}
-    for group, asked in admin(bootstrap).describe_consumer_groups(list(groups), request_timeout=_ADMIN_SECONDS).items():
+    client, found = admin(bootstrap), {}
+    for group, asked in client.describe_consumer_groups(list(groups), request_timeout=_ADMIN_SECONDS).items():
         try:
             found[group] = len(asked.result(_ADMIN_SECONDS).members)
         except KafkaException as error:

@@ -29,12 +29,11 @@ def reshard(
     number. Interrupted, run it again with the same number. Ends with 1, and has changed nothing, when a stream still
     runs or its newest snapshot lacks messages.
     """
-    from services.cli.drained import STAGES
-    from services.cli.resharding import Reshard
+    from services.cli.resharding import Reshard, steps
 
     work = Reshard(settings, partitions, apart * 1_000_000)
     try:
-        with output.progress("Moving state", len(STAGES) * partitions) as shown:
+        with output.progress("Moving state", steps(partitions)) as shown:
             plan = work.run(dry_run, shown.at)
     finally:
         work.close()

@@ -79,8 +79,11 @@ class Reshard:
             self._stage(plan, dry, say)
         if dry:
             return plan
-        say(moving_steps(plan), "state is staged")
-        self._finish(plan)
+        last = ((self._raise_epochs, "epochs"), (self._add_partitions, "topics"), (self._exchange, "folders"))
+        for done, (step, remark) in enumerate(last):
+            say(len(STAGES) * plan.after + done, remark)
+            step(plan)
+        say(steps(plan.after), "")
         return plan
 
     def _nobody_reads(self) -> None:
@@ -176,11 +179,15 @@ class Reshard:
     def _write(self, plan: Plan) -> None:
         write_durably(self._path, json.dumps(asdict(plan)).encode())
 
-    def _finish(self, plan: Plan) -> None:
+    def _raise_epochs(self, plan: Plan) -> None:
         with _Online(self._settings) as online:
             for view, epoch in plan.epochs.items():
                 online.raise_to(view, epoch)
+
+    def _add_partitions(self, plan: Plan) -> None:
         add_partitions(self._settings.kafka, LOGS, plan.after)
+
+    def _exchange(self, plan: Plan) -> None:
         moving.switch(self._store, plan.before)
         layout.mark(self._store / layout.SNAPSHOTS, plan.after)
         self._path.unlink()
@@ -193,10 +200,10 @@ class _Online:
     def __init__(self, settings: "CliSettings") -> None:
         from services.online.connect import client
         from services.online.epochs import Epochs
-        from services.online.registry import PlanSource
+        from services.online.registry import repo_config
 
         self._client = client(settings.redis_url, settings.redis_tls, socket_timeout=5, socket_connect_timeout=5)
-        self._epochs = Epochs(self._client, PlanSource(settings.feature_repo).load().project)
+        self._epochs = Epochs(self._client, repo_config(settings.feature_repo).project)
 
     def __enter__(self) -> "Epochs":
         return self._epochs
@@ -209,6 +216,6 @@ def _numbered(ends: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, int]
     return {topic: {int(partition): end for partition, end in found.items()} for topic, found in ends.items()}
 
 
-def moving_steps(plan: Plan) -> int:
-    """Snapshots that are written."""
-    return len(STAGES) * plan.after
+def steps(partitions: int) -> int:
+    """Snapshots that are written, and the three steps after them."""
+    return len(STAGES) * partitions + 3
