@@ -19,7 +19,7 @@ _COMMENT = re.compile(r"^ *# -- (.*)$")
 def topics() -> str:
     """topics.yaml: what the chart has to know of each topic."""
     lines = [
-        f"  - {{name: {topic.name}, single: {str(topic.single).lower()}, config: {json.dumps(topic.config)}}}"
+        f"  - {{name: {topic.name}, single: {str(topic.single).lower()}, fixed: {str(topic.fixed).lower()}, config: {json.dumps(topic.config)}}}"
         for topic in TOPICS
     ]
     return "\n".join(["# Written from services/common/topics.py by `make docs`.", "topics:", *lines, ""])
