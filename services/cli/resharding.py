@@ -41,6 +41,8 @@ class Plan:
     """Where the logs ended that the state was folded from, by topic and partition."""
     epochs: dict[str, int] = field(default_factory=dict)
     """Epoch of each view from now on."""
+    moved: list[str] = field(default_factory=list)
+    """Services that have state."""
     staged: bool = False
     """The new state is whole."""
 
@@ -163,6 +165,7 @@ class Reshard:
             raise
         if not dry:
             self._nobody_reads()
+            plan.moved[:] = sorted({service for (service, _), sized in self.sizes.items() if sized.after})
             self._write(Plan(**{**asdict(plan), "staged": True}))
 
     def _move(self, plan: Plan, to: Path | None, say: Say) -> None:
@@ -189,7 +192,7 @@ class Reshard:
 
     def _exchange(self, plan: Plan) -> None:
         moving.switch(self._store, plan.before)
-        layout.mark(self._store / layout.SNAPSHOTS, plan.after)
+        layout.mark(self._store / layout.SNAPSHOTS, plan.after, plan.moved)
         self._path.unlink()
         sync(self._store)
 

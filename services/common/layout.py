@@ -5,12 +5,13 @@ the state is then neither of the old number nor of the new, and no stream starts
 """
 
 import json
+from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 from services.common.errors import Conflict, CorruptState
-from services.common.snapshots import write_durably
+from services.common.snapshots import SnapshotStore, write_durably
 
 SNAPSHOTS = "snapshots"
 """Folder of the state in the model store."""
@@ -36,28 +37,37 @@ def divided_by(snapshots: Path) -> int | None:
     return int(found["partitions"]) if found is not None else None
 
 
-def mark(snapshots: Path, partitions: int) -> None:
-    """Say by how many partitions the state in a folder of snapshots is divided."""
+def mark(snapshots: Path, partitions: int, moved: Sequence[str] = ()) -> None:
+    """Say by how many partitions the state in a folder of snapshots is divided, and whose was moved to them."""
     snapshots.mkdir(parents=True, exist_ok=True)
-    write_durably(snapshots / "partitions.json", json.dumps({"partitions": partitions}).encode())
+    data = json.dumps({"partitions": partitions, "moved": list(moved)})
+    write_durably(snapshots / "partitions.json", data.encode())
 
 
-def check_layout(store: Path, partitions: int) -> None:
+def check_layout(store: Path, partitions: int) -> list[str]:
     """Refuse state that is divided by another number of partitions; the first one to ask says by how many it is.
 
-    A worker that went on all the same would find shoppers without the past that lies on another partition.
-    Raises Conflict.
+    A worker that went on all the same would find shoppers without the past that lies on another partition. Returns
+    the services whose state was moved when partitions were added: the log of a partition alone does not give it, so
+    they need their snapshots. Raises Conflict.
     """
     if (store / PLAN).exists():
         raise Conflict("a reshard has begun and not ended: run `freshrank reshard` again with the same number")
-    found = divided_by(store / SNAPSHOTS)
+    found = read_json(store / SNAPSHOTS / "partitions.json")
     if found is None:
         mark(store / SNAPSHOTS, partitions)
-    elif found != partitions:
+        return []
+    if found["partitions"] != partitions:
         raise Conflict(
-            f"the state in {store} is divided by {found} partitions and FRESHRANK_PARTITIONS says {partitions}:"
-            " `freshrank reshard` changes it, and nothing else does"
+            f"the state in {store} is divided by {found['partitions']} partitions and FRESHRANK_PARTITIONS says"
+            f" {partitions}: `freshrank reshard` changes it, and nothing else does"
         )
+    return list(found.get("moved", []))
+
+
+def snapshots_of(store: Path, service: str, partitions: int) -> SnapshotStore:
+    """The snapshots of a service in the model store. Raises Conflict as `check_layout` does."""
+    return SnapshotStore(store / SNAPSHOTS / service, needed=service in check_layout(store, partitions))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -70,7 +70,7 @@ class ViewsFold:
 
     def _new_view(self, view: ViewPlan, position: int) -> ViewState:
         state = ViewState(view, self.interner)
-        state.plan(view, position, lambda _: False)
+        state.plan(view, position, lambda _: False, bool(self.past))
         return state
 
     def apply(self, messages: Sequence[Message]) -> Outputs:
@@ -145,7 +145,7 @@ class ViewsFold:
         }
         for name, view in mine.items():
             if name in self.views:
-                self.views[name].plan(view, self.next_offset, keep)
+                self.views[name].plan(view, self.next_offset, keep, bool(self.past))
             else:
                 self.views[name] = self._new_view(view, self.next_offset)
 

@@ -51,9 +51,10 @@ class ViewState:
         self.groups: list[Group] = []
         self._current: dict[int, FeatureDefinition] = {}
 
-    def plan(self, view: ViewPlan, position: int, keep: Callable[[int], bool]) -> None:
+    def plan(self, view: ViewPlan, position: int, keep: Callable[[int], bool], past: bool = False) -> None:
         """Take a new version of the view; what is new in it starts at `position` and waits for a back-fill.
 
+        `past`: there are rows of its keys on other logs, whatever the position.
         A definition that is gone or was changed is computed on under `name@hash8` while `keep(id)` says so.
         """
         before = [self.field(definition) for group in self.groups for definition in group.definitions]
@@ -65,7 +66,9 @@ class ViewState:
         self.groups = [group for group in self.groups if group.definitions]
         added = [definition for definition in view.features if definition.id not in known]
         if added:
-            self.groups.append(Group(compiled(added), self._interner, position))
+            group = Group(compiled(added), self._interner, position)
+            group.ready = group.ready and not past
+            self.groups.append(group)
         after = {self.field(definition) for group in self.groups for definition in group.definitions}
         if not after <= set(before):
             self.publish_all()

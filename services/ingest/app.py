@@ -5,9 +5,8 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
-from services.common.layout import SNAPSHOTS, check_layout
+from services.common.layout import snapshots_of
 from services.common.metrics import Metrics
-from services.common.snapshots import SnapshotStore
 from services.common.tracing import Tracing, tracing_for
 from services.ingest.catalogue import Catalogue
 from services.ingest.faust import TickWriter
@@ -43,7 +42,6 @@ class Ingest:
 async def serve(settings: IngestSettings) -> None:
     """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there, Conflict when
     the state in the store is of another number of partitions."""
-    check_layout(settings.store, settings.partitions)
     metrics, health, catalogue = Metrics("ingest"), Health(), Catalogue()
     meters = Meters(metrics)
     reader = CatalogueReader(settings.kafka, catalogue, meters)
@@ -73,7 +71,7 @@ def build(
         "ingest",
         settings.kafka,
         [stage],
-        SnapshotStore(settings.store / SNAPSHOTS / "ingest"),
+        snapshots_of(settings.store, "ingest", settings.partitions),
         health,
         metrics,
         instance=settings.instance,

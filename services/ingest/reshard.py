@@ -18,15 +18,22 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def resharded(old: Mapping[int, Snapshot], before: int, after: int) -> Iterable[tuple[int, Snapshot]]:
-    """A snapshot for each of `after` partitions from those of `before`; partitions without one have taken nothing.
+    """A snapshot for each of `after` partitions from those of `before`, of which some may have taken nothing.
 
     The clocks become the newest of all: as if a record of nobody had come to each partition then.
     """
     clock_us = max((snapshot.meta["clock_us"] for snapshot in old.values()), default=0)
     for partition in range(after):
         parts = [old[source] for source in sources(partition, before, after) if source in old]
-        if parts:
-            yield partition, _joined(parts, old.get(partition), clock_us)
+        if old:
+            yield partition, _joined(parts or [_empty(old)], old.get(partition), clock_us)
+
+
+def _empty(old: Mapping[int, Snapshot]) -> Snapshot:
+    """What a partition begins with whose shoppers have done nothing yet."""
+    some = next(iter(old.values()))
+    gone = {name: array[:0] for name, array in some.arrays.items() if name.startswith(("seen.", "bots."))}
+    return Snapshot(0, {**some.arrays, **gone}, some.meta)
 
 
 def _joined(parts: Sequence[Snapshot], own: Snapshot | None, clock_us: int) -> Snapshot:
@@ -48,7 +55,7 @@ def _seen(parts: Sequence[Snapshot]) -> Arrays:
     last = len(keys) - 1 - np.unique(keys[::-1], return_index=True)[1]
     kept = np.zeros(len(keys), np.bool_)
     kept[last] = True
-    owner = np.repeat(np.arange(len(slices)), [len(keys) for _, keys in slices])
+    owner = np.repeat(np.arange(len(slices)), np.array([len(keys) for _, keys in slices], np.int64))
     clocks = np.array([clock for clock, _ in slices], np.int64)
     return {
         "seen.keys": keys[kept],

@@ -7,7 +7,7 @@ import pytest
 from services.cli.drained import STAGES, State, missing
 from services.cli.moving import SERVICES, kept_folder, staging, switch
 from services.common.errors import Conflict, CorruptState
-from services.common.layout import PLAN, SNAPSHOTS, check_layout, divided_by, mark
+from services.common.layout import PLAN, SNAPSHOTS, check_layout, divided_by, mark, snapshots_of
 from services.common.stage import Snapshot
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
 from tests.cli.fakes import run
@@ -102,6 +102,14 @@ def test_a_stream_starts_only_on_state_of_its_own_number_of_partitions(tmp_path:
     (tmp_path / PLAN).write_text("{}")
     with pytest.raises(Conflict, match="a reshard has begun and not ended"):
         check_layout(tmp_path, 3)
+
+
+def test_state_that_was_moved_needs_its_snapshots(tmp_path: Path) -> None:
+    assert snapshots_of(tmp_path, "joiner", 2).newest("interactions", 0) is None
+    mark(tmp_path / SNAPSHOTS, 3, ["joiner"])
+    assert snapshots_of(tmp_path, "ingest", 3).newest("events.in", 0) is None
+    with pytest.raises(CorruptState, match="no snapshot of interactions-0 can be read"):
+        snapshots_of(tmp_path, "joiner", 3).newest("interactions", 0)
 
 
 def test_a_number_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.common.errors import Conflict
 from services.common.ids import partition_of
 from services.common.plans import ViewPlan
-from services.common.records import Message
+from services.common.records import FORGET, Message
 from services.common.snapshots import pack, unpack
 from services.common.stage import Snapshot
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
@@ -174,6 +174,30 @@ def test_what_was_sent_before_is_dropped_after_the_reshard() -> None:
     before = dict(moved.values)
     moved.take([tick(START + MINUTE)])
     assert moved.values == before == {("items", "f", (item,)): len(USERS) for item in items}
+
+
+def test_a_shopper_who_moved_is_forgotten_with_their_sessions_and_in_later_back_fills() -> None:
+    distinct = feature("count_distinct", "item", "INT64", name="d")
+    by_session = feature("count", value_type="INT64", view="by_session", join_keys=("session_id",))
+    views = [view_of(distinct), view_of(by_session)]
+    moved = Installation(2, views)
+    mover = next(user for user in USERS if partition_of(user, 2) != partition_of(user, 5))
+    moved.take([event(START + n, user=user, session=f"s-{user}", item=f"i{n}") for n in range(3) for user in USERS])
+    moved.reshard(5)
+    moved.take([{"kind": FORGET, "time_us": START + MINUTE, "user": mover, "received_us": 0}])
+    added = feature("count", "item", "INT64", name="g")
+    for number, fold in enumerate(moved.users):
+        fold.replan([view_of(distinct, added), view_of(by_session)], lambda _: False)
+        fill(moved, INTERACTIONS.name, number, fold)
+    moved.take([tick(START + 2 * MINUTE)])
+    for user in USERS:
+        held = 0 if user == mover else 3
+        assert moved.values["stats", "d", (user,)] == held
+        assert moved.values["by_session", "f", (f"s-{user}",)] == held
+        assert user == mover or moved.values["stats", "g", (user,)] == 3
+    assert (mover,) not in moved.users[partition_of(mover, 5)].views["stats"].keys.names(
+        moved.users[partition_of(mover, 5)].views["stats"].keys.used()
+    )
 
 
 def test_marks_take_the_epochs_under_which_everything_is_written_again() -> None:

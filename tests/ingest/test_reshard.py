@@ -51,6 +51,7 @@ class Installation:
         """Go on with so many partitions; what waits in the logs stays where it is."""
         old = {number: unpack(pack(on.snapshot())) for number, on in enumerate(self.folds) if on.next_offset}
         made = {number: unpack(pack(found)) for number, found in resharded(old, self.partitions, after)}
+        assert len(made) == after or not old
         self.partitions = after
         self.logs += [[] for _ in range(after - len(self.logs))]
         self.folds = [fold(self.rules, number, after, snapshot=made.get(number)) for number in range(after)]
@@ -140,6 +141,18 @@ def test_a_bot_stays_a_bot_on_its_new_partition() -> None:
     on.send(event(9, user_id=user, event_time_us=T0 + 2 * SECOND))
     on.read()
     assert [row["verdict"] for row in rows(*on.outs)] == [BOT]
+
+
+def test_every_partition_has_a_state_although_nobody_of_it_has_come_yet() -> None:
+    on, user = Installation(2), mover(2, 4)
+    on.send(event(1, user_id=user))
+    on.read()
+    on.reshard(4)
+    assert all(one.clock_us == T0 + SECOND for one in on.folds)
+    for user in USERS:
+        on.send(event(1, user_id=user))
+    on.read()
+    assert on.taken() == sorted((user, "event-1") for user in USERS)
 
 
 def test_bounds_of_outliers_are_those_of_a_partition_that_shoppers_come_from() -> None:
