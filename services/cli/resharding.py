@@ -108,10 +108,13 @@ class Reshard:
             raise Conflict(
                 f"a reshard to {plan.after} partitions has begun: end it first, with --partitions {plan.after}"
             )
-        if self._ends(plan.before) != plan.ends:
-            raise Conflict("the logs have grown since the state was staged: has a stream been started?")
+        self._unchanged(plan)
         self.resumed = True
         return plan
+
+    def _unchanged(self, plan: Plan) -> None:
+        if self._ends(plan.before) != plan.ends:
+            raise Conflict("the logs have grown since the state was read: has a stream been started?")
 
     def _discard(self) -> None:
         shutil.rmtree(moving.staging(self._store), ignore_errors=True)
@@ -159,12 +162,13 @@ class Reshard:
                 self._write(plan)
                 to.mkdir()
             self._move(plan, None if dry else to, say)
+            self._nobody_reads()  # one that started before the plan was there
+            self._unchanged(plan)
         except BaseException:
             if not dry:
                 self._discard()
             raise
         if not dry:
-            self._nobody_reads()
             plan.moved[:] = sorted({service for (service, _), sized in self.sizes.items() if sized.after})
             self._write(Plan(**{**asdict(plan), "staged": True}))
 

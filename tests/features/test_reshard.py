@@ -200,6 +200,23 @@ def test_a_shopper_who_moved_is_forgotten_with_their_sessions_and_in_later_back_
     )
 
 
+def test_a_forget_holds_for_a_back_fill_that_reads_it_before_what_it_forgets() -> None:
+    count, added = feature("count", value_type="INT64"), feature("count", "item", "INT64", name="g")
+    moved = Installation(2, [view_of(count)])
+    names = [f"u{n}" for n in range(200)]
+    away = next(u for u in names if partition_of(u, 2) == partition_of(u, 4) == 1 and partition_of(u, 3) == 0)
+    moved.take([event(START, user=away, item="i")])
+    moved.reshard(3)  # to partition 0, whose log is read first
+    moved.take([{"kind": FORGET, "time_us": START + MINUTE, "user": away, "received_us": 0}])
+    moved.take([event(START + 10 * MINUTE, user=user, item="i") for user in (*USERS, away)])
+    moved.reshard(4)  # and back
+    for number, fold in enumerate(moved.users):
+        fold.replan([view_of(count, added)], lambda _: False)
+        fill(moved, INTERACTIONS.name, number, fold)
+    moved.take([tick(START + 11 * MINUTE)])
+    assert {(path[1], value) for path, value in moved.values.items() if path[2] == (away,)} == {("f", 1), ("g", 1)}
+
+
 def test_marks_take_the_epochs_under_which_everything_is_written_again() -> None:
     count = view_of(feature("count", value_type="INT64"))
     moved = Installation(2, [count])

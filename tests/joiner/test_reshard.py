@@ -157,6 +157,17 @@ def test_a_click_and_a_purchase_after_the_reshard_flip_what_was_shown_before(tmp
     assert [(row["impression_id"][-1], row["labels"]) for row in flips] == [("3", [1]), ("1", [4])]
 
 
+def test_a_flip_after_the_click_window_is_known_after_the_reshard(tmp_path: Path) -> None:
+    user = mover(2, 3)
+    on = Installation(tmp_path, 2)
+    on.take([shown(1, T0, user), action(CLICK, T0 + SECOND, 1, user=user), action(BUY, T0 + HOUR, 1, user=user)])
+    on.reshard(3)
+    on.outs.clear()
+    on.take([action(BUY, T0 + 2 * HOUR, 1, user=user)])
+    assert examples(*on.outs) == []
+    assert sum(out.actions["repeated"] for out in on.outs) == 1
+
+
 def test_an_action_that_waits_for_its_impression_finds_it_and_a_letter_names_its_old_place(tmp_path: Path) -> None:
     user = mover(2, 3)
     old = partition_of(user, 2)
