@@ -19,10 +19,15 @@ _COMMENT = re.compile(r"^ *# -- (.*)$")
 def topics() -> str:
     """topics.yaml: what the chart has to know of each topic."""
     lines = [
-        f"  - {{name: {topic.name}, single: {str(topic.single).lower()}, config: {json.dumps(topic.config)}}}"
+        f"  - {{name: {topic.name}, single: {_flag(topic.single)}, fixed: {_flag(topic.fixed)},"
+        f" config: {json.dumps(topic.config)}}}"
         for topic in TOPICS
     ]
     return "\n".join(["# Written from services/common/topics.py by `make docs`.", "topics:", *lines, ""])
+
+
+def _flag(value: bool) -> str:
+    return str(value).lower()
 
 
 def values_table(text: str) -> str:

@@ -57,7 +57,7 @@ def topics_table() -> str:
             t.message,
             ", ".join(t.producers),
             ", ".join(t.consumers),
-            "one" if t.single else "as set",
+            "one" if t.single else "as first set" if t.fixed else "as set",
             _kept(t.config),
         )
         for t in TOPICS

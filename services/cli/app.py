@@ -16,6 +16,7 @@ from services.cli import (
     presets,
     releases,
     replay,
+    reshard,
     retrain,
     start,
     status,
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
     app.command("distil")(distil.distil)
     app.add_typer(text.group(), name="text")
     app.add_typer(store.group(), name="store")
+    app.command("reshard")(reshard.reshard)
     app.command("presets")(presets.presets)
     app.command("topics")(start.topics)
     app.callback()(freshrank)

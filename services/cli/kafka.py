@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from services.common.broker import Address, broker
-from services.common.errors import Conflict, PermanentError, TemporaryError
+from services.common.errors import Conflict, FreshrankError, PermanentError, TemporaryError
 from services.common.topics import Topic
 
 _ADMIN_SECONDS = 20.0
@@ -23,6 +23,8 @@ class TopicSpec:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    fixed: bool = False
+    """One that exists may have another number."""
 
     @classmethod
     def of(cls, topic: Topic, partitions: int) -> Self:
@@ -32,7 +34,7 @@ class TopicSpec:
         >>> TopicSpec.of(ROUTES, 4).partitions
         1
         """
-        return cls(topic.name, 1 if topic.single else partitions, topic.config)
+        return cls(topic.name, 1 if topic.single else partitions, topic.config, topic.fixed)
 
 
 def create_topics(bootstrap: Address, specs: Iterable[TopicSpec], replication_factor: int = 1) -> None:
@@ -54,15 +56,55 @@ def create_topics(bootstrap: Address, specs: Iterable[TopicSpec], replication_fa
         except TimeoutError as error:
             raise TemporaryError(f"Kafka at {bootstrap} did not answer in {_ADMIN_SECONDS:.0f} s") from error
     for name, found in _partitions(client, set(wanted)).items():
-        if found != wanted[name].partitions:
+        if found != wanted[name].partitions and not wanted[name].fixed:
             raise Conflict(f"topic {name} has {found} partitions, not {wanted[name].partitions}")
+
+
+def add_partitions(bootstrap: Address, topics: Iterable[str], partitions: int) -> None:
+    """Give topics that have fewer so many partitions, and wait until each has a leader; again changes nothing.
+
+    Raises PermanentError when the broker refuses, TemporaryError when it does not answer.
+    """
+    client, names = admin(bootstrap), set(topics)
+    new = [NewPartitions(name, partitions) for name, found in _partitions(client, names).items() if found < partitions]
+    for name, added in client.create_partitions(new, operation_timeout=_ADMIN_SECONDS).items() if new else ():
+        try:
+            added.result(_ADMIN_SECONDS)
+        except KafkaException as error:
+            raise _refusal(error.args[0], f"topic {name} got no more partitions") from error
+        except TimeoutError as error:
+            raise TemporaryError(f"Kafka at {bootstrap} did not answer in {_ADMIN_SECONDS:.0f} s") from error
+    until = time.monotonic() + _ADMIN_SECONDS
+    while set(_partitions(client, names).values()) != {partitions}:
+        if time.monotonic() > until:
+            raise TemporaryError(f"Kafka does not show {partitions} partitions of {', '.join(sorted(names))} yet")
+        time.sleep(0.05)
+
+
+def members(bootstrap: Address, groups: Iterable[str]) -> dict[str, int]:
+    """How many are in each consumer group. Raises TemporaryError when Kafka does not say."""
+    client, found = admin(bootstrap), {}
+    for group, asked in client.describe_consumer_groups(list(groups), request_timeout=_ADMIN_SECONDS).items():
+        try:
+            found[group] = len(asked.result(_ADMIN_SECONDS).members)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise _refusal(error.args[0], f"group {group} cannot be looked at") from error
+            found[group] = 0
+        except TimeoutError as error:
+            raise TemporaryError(f"Kafka at {bootstrap} did not answer in {_ADMIN_SECONDS:.0f} s") from error
+    return found
 
 
 def _judge(name: str, error: KafkaError) -> None:
     if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return
+    raise _refusal(error, f"topic {name} could not be created")
+
+
+def _refusal(error: KafkaError, what: str) -> FreshrankError:
     kind = TemporaryError if error.retriable() or error.code() < 0 else PermanentError
-    raise kind(f"topic {name} could not be created: {error.str()}")
+    return kind(f"{what}: {error.str()}")
 
 
 def _partitions(client: Any, names: set[str]) -> dict[str, int]:

@@ -41,6 +41,8 @@ _SHARED: dict[str, tuple[str, type[Any], str]] = {
     "kafka_cert": ("--kafka-cert", Path, "PEM of the own certificate, for mTLS to Kafka."),
     "kafka_key": ("--kafka-key", Path, "PEM of its private key."),
     "feature_repo": ("--repo", Path, "Folder of the feature repository."),
+    "store": ("--store", Path, "Model store of the services."),
+    "redis_url": ("--redis", str, "Redis of the online store, redis://host:port."),
     "ingest_url": ("--ingest-url", str, "Probe server of ingest, http://host:port."),
     "features_url": ("--features-url", str, "The same of features."),
     "joiner_url": ("--joiner-url", str, "The same of joiner."),

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.common.errors import FreshrankError, InvalidInput, NotFound, TemporaryError
+from services.common.errors import Conflict, FreshrankError, InvalidInput, NotFound, TemporaryError
 
 DONE, NOT_AS_WANTED, BAD_INPUT, NO_ANSWER = 0, 1, 2, 3
 
@@ -34,7 +34,7 @@ def one_sentence() -> Iterator[None]:
     """End a service where the block raises an error that its reader can do something about; others pass through."""
     try:
         yield
-    except (InvalidInput, NotFound, TemporaryError) as error:
+    except (Conflict, InvalidInput, NotFound, TemporaryError) as error:
         logging.getLogger(__name__).debug("ends", exc_info=True)
         print(error, file=sys.stderr)
         raise SystemExit(exit_code(error)) from None

@@ -58,13 +58,15 @@ def unpack(data: bytes) -> Snapshot:
 class SnapshotStore:
     """The snapshots of one service, a folder for each topic partition."""
 
-    def __init__(self, folder: Path, keep: int = 3) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, keep: int = 3, needed: bool = False) -> None:
+        """`needed`: the log alone does not give the state, so a partition without a snapshot is a fault."""
+        self.folder = folder
         self._keep = keep
+        self.needed = needed
 
     def save(self, topic: str, partition: int, snapshot: Snapshot) -> Path:
         """Write one durably and drop the oldest beyond the ones kept. Raises OSError when the disk refuses."""
-        folder = self._folder / f"{topic}-{partition}"
+        folder = self.folder / f"{topic}-{partition}"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{snapshot.next_offset:020d}.snapshot"
         write_durably(path, pack(snapshot))
@@ -76,12 +78,17 @@ class SnapshotStore:
         return path
 
     def newest(self, topic: str, partition: int) -> Snapshot | None:
-        """The newest one that reads back whole, or None."""
-        for path in sorted((self._folder / f"{topic}-{partition}").glob("*.snapshot"), reverse=True):
+        """The newest one that reads back whole, or None. Raises CorruptState when there is none and it is needed."""
+        for path in sorted((self.folder / f"{topic}-{partition}").glob("*.snapshot"), reverse=True):
             try:
                 return unpack(path.read_bytes())
             except (CorruptState, OSError) as error:
                 log.error("snapshot skipped", extra={"path": str(path), "error": str(error)})
+        if self.needed:
+            raise CorruptState(
+                f"{self.folder}: no snapshot of {topic}-{partition} can be read, and since partitions were added the"
+                " log alone does not give its state: restore the snapshots, and the log goes on from there"
+            )
         return None
 
 
@@ -98,8 +105,13 @@ def write_durably(path: Path, data: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

@@ -19,6 +19,8 @@ class Topic:
     consumers: tuple[str, ...]
     single: bool = False
     """One partition whatever the setting: the whole topic has one order."""
+    fixed: bool = False
+    """Keeps the number of partitions it was made with: a key that moved would have two newest values."""
     config: dict[str, str] = field(default_factory=dict)
 
 
@@ -58,6 +60,7 @@ ITEM_UPDATES = Topic(
     "CatalogueItem, ItemFeatures, ItemRow",
     ("gateway", "features", "publisher"),
     ("gateway", "ingest"),
+    fixed=True,
     config=_COMPACT,
 )
 ROUTES = Topic(

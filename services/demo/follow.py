@@ -33,7 +33,7 @@ class Follower:
     """Reads the ends of the log and the positions of the services."""
 
     def __init__(self, bootstrap: Address, partitions: int, urls: Mapping[str, str]) -> None:
-        self._partitions = partitions
+        self._numbers: dict[str, list[int]] = {}
         self._urls = dict(urls)
         self._free: dict[str, deque[http.client.HTTPConnection]] = {name: deque() for name in urls}
         self._askers = ThreadPoolExecutor(min(8, partitions))
@@ -41,7 +41,9 @@ class Follower:
 
     def ends(self, topic: str) -> dict[str, int]:
         """Next offset of each partition of a topic, by position name."""
-        ends = self._askers.map(lambda p: self._end(topic, p), range(self._partitions))
+        if topic not in self._numbers:  # not all have as many: `item_updates` keeps what it was made with
+            self._numbers[topic] = self._probe.partitions(topic)
+        ends = self._askers.map(lambda p: self._end(topic, p), self._numbers[topic])
         return {f"{topic}-{p}": end for p, end in enumerate(ends)}
 
     def _end(self, topic: str, partition: int) -> int:

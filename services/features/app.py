@@ -12,9 +12,9 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
+from services.common.layout import snapshots_of
 from services.common.metrics import Metrics
 from services.common.plans import Plan
-from services.common.snapshots import SnapshotStore
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
 from services.common.tracing import tracing_for
 from services.features.archive import FeatureArchive, LogArchive
@@ -64,9 +64,9 @@ class Features:
             settings.kafka,
             [
                 UserStage(settings.partitions, user_pace, *shared),
-                ItemStage(item_pace, *shared),
+                ItemStage(settings.partitions, item_pace, *shared),
             ],
-            SnapshotStore(settings.store / "snapshots" / "features"),
+            snapshots_of(settings.store, "features", settings.partitions),
             health,
             metrics,
             instance=settings.instance,
@@ -145,7 +145,8 @@ class Features:
 
 
 async def serve(settings: FeaturesSettings) -> None:
-    """Serve until SIGTERM. Raises InvalidInput when the registry holds a plan that cannot be computed."""
+    """Serve until SIGTERM. Raises InvalidInput when the registry holds a plan that cannot be computed, Conflict
+    when the state in the store is of another number of partitions."""
     metrics, health = Metrics("features"), Health()
     gc.set_threshold(50_000, 20, 50)  # steps make many short lists of values, none of them in cycles
     server = probes.serve(health, metrics.registry, settings.http_port, settings.http_host)

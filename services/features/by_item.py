@@ -11,7 +11,7 @@ from services.common.definitions import by_user
 from services.common.plans import ViewPlan
 from services.common.records import ITEM_INTERACTIONS
 from services.features.fold import DUE_ROWS, ViewsFold
-from services.features.rows import Rows, item_rows, packed, to_numpy, unseen
+from services.features.rows import Rows, at_home, item_rows, packed, to_numpy, unseen
 
 
 class ItemFold(ViewsFold):
@@ -19,8 +19,11 @@ class ItemFold(ViewsFold):
 
     schema = ITEM_INTERACTIONS
 
-    def __init__(self, views: Sequence[ViewPlan], due_rows: int = DUE_ROWS) -> None:
+    def __init__(
+        self, views: Sequence[ViewPlan], due_rows: int = DUE_ROWS, partition: int = 0, partitions: int = 1
+    ) -> None:
         super().__init__(views, due_rows)
+        self._partition, self._partitions = partition, partitions
         self._applied: dict[int, int] = {}
 
     @staticmethod
@@ -29,7 +32,14 @@ class ItemFold(ViewsFold):
         return not by_user(view.join_keys)
 
     def _empty(self, views: Sequence[ViewPlan]) -> ViewsFold:
-        return ItemFold(views)
+        return ItemFold(views, partition=self._partition, partitions=self._partitions)
+
+    def begin_log(self) -> None:
+        """Another log follows, whose rows were numbered by themselves."""
+        self._applied = {}
+
+    def _mine(self, table: pa.Table) -> NDArray[np.bool_]:
+        return at_home(table.column("item"), self._partition, self._partitions)
 
     def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
         source = to_numpy(table.column("src_partition"))
@@ -48,7 +58,8 @@ class ItemFold(ViewsFold):
     ) -> Iterator[tuple[Rows, bool]]:
         yield item_rows(table, keep), True
 
-    def _applied_marks(self) -> dict[str, Any]:
+    def applied_marks(self) -> dict[str, Any]:
+        """`applied`: which rows of the log are in the state."""
         return {"applied": {str(number): position for number, position in self._applied.items()}}
 
     def _restore_applied(self, meta: Mapping[str, Any]) -> None:

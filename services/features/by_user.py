@@ -13,7 +13,7 @@ from services.common.records import FORGET, INTERACTIONS
 from services.features.aggregates import Ints
 from services.features.fold import DUE_ROWS, ViewsFold
 from services.features.routing import item_messages
-from services.features.rows import Rows, packed, to_numpy, unseen, user_rows
+from services.features.rows import Rows, at_home, packed, to_numpy, unseen, user_rows
 
 
 class UserFold(ViewsFold):
@@ -45,6 +45,13 @@ class UserFold(ViewsFold):
             self._applied = max(self._applied, int(position.max()))
         return fresh
 
+    def begin_log(self) -> None:
+        """Another log follows, whose rows were numbered by themselves."""
+        self._applied = -1
+
+    def _mine(self, table: pa.Table) -> NDArray[np.bool_]:
+        return at_home(table.column("user"), self._partition, self._partitions)
+
     def _segments(
         self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
     ) -> Iterator[tuple[Rows, bool]]:
@@ -60,7 +67,7 @@ class UserFold(ViewsFold):
     def _forget(self, user: str, before_us: int) -> None:
         for view in self.views.values():
             view.forget(user, before_us)
-        if self.unfilled():
+        if self.unfilled() or self.strict:  # one log after the other is not in the order of time
             self.forgotten.append((user, before_us))
 
     def _derived(
@@ -72,7 +79,8 @@ class UserFold(ViewsFold):
         rows = last if whole else user_rows(table, keep)
         return item_messages(table, rows, origin, self._partition, self._partitions)
 
-    def _applied_marks(self) -> dict[str, Any]:
+    def applied_marks(self) -> dict[str, Any]:
+        """`applied`: which rows of the log are in the state."""
         return {"applied": self._applied}
 
     def _restore_applied(self, meta: Mapping[str, Any]) -> None:

@@ -56,6 +56,10 @@ class ViewsFold:
         """True while outputs are on their way to the online store."""
         self.forgotten: list[tuple[str, int]] = []
         """(user, before) of forgets since the first unfinished back-fill began."""
+        self.past: dict[int, int] = {}
+        """Ends of the other partitions when partitions were added last: below them lie old rows of keys of this one."""
+        self.strict = False
+        """True while logs are read that hold rows of keys of other partitions: those are passed over."""
         self._due_rows = due_rows
         self.views = {view.name: self._new_view(view, 0) for view in views if self.folds(view)}
 
@@ -66,7 +70,7 @@ class ViewsFold:
 
     def _new_view(self, view: ViewPlan, position: int) -> ViewState:
         state = ViewState(view, self.interner)
-        state.plan(view, position, lambda _: False)
+        state.plan(view, position, lambda _: False, bool(self.past))
         return state
 
     def apply(self, messages: Sequence[Message]) -> Outputs:
@@ -76,6 +80,8 @@ class ViewsFold:
         batches, malformed = self._read(messages)
         table, offset, index = joined(batches, self.schema)
         fresh = self._fresh(table)
+        if self.strict:
+            fresh &= self._mine(table)
         self.next_offset = messages[-1].offset + 1
         if table.num_rows:
             self.clock_us = max(self.clock_us, int(to_numpy(table.column("time_us")).max()))
@@ -111,6 +117,10 @@ class ViewsFold:
     def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:
         raise NotImplementedError
 
+    def _mine(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Rows of keys of this partition."""
+        raise NotImplementedError
+
     def _segments(
         self, table: pa.Table, keep: NDArray[np.bool_], fresh: NDArray[np.bool_], counts: dict[str, int]
     ) -> Iterator[tuple[Rows, bool]]:
@@ -135,7 +145,7 @@ class ViewsFold:
         }
         for name, view in mine.items():
             if name in self.views:
-                self.views[name].plan(view, self.next_offset, keep)
+                self.views[name].plan(view, self.next_offset, keep, bool(self.past))
             else:
                 self.views[name] = self._new_view(view, self.next_offset)
 
@@ -148,7 +158,19 @@ class ViewsFold:
         plan = ViewPlan(view, self.views[view].join_keys, group.program.definitions)
         filler = self._empty([plan])
         filler.publish_from = NEVER
+        filler.strict = bool(self.past)
         return filler
+
+    def logs(self, partition: int, group: Group) -> list[tuple[int, int]]:
+        """Partitions and ends of the logs that a group's past lies on; what is folded last is the partition itself."""
+        return [
+            *((other, end) for other, end in self.past.items() if other != partition),
+            (partition, group.fill_below),
+        ]
+
+    def begin_log(self) -> None:
+        """Another log follows, whose rows were numbered by themselves."""
+        raise NotImplementedError
 
     def _empty(self, views: Sequence[ViewPlan]) -> "ViewsFold":
         raise NotImplementedError
@@ -157,7 +179,7 @@ class ViewsFold:
         """Merge a filler that has folded everything below; False when the group is not wanted any more."""
         if view not in self.views or group not in self.views[view].groups or group.ready:
             return False
-        for user, before_us in self.forgotten:
+        for user, before_us in [*filler.forgotten, *self.forgotten]:
             filler.views[view].forget(user, before_us)
         self.views[view].merge(filler.views[view], group, self.clock_us)
         if not self.unfilled():
@@ -169,13 +191,14 @@ class ViewsFold:
         self._clean_words()
         arrays: dict[str, NDArray[Any]] = {f"words/{n}": a for n, a in pack_words(self.interner.words).items()}
         meta: dict[str, Any] = {"clock_us": self.clock_us, "forgotten": self.forgotten, "marks": self.marks}
-        meta |= {"views": {}, **self._applied_marks()}
+        meta |= {"views": {}, "past": sorted(self.past.items()), **self.applied_marks()}
         for name, view in self.views.items():
             found, meta["views"][name] = view.save()
             arrays |= {f"view/{name}/{path}": array for path, array in found.items()}
         return Snapshot(self.next_offset, arrays, meta)
 
-    def _applied_marks(self) -> dict[str, Any]:
+    def applied_marks(self) -> dict[str, Any]:
+        """`applied`: which rows of the log are in the state; plain data."""
         raise NotImplementedError
 
     def _restore_applied(self, meta: Mapping[str, Any]) -> None:
@@ -187,6 +210,7 @@ class ViewsFold:
         self.next_offset, self.clock_us = snapshot.next_offset, meta["clock_us"]
         self.marks = dict(meta["marks"])
         self.forgotten = [(user, before_us) for user, before_us in meta["forgotten"]]
+        self.past = dict(meta.get("past", []))
         self.interner = Interner(unpack_words(snapshot.arrays["words/ends"], snapshot.arrays["words/bytes"]))
         self.views = {}
         for name, saved in meta["views"].items():

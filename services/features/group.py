@@ -68,6 +68,12 @@ class Group:
         }
         self.tops = {key: TopStore(key.slide_us, count) for key, count in program.tops.items()}
 
+    def empty(self, interner: Interner) -> "Group":
+        """One with the same stores and nothing in them."""
+        made = Group(self.program, interner, self.fill_below)
+        made.definitions, made.ready = list(self.definitions), self.ready
+        return made
+
     def wanted(self, rows: Rows) -> Mask:
         """Rows that change anything here."""
         masks = [rows.passing(p.tests, p.column) for store in self.tiles.values() for p in store.layout.parts]
@@ -186,6 +192,11 @@ class Group:
             fresh = self._translated(other, columns, words)
             fresh["time_us"] = fresh.pop("tile") * counted.slide_us
             counted.update(joined.ours, owner, fresh, clock_us)
+
+    def precede(self, slots: Ints) -> None:
+        """Let what these keys hold come before all that follows, whatever its place in the log."""
+        for recent in self.recents.values():
+            recent.precede(slots)
 
     def _translated(self, other: "Group", columns: dict[str, NDArray[Any]], words: set[str]) -> dict[str, NDArray[Any]]:
         """The other group's words in our numbers."""

@@ -169,8 +169,12 @@ class ItemStage(FeatureStage):
 
     topic = ITEM_INTERACTIONS
 
+    def __init__(self, partitions: int, *args: Any) -> None:
+        super().__init__(*args)
+        self._partitions = partitions
+
     def _new(self, partition: int) -> ViewsFold:
-        return ItemFold(self._plan().views, self._due_rows)
+        return ItemFold(self._plan().views, self._due_rows, partition, self._partitions)
 
     async def emit(self, partition: int, outputs: Outputs) -> None:
         """Store everything and tell the gateways; ends when all of it is acknowledged."""

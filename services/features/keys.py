@@ -117,6 +117,11 @@ class Keys:
             found = [slot for slot, name in self.users.items() if name == user]
         return np.array(sorted(found), np.int64)
 
+    @property
+    def serials(self) -> int:
+        """Serial numbers given so far."""
+        return self._serials
+
     def free(self, slots: Ints) -> None:
         """Let go of keys that hold nothing any more."""
         for slot in slots.tolist():

@@ -4,6 +4,7 @@ A version of the registry that cannot be computed is refused with file, view and
 """
 
 import asyncio
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -99,11 +100,13 @@ class Pickup:
 
     async def _fill(self, key: tuple[str, int], fold: ViewsFold, view: str, group: Group) -> None:
         filler = fold.filler(view, group)
-        chunks = self._history.below(*key, group.fill_below)
-        step: Callable[[], bool] = lambda: _step(filler, chunks)  # noqa: E731
-        while await asyncio.to_thread(step):
-            if self._folds().get(key) is not fold:
-                return
+        for partition, end in fold.logs(key[1], group):
+            filler.begin_log()
+            chunks = self._history.below(key[0], partition, end)
+            step: Callable[[], bool] = functools.partial(_step, filler, chunks)
+            while await asyncio.to_thread(step):
+                if self._folds().get(key) is not fold:
+                    return
         merged = self._folds().get(key) is fold and fold.fill(view, group, filler)
         self._meters.filled("merged" if merged else "dropped")
         log.info("back-fill ended", extra={"view": view, "partition": key[1], "merged": merged})

@@ -52,6 +52,12 @@ class RecentStore:
         kept = order[rank_in_group(owner[order]) < self.n]
         return owner[kept], {name: column[kept] for name, column in columns.items()}
 
+    def precede(self, slots: Ints) -> None:
+        """Let the rows of these keys come before all that follow, in the order they have: offsets begin anew."""
+        owner, columns = self.rows.gather(slots)
+        columns |= {"high": -1 - rank_in_group(owner), "low": np.zeros(len(owner), np.int64)}
+        self.rows.replace(slots, np.bincount(owner, minlength=len(slots)), columns)
+
     def forget(self, slots: Ints, before_us: int) -> None:
         """Drop the rows of these keys at or before a time."""
         owner, columns = self.rows.gather(slots)

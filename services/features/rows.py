@@ -182,6 +182,19 @@ def item_rows(table: pa.Table, keep: Mask) -> Rows:
     return Rows(table, source, np.zeros(len(source), np.int64), None)
 
 
+def at_home(keys: Any, partition: int, partitions: int) -> Mask:
+    """Rows whose key, a column of texts, belongs to a partition; nobody's belong to none.
+
+    >>> at_home(pa.chunked_array([["user-1", None]]), 0, 1).tolist()
+    [True, False]
+    """
+    coded = keys.combine_chunks().dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    home = [bool(word) and ids.partition_of(word, partitions) == partition for word in words]
+    found: Mask = np.array([*home, False], np.bool_)
+    return np.asarray(found[to_numpy(coded.indices.fill_null(-1))])
+
+
 def unseen(position: Ints, applied: int) -> Mask:
     """Rows that are new: their position is above every earlier one and above `applied`.
 

@@ -51,9 +51,10 @@ class ViewState:
         self.groups: list[Group] = []
         self._current: dict[int, FeatureDefinition] = {}
 
-    def plan(self, view: ViewPlan, position: int, keep: Callable[[int], bool]) -> None:
+    def plan(self, view: ViewPlan, position: int, keep: Callable[[int], bool], past: bool = False) -> None:
         """Take a new version of the view; what is new in it starts at `position` and waits for a back-fill.
 
+        `past`: there are rows of its keys on other logs, whatever the position.
         A definition that is gone or was changed is computed on under `name@hash8` while `keep(id)` says so.
         """
         before = [self.field(definition) for group in self.groups for definition in group.definitions]
@@ -65,7 +66,9 @@ class ViewState:
         self.groups = [group for group in self.groups if group.definitions]
         added = [definition for definition in view.features if definition.id not in known]
         if added:
-            self.groups.append(Group(compiled(added), self._interner, position))
+            group = Group(compiled(added), self._interner, position)
+            group.ready = group.ready and not past
+            self.groups.append(group)
         after = {self.field(definition) for group in self.groups for definition in group.definitions}
         if not after <= set(before):
             self.publish_all()
@@ -144,13 +147,32 @@ class ViewState:
 
     def merge(self, other: "ViewState", group: Group, clock_us: int) -> None:
         """Add the state of a back-fill, made by the same definitions below the group's position, and call it ready."""
-        theirs = other.keys.used()
-        ours = self.keys.slots(other.keys.names(theirs))
-        place = np.full(int(other.keys.serial[theirs].max(initial=-1)) + 1, -1, np.int64)
-        place[other.keys.serial[theirs]] = np.arange(len(theirs))
-        group.merge(other.groups[0], Joined(theirs, ours, self.keys.serial[ours], place), clock_us)
-        self.keys.event_us[ours] = np.maximum(self.keys.event_us[ours], other.keys.event_us[theirs])
+        group.merge(other.groups[0], self._joined(other, other.keys.used()), clock_us)
         group.ready = True
+        self.publish_all()
+
+    def _joined(self, other: "ViewState", theirs: Ints) -> Joined:
+        ours = self.keys.slots(other.keys.names(theirs))
+        place = np.full(other.keys.serials, -1, np.int64)
+        place[other.keys.serial[theirs]] = np.arange(len(theirs))
+        self.keys.event_us[ours] = np.maximum(self.keys.event_us[ours], other.keys.event_us[theirs])
+        return Joined(theirs, ours, self.keys.serial[ours], place)
+
+    def empty(self, interner: Interner) -> "ViewState":
+        """A view with the same groups and no keys."""
+        made = ViewState(ViewPlan(self.name, self.join_keys, ()), interner)
+        made._current = dict(self._current)
+        made.groups = [group.empty(interner) for group in self.groups]
+        return made
+
+    def adopt(self, other: "ViewState", theirs: Ints, clock_us: int) -> None:
+        """Take keys of a view with the same groups over from another partition; they are published as there is room."""
+        joined = self._joined(other, theirs)
+        for mine, their in zip(self.groups, other.groups, strict=True):
+            mine.merge(their, joined, clock_us)
+            mine.precede(joined.ours)
+        pairs = zip(joined.ours.tolist(), theirs.tolist(), strict=True)
+        self.keys.users |= {ours: other.keys.users[slot] for ours, slot in pairs if slot in other.keys.users}
         self.publish_all()
 
     def words_used(self) -> list[Ints]:

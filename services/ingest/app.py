@@ -5,8 +5,8 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
+from services.common.layout import snapshots_of
 from services.common.metrics import Metrics
-from services.common.snapshots import SnapshotStore
 from services.common.tracing import Tracing, tracing_for
 from services.ingest.catalogue import Catalogue
 from services.ingest.faust import TickWriter
@@ -40,7 +40,8 @@ class Ingest:
 
 
 async def serve(settings: IngestSettings) -> None:
-    """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there."""
+    """Read the catalogue, then serve until SIGTERM. Raises TemporaryError when Kafka is not there, Conflict when
+    the state in the store is of another number of partitions."""
     metrics, health, catalogue = Metrics("ingest"), Health(), Catalogue()
     meters = Meters(metrics)
     reader = CatalogueReader(settings.kafka, catalogue, meters)
@@ -70,7 +71,7 @@ def build(
         "ingest",
         settings.kafka,
         [stage],
-        SnapshotStore(settings.store / "snapshots" / "ingest"),
+        snapshots_of(settings.store, "ingest", settings.partitions),
         health,
         metrics,
         instance=settings.instance,

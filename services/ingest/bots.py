@@ -40,6 +40,8 @@ class _Shopper:
 
 
 _FIELDS = tuple(_Shopper.__slots__)
+KEY, NUMBERS = "bots.key", tuple(f"bots.{name}" for name in _FIELDS)
+"""Arrays of a snapshot: one entry a shopper."""
 
 
 class Bots:

@@ -85,6 +85,7 @@ class Seen:
             (int(clock), keys[int(end - size) : int(end)]) for clock, size, end in zip(clocks, sizes, ends, strict=True)
         )
         self._known = set(keys)
+        self._cap = max(self._cap, len(keys))  # after a reshard there can be more: they go with their hour
         self.evicted = int(snapshot.meta[f"{name}.evicted"])
 
 

@@ -21,6 +21,9 @@ from services.ingest.outputs import Outputs, Rows, encode_rows
 from services.ingest.route import Router
 from services.ingest.validate import YEAR_2000_US, YEAR_2100_US, check_id, check_impression, check_time
 
+MOST_HOPS = 3
+"""Times that a record is sent on again: once for each reshard that it has waited through."""
+
 
 class _Foreign(Exception):
     """Raised for a record that belongs on another partition."""
@@ -191,18 +194,21 @@ class IngestFold:
         try:
             self._handlers[kind](carried.inbound, message, arrived_us)
         except _Foreign as foreign:
-            # Two owners that disagree on the number of partitions would send it back and forth for ever.
-            raise InvalidInput("user_id", "out_of_range", "was sent on to a partition that is not its own") from foreign
+            # Its user has moved since; owners that disagree on the number would send it back and forth for ever.
+            if carried.hops >= MOST_HOPS:
+                why = "was sent on to a partition that is not its own"
+                raise InvalidInput("user_id", "out_of_range", why) from foreign
+            self._send_on(carried.inbound, foreign.user, message, 0, carried.hops + 1)
 
     def _home(self, user: str) -> None:
         if not self._router.is_home(user):
             check_id("user_id", user, self._limits.id_chars)
             raise _Foreign(user)
 
-    def _send_on(self, inbound: Inbound, user: str, message: Message, index: int) -> None:
+    def _send_on(self, inbound: Inbound, user: str, message: Message, index: int, hops: int = 0) -> None:
         if not inbound.received_us:
             inbound.received_us = self._arrival(inbound, message)
-        self._out.forwards.append(self._router.forward(inbound, user, message.offset, index))
+        self._out.forwards.append(self._router.forward(inbound, user, message.offset, index, hops))
         self._out.outcomes["forwarded"] += 1
 
     def _refuse(self, error: InvalidInput, payload: bytes, offset: int, index: int) -> None:

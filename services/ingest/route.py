@@ -17,9 +17,9 @@ class Router:
         """Whether a user's records belong on this partition; nobody's may stay where they are."""
         return not user or partition_of(user, self._partitions) == self._partition
 
-    def forward(self, inbound: Inbound, user: str, offset: int, index: int) -> tuple[int, bytes, bytes]:
+    def forward(self, inbound: Inbound, user: str, offset: int, index: int, hops: int = 0) -> tuple[int, bytes, bytes]:
         """Partition, key and value of the record that carries `inbound` to its user's partition."""
-        carried = Forwarded(partition=self._partition, offset=offset, index=index, inbound=inbound)
+        carried = Forwarded(partition=self._partition, offset=offset, index=index, inbound=inbound, hops=hops)
         value = Inbound(forwarded=carried, received_us=inbound.received_us).SerializeToString()
         return partition_of(user, self._partitions), user.encode(), value
 

@@ -187,6 +187,7 @@ class JoinerFold:
             values={name: columns.at(name, row) for name in COLUMNS},
             offset=cause.offset,
             index=row,
+            partition=self._partition,
         )
 
     def _count(self, outcome: str, action: Action) -> None:
@@ -198,10 +199,14 @@ class JoinerFold:
         for action in self._held.over(self.clock_us):
             self._out.actions["unknown_impression"] += 1
             error = InvalidInput("attribution_token", "unknown_impression", "names an impression that never came")
-            self._refuse(error, action.payload, action.offset, action.index)
+            partition = self._partition if action.partition < 0 else action.partition
+            self._refuse(error, action.payload, action.offset, action.index, partition)
 
-    def _refuse(self, error: InvalidInput, payload: bytes, offset: int, index: int) -> None:
-        letter = dead_letter("joiner", INTERACTIONS.name, error, payload, self._partition, offset, index, self.clock_us)
+    def _refuse(
+        self, error: InvalidInput, payload: bytes, offset: int, index: int, partition: int | None = None
+    ) -> None:
+        where = self._partition if partition is None else partition
+        letter = dead_letter("joiner", INTERACTIONS.name, error, payload, where, offset, index, self.clock_us)
         self._out.dead_letters.append(letter)
         self._out.others[f"dead_{error.reason}"] += 1
 

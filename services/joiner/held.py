@@ -26,6 +26,8 @@ class Action:
     """The columns that triggers compare."""
     offset: int
     index: int
+    partition: int = -1
+    """Of interactions, where its offset counts."""
     payload: bytes = b""
     """Its row as a message of interactions, for a dead letter; filled while it is held."""
 

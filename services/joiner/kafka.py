@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.common.clock import Clock
+from services.common.errors import CorruptState
 from services.common.kafka import Outbox
 from services.common.records import Message, heads_key
 from services.common.stage import Snapshot
@@ -14,7 +15,7 @@ from services.common.topics import DEAD_LETTERS, EXAMPLES, INTERACTIONS, Topic
 from services.joiner.examples import Outputs
 from services.joiner.fold import JoinerFold, Rules
 from services.joiner.meters import Meters
-from services.joiner.spill import open_spill
+from services.joiner.spill import open_spill, spill_path
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,11 @@ class JoinerStage:
 
     topic: Topic = INTERACTIONS
 
-    def __init__(self, rules: Rules, folder: Path, outbox: Outbox, meters: Meters, clock: Clock) -> None:
-        self._rules = rules
+    def __init__(
+        self, rules: Rules, folder: Path, outbox: Outbox, meters: Meters, clock: Clock, needed: bool = False
+    ) -> None:
+        """`needed`: the log alone does not give the state (partitions were added)."""
+        self._rules, self._needed = rules, needed
         self._key = heads_key([head.name for head in rules.join.heads.heads])
         self._folder = folder
         self._outbox = outbox
@@ -53,11 +57,19 @@ class JoinerStage:
         self._clock = clock
 
     def open(self, partition: int, snapshot: Snapshot | None) -> MeteredFold:
-        """The fold of a partition; from the start of the log when the spill file does not fit the snapshot."""
-        offset, impressions = 0, 0
+        """The fold of a partition; from the start of the log when the spill file does not fit the snapshot.
+
+        Raises CorruptState when that would give another state.
+        """
+        offset, impressions = None, 0
         if snapshot is not None:
             offset, impressions = snapshot.next_offset, len(snapshot.arrays["open.weights"])
-        spill, fits = open_spill(self._folder / f"{INTERACTIONS.name}-{partition}.sqlite", offset, impressions)
+        spill, fits = open_spill(spill_path(self._folder, partition), offset, impressions)
+        if not fits and self._needed:
+            raise CorruptState(
+                f"joiner, {INTERACTIONS.name}-{partition}: the spill file does not fit the snapshot, and since"
+                " partitions were added the log alone does not give its state: restore both"
+            )
         if not fits:
             log.warning("spill file does not fit the snapshot, reading the log again", extra={"partition": partition})
         fold = MeteredFold(partition, self._rules, spill, snapshot if fits else None)

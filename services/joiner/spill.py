@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import CorruptState, TemporaryError
+from services.common.topics import INTERACTIONS
 
 KEPT_SNAPSHOTS = 4
 """The three on disk, and the one that may be torn while it is written."""
@@ -35,6 +36,11 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 
 _THERE = "seq <= ? AND (gone IS NULL OR gone >= ?)"
 """As of a place: written by then, and not gone before it."""
+
+
+def spill_path(folder: Path, partition: int) -> Path:
+    """The file of a partition."""
+    return folder / f"{INTERACTIONS.name}-{partition}.sqlite"
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,8 @@ class Spill:
 
         Raises CorruptState when the file does not reach that place, or no longer holds it.
         """
-        place = next_offset << 20
         with self._transaction():
-            if not self._fact("floor") <= next_offset <= self._fact("next_offset"):
-                raise CorruptState(f"spill file: does not hold offset {next_offset}")
+            place = self._place(next_offset)
             for table in ("impressions", "clicked", "flips"):
                 self._db.execute(f"DELETE FROM {table} WHERE seq >= ?", (place,))
             for table in ("impressions", "clicked"):
@@ -158,6 +162,43 @@ class Spill:
         sql = f"UPDATE clicked SET gone = ? WHERE {_THERE} AND user = ? AND time < ?"
         return self._db.execute(sql, (seq, seq, seq, user, before_us)).rowcount
 
+    def waiting(self, next_offset: int) -> Iterator[tuple[bytes, int, bytes]]:
+        """Key, place and payload of each open impression as of a snapshot. Raises CorruptState when the file does not
+        hold that place."""
+        place = self._place(next_offset)
+        yield from self._db.execute(
+            "SELECT id, seq, payload FROM impressions WHERE seq < ? AND (gone IS NULL OR gone >= ?) ORDER BY seq",
+            (place, place),
+        )
+
+    def kept(self, next_offset: int) -> Iterator[tuple[bytes, str, Clicked]]:
+        """Key, item and row of each clicked row as of a snapshot, its labels with all flips. Raises CorruptState when
+        the file does not hold that place."""
+        place = self._place(next_offset)
+        rows = self._db.execute(
+            "SELECT id, item, time, deadline, user, labels, weight, payload FROM clicked"
+            " WHERE seq < ? AND (gone IS NULL OR gone >= ?)",
+            (place, place),
+        )
+        for key, item, time_us, deadline_us, user, labels, weight, payload in rows:
+            flips = self._db.execute("SELECT bits FROM flips WHERE id = ? AND item = ? AND seq < ?", (key, item, place))
+            for (bits,) in flips:
+                labels |= bits
+            yield key, item, Clicked(time_us, deadline_us, user, labels, weight, payload)
+
+    def begin_at(self, next_offset: int) -> None:
+        """Let a new file hold a place, with what was put into it as if before."""
+        with self._transaction():
+            self._set_fact("next_offset", next_offset)
+            self._set_fact("floor", next_offset)
+            self._db.execute("INSERT INTO snapshots VALUES (?)", (next_offset,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _place(self, next_offset: int) -> int:
+        if not self._fact("floor") <= next_offset <= self._fact("next_offset"):
+            raise CorruptState(f"spill file: does not hold offset {next_offset}")
+        return next_offset << 20
+
     def snapshot(self, next_offset: int) -> None:
         """Make the file durable up to a snapshot, and remove what no kept snapshot needs."""
         with self._transaction():
@@ -220,8 +261,11 @@ class Spill:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-def open_spill(path: Path, next_offset: int, impressions: int) -> tuple[Spill, bool]:
-    """The file as of a snapshot, and whether it fits it; one that does not is emptied, for a start from offset 0."""
+def open_spill(path: Path, next_offset: int | None, impressions: int) -> tuple[Spill, bool]:
+    """The file as of a snapshot, and whether it fits it; one that does not is emptied, for a start from offset 0.
+
+    `next_offset` is None where there is no snapshot.
+    """
     try:
         spill = Spill(path)
     except CorruptState:
@@ -229,7 +273,7 @@ def open_spill(path: Path, next_offset: int, impressions: int) -> tuple[Spill, b
             file.unlink(missing_ok=True)
         spill = Spill(path)
     try:
-        if next_offset:
+        if next_offset is not None:
             spill.resume(next_offset, impressions)
             return spill, True
     except CorruptState:

@@ -201,3 +201,27 @@ def test_services_reach_strimzi_s_kafka_with_their_certificate(tmp_path: Path) -
 def test_settings_can_be_numbers_beyond_a_million(tmp_path: Path) -> None:
     objects = chart(tmp_path, arms={"big": {"slots": "ef", "settings": {"max_rows": 40_000_000}}})
     assert variables(objects, first(objects, "trainer-big"))["FRESHRANK_TRAINER_MAX_ROWS"] == "40000000"
+
+
+RESHARD = {"reshard": {"enabled": True, "partitions": 6}}
+
+
+def test_streams_have_no_pods_and_no_scaler_while_partitions_are_added(tmp_path: Path) -> None:
+    scaled = {name: {"autoscaling": {"type": "keda", "max": 4}} for name in ("ingest", "features", "joiner", "gateway")}
+    objects = chart(tmp_path, jobs=RESHARD, services=scaled)
+    replicas = {o["metadata"]["name"]: o["spec"].get("replicas") for o in of_kind(objects, "StatefulSet").values()}
+    assert {f"freshrank-{name}": 0 for name in ("ingest", "features", "joiner")}.items() <= replicas.items()
+    assert list(of_kind(objects, "ScaledObject")) == ["freshrank-gateway"]
+    container = first(objects, "reshard")
+    assert container["command"][2:] == ["services.cli", "reshard", "--partitions", "6"]
+    assert variables(objects, container)["FRESHRANK_PARTITIONS"] == "4"
+    assert container["image"] == first(objects, "features")["image"]
+    (store,) = [mount for mount in container["volumeMounts"] if mount["name"] == "store"]
+    assert not store["readOnly"]
+
+
+def test_item_updates_keeps_the_partitions_it_was_made_with(tmp_path: Path) -> None:
+    kafka = {"partitions": 6, "itemUpdatesPartitions": 4}
+    topics = of_kind(chart(tmp_path, kafka=kafka, strimzi={"enabled": True}, jobs={}), "KafkaTopic").values()
+    found = {topic["spec"]["topicName"]: topic["spec"]["partitions"] for topic in topics}
+    assert found == {t.name: 1 if t.single else 4 if t.fixed else 6 for t in TOPICS}

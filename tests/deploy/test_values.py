@@ -75,6 +75,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "a retrain of an unknown arm": ("maintenance.of", "towers", "maintenance.enabled=true"),
     "a retrain of an arm into itself": ("maintenance.arm", "main", "maintenance.enabled=true"),
     "an import from nowhere": ("jobs.import.existingClaim", "", "jobs.import.enabled=true"),
+    "partitions that are there already": ("jobs.reshard.partitions", 4, "jobs.reshard.enabled=true"),
+    "a reshard to nothing": ("jobs.reshard.partitions", 0, "jobs.reshard.enabled=true"),
     "definitions from git by ssh": ("featureRepo.git.repository", "git@example.org:shop.git"),
     "definitions from two places": ("featureRepo", {"configMap": "a", "files": {"views.py": ""}}),
     "copies that cannot be": ("strimzi.minInSyncReplicas", 4, "strimzi.enabled=true"),

@@ -89,11 +89,14 @@ def test_records_from_two_partitions_do_not_hide_each_other() -> None:
     assert len(rows(out)) == 2
 
 
-def test_a_record_sent_to_the_wrong_partition_stops_there() -> None:
-    (forward,) = home(0).apply([message(0, inbound(event(user_id=of(1)[0])))]).forwards
-    out = home(2).apply([message(0, forward[2])])
-    assert [(x.reason, x.field) for x in letters(out)] == [("out_of_range", "user_id")]
-    assert out.forwards == []
+def test_a_record_sent_to_a_partition_that_is_not_its_own_any_more_finds_it() -> None:
+    folds = {p: home(p) for p in range(PARTITIONS)}
+    user = of(1)[0]
+    (forward,) = home(0).apply([message(0, inbound(event(user_id=user)))]).forwards
+    out = folds[2].apply([message(4, forward[2])])
+    (row,) = pass_on(out, folds)
+    assert (row["user"], row["received_us"]) == (user, T0)
+    assert not letters(out)
 
 
 def test_the_arrival_travels_with_a_record_that_is_sent_on() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.common.clock import ManualClock
-from services.common.errors import InvalidInput
+from services.common.errors import CorruptState, InvalidInput
 from services.common.metrics import Metrics
 from services.common.settings import load_settings
 from services.common.topics import DEAD_LETTERS, EXAMPLES
@@ -118,3 +118,15 @@ async def test_a_stage_whose_spill_file_is_lost_reads_the_log_again(tmp_path: Pa
     again = stage.open(0, snapshot)
     assert again.next_offset == 0
     assert examples(again.apply(rows)) == examples(first)
+
+
+async def test_after_a_reshard_a_lost_spill_file_is_a_fault(tmp_path: Path) -> None:
+    meters = Meters(Metrics("joiner"))
+    stage = JoinerStage(rules(), tmp_path, Broker(), meters, ManualClock(T0), needed=True)  # type: ignore[arg-type]
+    on = stage.open(0, None)
+    on.apply(log([shown(), action()]))
+    snapshot = on.snapshot()
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(CorruptState, match="interactions-0: the spill file does not fit"):
+        stage.open(0, snapshot)

@@ -142,7 +142,7 @@ def stored(snapshot: Snapshot) -> Snapshot:
 def opened(path: Path, snapshot: Snapshot | None) -> tuple[Spill, bool]:
     """The spill as of a snapshot."""
     if snapshot is None:
-        return open_spill(path, 0, 0)
+        return open_spill(path, None, 0)
     return open_spill(path, snapshot.next_offset, len(snapshot.arrays["open.weights"]))
 
 

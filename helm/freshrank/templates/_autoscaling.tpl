@@ -1,7 +1,7 @@
 {{/* The scaler of a workload. Takes (dict "root" $ "component" name "workload" merged "path" key's path). */}}
 {{- define "freshrank.autoscaling" -}}
 {{- $own := .workload.autoscaling -}}
-{{- if ne $own.type "none" -}}
+{{- if and (ne $own.type "none") (not (include "freshrank.resting" .)) -}}
 {{- include "freshrank.autoscalingBounds" . -}}
 {{- $name := printf "%s-%s" (include "freshrank.fullname" .root) .component -}}
 {{- $kind := ternary "StatefulSet" "Deployment" .workload.stableNames -}}
@@ -43,6 +43,11 @@ spec:
   triggers: {{- include "freshrank.triggers" . | nindent 4 }}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Streams have no pods while partitions are added. */}}
+{{- define "freshrank.resting" -}}
+{{- if and .root.Values.jobs.reshard.enabled (include "freshrank.groupTopics" .component) }}true{{ end -}}
 {{- end -}}
 
 {{/* A pod of a stream that comes or goes moves partitions: one at a time. */}}

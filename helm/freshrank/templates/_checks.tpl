@@ -21,6 +21,11 @@
 {{- $taken = append $taken . -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.jobs.reshard -}}
+{{- if and .enabled (le (int .partitions) (int $.Values.kafka.partitions)) -}}
+{{- fail (printf "at '/jobs/reshard/partitions': must be more than kafka.partitions, %d: Kafka takes none away" (int $.Values.kafka.partitions)) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.maintenance -}}
 {{- if and .enabled (or (eq .arm "main") (hasKey $.Values.arms .arm)) -}}
 {{- fail (printf "at '/maintenance/arm': there is an arm %s already" .arm) -}}

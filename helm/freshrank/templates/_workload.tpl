@@ -12,7 +12,9 @@ metadata:
   name: {{ $fullname }}-{{ .name }}
   labels: {{- include "freshrank.labels" $scope | nindent 4 }}
 spec:
-  {{- if eq $workload.autoscaling.type "none" }}
+  {{- if include "freshrank.resting" $scope }}
+  replicas: 0
+  {{- else if eq $workload.autoscaling.type "none" }}
   replicas: {{ $workload.replicas | int }}
   {{- end }}
   {{- if $workload.stableNames }}

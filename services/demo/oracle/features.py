@@ -19,19 +19,14 @@ def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Ver
     """Values in the online store equal a recomputation at each key's clock, for all keys."""
     tables = {"user": Table(explode(users)), "item": Table(r for r in items if r["kind"] not in (TICK, FORGET))}
     ends = {"user": max(r["time_us"] for r in users), "item": max(r["time_us"] for r in items)}
-    part_of = {"user": {r["user"]: r["p"] for r in users}, "item": {r["item"]: r["p"] for r in items}}
     for view, (join_keys, features) in definitions(store).items():
         side = "item" if join_keys == ["item_id"] else "user"
         columns = [COLUMN_OF[key] for key in join_keys]
         source = items if side == "item" else list(explode(users))
-        owners = {tuple(r[c] for c in columns): r for r in source if all(r[c] for c in columns)}
-        keys = list(owners)
+        keys = list({tuple(r[c] for c in columns): None for r in source if all(r[c] for c in columns)})
         names = [f["name"] for f in features]
         online = fetch(store, view, join_keys, keys, [*names, "_pos", "_clock"])
-        known = [
-            (*key, part_of["item"][key[0]] if side == "item" else owners[key]["p"], clock or ends[side])
-            for key, clock in zip(keys, online["_clock"], strict=True)
-        ]
+        known = [(*key, clock or ends[side]) for key, clock in zip(keys, online["_clock"], strict=True)]
         present = [pos is not None for pos in online["_pos"]]
         due: set[int] = set()
         tables[side].keys(columns, known)

@@ -23,21 +23,18 @@ class Table:
         self._db.executemany(f"INSERT INTO log VALUES ({', '.join('?' * len(self.COLUMNS))})", values)
 
     def keys(self, columns: list[str], known: list[tuple[Any, ...]]) -> None:
-        """Set the keys: each (value of each column, partition, clock)."""
+        """Set the keys: each (value of each column, clock). Rows count wherever they lie: partitions are added."""
         self._columns = columns
         self._db.execute("DROP TABLE IF EXISTS keys")
-        self._db.execute(
-            f"CREATE TABLE keys (id INTEGER PRIMARY KEY, {', '.join('k_' + c for c in columns)}, part, clock)"
-        )
-        marks = ", ".join("?" * (len(columns) + 3))
+        self._db.execute(f"CREATE TABLE keys (id INTEGER PRIMARY KEY, {', '.join('k_' + c for c in columns)}, clock)")
+        marks = ", ".join("?" * (len(columns) + 2))
         self._db.executemany(f"INSERT INTO keys VALUES ({marks})", [(i, *k) for i, k in enumerate(known)])
         self._db.execute("DROP TABLE IF EXISTS mine")
         match = " AND ".join(f"l.{c} = k.k_{c}" for c in columns)
         self._db.execute("DROP INDEX IF EXISTS by_key")
-        self._db.execute(f"CREATE INDEX by_key ON log ({', '.join(columns)}, p)")
+        self._db.execute(f"CREATE INDEX by_key ON log ({', '.join(columns)})")
         self._db.execute(
-            f"CREATE TABLE mine AS SELECT k.id AS id, k.clock AS clock, l.* FROM keys k JOIN log l "
-            f"ON {match} AND l.p = k.part"
+            f"CREATE TABLE mine AS SELECT k.id AS id, k.clock AS clock, l.* FROM keys k JOIN log l ON {match}"
         )
 
     def values(self, feature: dict[str, Any]) -> dict[int, Any]:

@@ -226,16 +226,18 @@ class Inbound(_message.Message):
     def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., batch: _Optional[_Union[EventBatch, _Mapping]] = ..., impression: _Optional[_Union[Impression, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., tick: _Optional[_Union[Tick, _Mapping]] = ..., forwarded: _Optional[_Union[Forwarded, _Mapping]] = ..., received_us: _Optional[int] = ...) -> None: ...
 
 class Forwarded(_message.Message):
-    __slots__ = ("partition", "offset", "index", "inbound")
+    __slots__ = ("partition", "offset", "index", "inbound", "hops")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     INBOUND_FIELD_NUMBER: _ClassVar[int]
+    HOPS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     offset: int
     index: int
     inbound: Inbound
-    def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ..., index: _Optional[int] = ..., inbound: _Optional[_Union[Inbound, _Mapping]] = ...) -> None: ...
+    hops: int
+    def __init__(self, partition: _Optional[int] = ..., offset: _Optional[int] = ..., index: _Optional[int] = ..., inbound: _Optional[_Union[Inbound, _Mapping]] = ..., hops: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("stage", "reason", "field", "detail", "payload", "topic", "partition", "offset", "index", "time_us")
