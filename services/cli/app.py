@@ -23,6 +23,7 @@ from services.cli import (
     store,
     text,
     tune,
+    ubi,
 )
 from services.cli.failures import Commands
 
@@ -54,6 +55,7 @@ def build() -> typer.Typer:
     app.command("distil")(distil.distil)
     app.add_typer(text.group(), name="text")
     app.add_typer(store.group(), name="store")
+    app.add_typer(ubi.group(), name="ubi")
     app.command("reshard")(reshard.reshard)
     app.command("presets")(presets.presets)
     app.command("topics")(start.topics)

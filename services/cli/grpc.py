@@ -1,5 +1,6 @@
 """The command's ends of the two APIs: what fails there becomes one of our errors, naming the option to look at."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from freshrank import errors as api
 from freshrank.client import Client
 from freshrank.v1 import models_pb2 as pb
 from freshrank.v1 import models_pb2_grpc
+from freshrank.v1.events_pb2 import Event
 from freshrank.v1.ranking_pb2 import ExplainResponse, Item
 
 from services.cli.settings import CliSettings
@@ -150,6 +152,12 @@ class Shop:
         """Add or change items; returns how many. A wrong field raises InvalidInput with its path, `items[3].price`."""
         with translated(self._where):
             return self._client.upsert(*items, timeout_s=30.0)
+
+    def track(self, events: list[Event]) -> Counter[str]:
+        """Report events; returns how many were refused, by field and reason."""
+        with translated(self._where):
+            results = self._client.track(*events, timeout_s=30.0)
+        return Counter(f"{r.error_field}: {r.error_reason}" for r in results if r.error_reason)
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,6 +11,7 @@ import grpc
 import typer
 from freshrank.v1 import models_pb2 as pb
 from freshrank.v1 import models_pb2_grpc, ranking_pb2, ranking_pb2_grpc
+from freshrank.v1.events_pb2 import Event
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -88,10 +89,11 @@ class Admin(models_pb2_grpc.AdminServicer):
 
 
 class Ranking(ranking_pb2_grpc.RankingServicer):
-    """Explains one token; takes items with a price of at most 1,000."""
+    """Explains one token; takes items with a price of at most 1,000, and events of all but one item."""
 
     def __init__(self) -> None:
         self.items: list[ranking_pb2.Item] = []
+        self.events: list[Event] = []
 
     def Explain(self, request: ranking_pb2.ExplainRequest, context: Any) -> ranking_pb2.ExplainResponse:
         if request.attribution_token != "good":
@@ -107,6 +109,12 @@ class Ranking(ranking_pb2_grpc.RankingServicer):
                 invalid(context, f"items[{place}].price", "out_of_range", "is too dear")
         self.items += request.items
         return ranking_pb2.UpsertItemsResponse(upserted=len(request.items))
+
+    def Track(self, request: ranking_pb2.TrackRequest, context: Any) -> ranking_pb2.TrackResponse:
+        self.events += request.events
+        refused = ranking_pb2.TrackResult(partition=-1, offset=-1, error_field="item_id", error_reason="unknown")
+        taken = ranking_pb2.TrackResult(partition=0, offset=1)
+        return ranking_pb2.TrackResponse(results=[refused if e.item_id == "bad" else taken for e in request.events])
 
 
 def invalid(context: Any, name: str, reason: str, detail: str) -> None:
