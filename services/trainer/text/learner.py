@@ -55,7 +55,9 @@ class Learner:
         return sum(value.numel() for value in self._moving.values())
 
     def learn(self, pairs: Pairs) -> float:
-        """One step; returns its loss, before it."""
+        """One step; returns its loss, before it. Without pairs, or where a gradient is not finite, nothing moves."""
+        if not len(pairs):
+            return 0.0
         batch = self._replay.mixed(pairs) if self._replay else pairs
         self.steps += 1
         with _chance(key_of(f"step {self._seed} {self.steps}")):
@@ -66,9 +68,10 @@ class Learner:
             self._optimiser.zero_grad()
             if total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(self._moving.values(), _MOST_NORM)
-                self._optimiser.step()
-                self._way.stepped(self.text.model, self.steps)
+                norm = nn.utils.clip_grad_norm_(self._moving.values(), _MOST_NORM)
+                if torch.isfinite(norm + total.detach()):
+                    self._optimiser.step()
+                    self._way.stepped(self.text.model, self.steps)
             self.text.model.eval()
         return float(loss.detach())
 

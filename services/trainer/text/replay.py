@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from services.common.errors import InvalidInput
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -19,6 +21,15 @@ class Pairs:
     """How well an item answers its query, 0 to 1; empty: all were chosen, 1."""
     negatives: Sequence[str] = ()
     """Items that were shown beside them and passed over: hard negatives, for all queries of the batch."""
+
+    def __post_init__(self) -> None:
+        """Raises InvalidInput."""
+        if len(self.items) != len(self.queries):
+            raise InvalidInput("items", "malformed", f"{len(self.items)} of them for {len(self.queries)} queries")
+        if self.grades and len(self.grades) != len(self.queries):
+            raise InvalidInput("grades", "malformed", f"{len(self.grades)} of them for {len(self.queries)} queries")
+        if not all(0 <= grade <= 1 for grade in self.grades):
+            raise InvalidInput("grades", "out_of_range", "must lie between 0 and 1")
 
     def __len__(self) -> int:
         return len(self.queries)

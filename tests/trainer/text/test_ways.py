@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
+from services.common.errors import InvalidInput
 from services.text.folder import INPUTS, OUTPUT
 from services.trainer.text import export as exports
 from services.trainer.text.learner import Learner, Objective
@@ -182,6 +183,34 @@ def test_a_batch_of_one_item_only_teaches_nothing(text: Text) -> None:
     same = Pairs(["red shoe", "blue lamp"], ["new shoe red", "new shoe red"])
     assert learner.loss(same).item() == 0
     assert learner.loss(PAIRS).item() > 0
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(text: Text) -> None:
+    learner = Learner(text, "full(0.001)")
+    with torch.no_grad():
+        learner.line.fill_(float("nan"))
+    before = weights(text)
+    assert np.isnan(learner.learn(Pairs(PAIRS.queries, PAIRS.items, [0.5] * 16)))
+    assert not changed(before, weights(text))
+    assert learner.learn(PAIRS) > 0
+    assert changed(before, weights(text))
+
+
+def test_no_pairs_are_no_step(text: Text) -> None:
+    learner = Learner(text, "full(0.001)")
+    assert learner.learn(Pairs([], [])) == 0
+    assert learner.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("items", "grades", "field"),
+    [(["a"], (), "items"), (["a", "b"], [0.5], "grades"), (["a", "b"], [0.5, 1.1], "grades"),
+     (["a", "b"], [0.5, float("nan")], "grades")],
+)  # fmt: skip
+def test_pairs_that_do_not_fit_are_refused_by_field(items: list[str], grades: list[float], field: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        Pairs(["q", "r"], items, grades)
+    assert raised.value.field == field
 
 
 def test_replay_brings_back_pairs_with_the_same_chance() -> None:
