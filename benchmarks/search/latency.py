@@ -77,7 +77,7 @@ class Searches:
 
     def understood(self, text: str) -> Query:
         """A query as the gateway looks for it, without corrections."""
-        return understand(text, lambda word: True, lambda word: None, Synonyms([]))
+        return understand(text, lambda word: 1, lambda word: None, Synonyms([]))
 
     async def look_up(self) -> None:
         """The index alone."""

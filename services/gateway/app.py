@@ -137,7 +137,7 @@ class Parts:
         index = lambda: IndexReader(words_folder(settings), settings.search_language)  # noqa: E731
         self.words = Words(index)
         self.searcher = Searcher(self.ranker, self._pipeline, self.words, _search_policy(settings))
-        self.explainer = Explainer(self._recent, tokens, self.scorer, self.state)
+        self.explainer = Explainer(self._recent, tokens, self.scorer, self.state, self.searcher.matched)
 
     def times(self) -> Times:
         """What time the next request has."""

@@ -152,10 +152,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The parts of a score, largest first."""
+    """The parts of a score, largest first; of a search also the words that the item has."""
 
     item: str
     score: float
     served_score: float
     parts: Sequence[Part]
     release: str
+    query: str = ""
+    """What was searched for."""
+    matched: Sequence[str] = ()

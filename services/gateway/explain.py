@@ -4,6 +4,7 @@ Taking an input away means giving it as missing - NaN for a number, mask 0 for a
 model was trained to answer. A contribution is the score minus the score without it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +37,17 @@ class Without:
 class Explainer:
     """Explains answers that this process still holds."""
 
-    def __init__(self, recent: RecentAnswers, tokens: Tokens, scorer: Scorer, state: State) -> None:
+    def __init__(
+        self,
+        recent: RecentAnswers,
+        tokens: Tokens,
+        scorer: Scorer,
+        state: State,
+        matched: Callable[[str, str], Sequence[str]] = lambda query, item: (),
+    ) -> None:
+        """`matched`: words of a query that an item has."""
         self._recent, self._tokens, self._scorer, self._state = recent, tokens, scorer, state
+        self._matched = matched
 
     async def explain(self, call: ExplainCall, budget: Budget, now_s: float) -> Explanation:
         """Contributions to the score of one item.
@@ -62,7 +72,15 @@ class Explainer:
         ]
         parts.sort(key=lambda part: -abs(part.contribution))
         item = served.candidates.wanted.ids[place]
-        return Explanation(item, float(totals[0]), float(served.score[place]), parts[: call.top], served.release)
+        return Explanation(
+            item,
+            float(totals[0]),
+            float(served.score[place]),
+            parts[: call.top],
+            served.release,
+            served.query,
+            self._matched(served.query, item) if served.query else (),
+        )
 
     def _serving(self, release: str) -> Serving:
         worlds = self._state.worlds.arms.values()

@@ -103,6 +103,8 @@ def explanation(found: Explanation) -> pb.ExplainResponse:
         score=found.score,
         served_score=found.served_score,
         release=found.release,
+        query=found.query,
+        matched_words=found.matched,
         contributions=[
             pb.Contribution(feature=p.feature, value=p.value, contribution=p.contribution, age_ms=p.age_ms)
             for p in found.parts

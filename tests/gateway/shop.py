@@ -283,7 +283,7 @@ class Shop:
         self.words = Words(lambda: IndexReader(folder / "words", "english"))
         self.searcher = Searcher(self.ranker, pipeline, self.words, SearchPolicy())
         self.look()
-        self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state)
+        self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state, self.searcher.matched)
         self.forgotten: list[str] = []
         self.intake = Intake(self.sends, 4, False, self.meters, self.covisits, self.forgotten.append)
         self.paint()

@@ -164,8 +164,21 @@ class IndexReader:
 
     def knows(self, word: str) -> bool:
         """Some item has it, in any of its forms."""
+        return self.frequency(word) > 0
+
+    def frequency(self, word: str) -> int:
+        """Items that have it in the field in which most have it, in any of its forms."""
         term = self._analysis.term(word)
-        return any(self._searcher.doc_freq(name, term) for name in WEIGHTS)
+        return max(int(self._searcher.doc_freq(name, term)) for name in WEIGHTS)
+
+    def matched(self, words: Sequence[str], item: str) -> list[str]:
+        """Those of the words that an item has, with a wrong letter too where nobody has them right."""
+        chosen = Query.term_set_query(self._schema, "item", [item])
+        return [word for word in words if self._both(chosen, self._word(word))]
+
+    def _both(self, one: Query, other: Query) -> bool:
+        both = Query.boolean_query([(Occur.Must, one), (Occur.Must, other)])
+        return bool(self._searcher.search(both, 1, count=False).hits)
 
     def search(self, wish: Wish, keep: Filter, most: int, least: int = 1) -> Found:
         """The best matches among the items to keep, of those that have at least so many of the words."""

@@ -20,7 +20,7 @@ from services.gateway.search.fuse import K
 from services.gateway.search.index import IndexReader
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import QueryCounts, completed
-from services.gateway.search.understand import Query, Rewrite, Synonyms, understand
+from services.gateway.search.understand import MOST_WORDS, Query, Rewrite, Synonyms, understand
 from services.gateway.search.words import words
 from services.gateway.served import as_served
 
@@ -116,7 +116,7 @@ class Searcher:
         if call.page_token:
             return await self._next_page(call, budget)
         with self._pipeline.meters.stage("retrieve"):
-            query = await self._understood(call)
+            query = await self._understood(call.query, call.exact)
             hits = self._hits(query, call)
             wanted = self._wanted(hits.slots, hits.lexical, query, hits.sure)
         if len(hits.slots) and not call.preview:
@@ -132,10 +132,15 @@ class Searcher:
             call.size,
             call.placement,
             call.now_us // 1_000_000,
-            query.corrected or query.text,
+            query.text,
         )
         answer = self._ranker.answer(served, seen, next_page=self._ranker.page(rest, call.caller), preview=call.preview)
         return replace(answer, query=query.text, corrected=query.corrected, found=hits.count, facets=hits.facets)
+
+    def matched(self, query: str, item: str) -> list[str]:
+        """Words of a query that an item has."""
+        reader = self._index.reader
+        return reader.matched(list(dict.fromkeys(words(query))), item) if reader is not None else []
 
     def suggest(self, call: SuggestCall) -> list[str]:
         """Queries that begin as typed."""
@@ -143,15 +148,16 @@ class Searcher:
         searched = self._counts.beginning(prefix, call.size, call.now_us / 1e6)
         return completed(prefix, call.size, searched, self._reader().beginning, words)
 
-    async def _understood(self, call: SearchCall) -> Query:
+    async def _understood(self, text: str, exact: bool) -> Query:
         reader, policy = self._reader(), self._policy
-        if call.exact:
-            return understand(call.query, lambda word: True, lambda word: None, policy.synonyms, policy.rewrite)
-        missing = [word for word in words(call.query) if not reader.knows(word)]
+        if exact:
+            return understand(
+                text, lambda word: max(1, reader.frequency(word)), lambda word: None, policy.synonyms, policy.rewrite
+            )
+        missing = [word for word in words(text) if not reader.frequency(word)]
         if missing:  # comparing with all words takes milliseconds: not here
-            await asyncio.to_thread(lambda: [self._index.speller.correct(word) for word in missing])
-        correct = self._index.speller.correct
-        return understand(call.query, reader.knows, correct, policy.synonyms, policy.rewrite)
+            await asyncio.to_thread(lambda: [self._index.speller.correct(word) for word in missing[:MOST_WORDS]])
+        return understand(text, reader.frequency, self._index.speller.correct, policy.synonyms, policy.rewrite)
 
     def _hits(self, query: Query, call: SearchCall) -> "_Hits":
         """Items that have most of the words, and where they are few, after them those that have some."""
@@ -191,9 +197,7 @@ class Searcher:
         keep = filters.available(table.catalogue(table.slots(rest.ids)))
         ids = [item for item, kept in zip(rest.ids, keep.tolist(), strict=True) if kept]
         page, left = ids[: rest.size], ids[rest.size :]
-        query = understand(
-            rest.query, lambda word: True, lambda word: None, self._policy.synonyms, self._policy.rewrite
-        )
+        query = await self._understood(rest.query, call.exact)
         lexical = reader.scores(query.wish, page)
         wanted = self._wanted(table.slots(page), lexical, query, len(page))
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)

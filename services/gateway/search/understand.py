@@ -10,7 +10,7 @@ from services.gateway.search.words import words
 from services.text.normal import normal_query
 
 MOST_WORDS = 32
-"""Words of a query that are looked for; what follows is passed over."""
+"""Words of a query that are looked for: of a longer text, such as a conversation, those that fewest items have."""
 
 Rewrite = Callable[[str], str]
 """The shop's own hook: a query in one spelling -> the query to look for."""
@@ -68,24 +68,32 @@ class Synonyms:
 
 def understand(
     text: str,
-    knows: Callable[[str], bool],
+    frequency: Callable[[str], int],
     correct: Callable[[str], str | None],
     synonyms: Synonyms,
     rewrite: Rewrite = lambda query: query,
 ) -> Query:
     """Raises InvalidInput for a query in which there is no word.
 
-    `knows`: some item has the word; `correct`: the word that an unknown one was meant to be.
+    `frequency`: items that have a word; `correct`: the word that an unknown one was meant to be.
     """
     normal = normal_query(text)
-    found = words(rewrite(normal))[:MOST_WORDS] if normal else []
+    found = _telling(words(rewrite(normal)), frequency) if normal else []
     if normal is None or not found:
         raise InvalidInput("query", "missing_field", "there is no word in it")
     instead: Mapping[str, str] = {
-        word: better for word in dict.fromkeys(found) if not knows(word) and (better := correct(word))
+        word: better for word in dict.fromkeys(found) if not frequency(word) and (better := correct(word))
     }
     meant = [instead.get(word, word) for word in found]
     return Query(normal, " ".join(meant) if instead else "", _wish(meant, synonyms))
+
+
+def _telling(found: list[str], frequency: Callable[[str], int]) -> list[str]:
+    if len(found) <= MOST_WORDS:
+        return found
+    known = {word: frequency(word) for word in dict.fromkeys(found)}
+    rarest = sorted((word for word, count in known.items() if count), key=lambda word: known[word])
+    return rarest[:MOST_WORDS] or found[:MOST_WORDS]
 
 
 def _wish(meant: Sequence[str], synonyms: Synonyms) -> Wish:

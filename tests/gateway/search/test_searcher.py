@@ -8,7 +8,7 @@ from freshrank.v1.models_pb2 import CatalogueItem
 
 from services.common.plans import cross
 from services.gateway import cross as crosses
-from services.gateway.calls import Caller, SearchCall, SuggestCall
+from services.gateway.calls import Caller, ExplainCall, SearchCall, SuggestCall
 from services.gateway.candidates import Match
 from services.gateway.impressions import to_message
 from services.gateway.search.searcher import Searcher, SearchPolicy, blended
@@ -101,6 +101,34 @@ async def test_a_new_item_is_found_once_it_is_in_the_index(shop: Shop) -> None:
     assert not (await shop.searcher.search(call("umbrella", exact=True), budget())).ids
     shop.upsert(CatalogueItem(item_id="rain", title="Umbrella", price=1.0, stock=-1))
     assert (await shop.searcher.search(call("umbrellas"), budget())).ids == ["rain"]
+
+
+HELP = {
+    "returns": ("Sending things back", "You can return what you bought within thirty days; the refund takes a week."),
+    "delivery": ("When will it arrive", "Parcels are delivered in two days; large furniture takes longer."),
+    "password": ("I cannot log in", "Ask for a new password by mail; the link holds for an hour."),
+}
+
+
+async def test_help_is_found_with_the_last_turns_of_a_conversation(shop: Shop) -> None:
+    shop.upsert(
+        *(
+            CatalogueItem(item_id=item, title=title, description=text, categories=["help"], stock=-1)
+            for item, (title, text) in HELP.items()
+        )
+    )
+    turns = ["hi, i ordered a sofa last week", "when will it be delivered? it is large", "and can you tell me by mail?"]
+    keep = Filter(categories=["help"])
+    answer = await shop.searcher.search(call(" ".join(turns), filter=keep), budget())
+    assert answer.ids[0] == "delivery"
+    answer = await shop.searcher.search(call("i forgot my password, the link does not work", filter=keep), budget())
+    assert answer.ids[0] == "password"
+
+
+async def test_an_explanation_tells_the_words_that_matched(shop: Shop) -> None:
+    answer = await shop.searcher.search(call("blue thimg 7"), budget())
+    explained = await shop.explainer.explain(ExplainCall(answer.token, "i7", 5, NOW), budget(), 0.0)
+    assert (explained.query, list(explained.matched)) == ("blue thimg 7", ["thimg", "7"])
 
 
 async def test_suggestions_are_what_shoppers_search_for(shop: Shop) -> None:

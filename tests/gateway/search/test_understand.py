@@ -14,8 +14,8 @@ NONE = Synonyms([])
 VOCABULARY = [("drill", 9), ("drills", 2), ("grill", 30), ("cordless", 4), ("18v", 3)]
 
 
-def knows(word: str) -> bool:
-    return word in dict(VOCABULARY)
+def frequency(word: str) -> int:
+    return dict(VOCABULARY).get(word, 0)
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,23 @@ def test_short_ones_numbers_and_far_ones_are_not(word: str) -> None:
 
 
 def test_what_was_looked_for_instead_is_said() -> None:
-    query = understand("  Cordless DRIL ", knows, Speller(VOCABULARY).correct, NONE)
+    query = understand("  Cordless DRIL ", frequency, Speller(VOCABULARY).correct, NONE)
     assert (query.text, query.corrected) == ("cordless dril", "cordless drill")
     assert query.wish.words == [["cordless"], ["drill"]]
-    assert understand("cordless drill", knows, Speller(VOCABULARY).correct, NONE).corrected == ""
+    assert understand("cordless drill", frequency, Speller(VOCABULARY).correct, NONE).corrected == ""
 
 
 @pytest.mark.parametrize("text", ["", "  ", "?!", "\u200b", "👟"])
 def test_a_query_without_a_word_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        understand(text, knows, lambda word: None, NONE)
+        understand(text, frequency, lambda word: None, NONE)
     assert error.value.field == "query"
 
 
 def test_synonyms_stand_beside_the_words(tmp_path: Path) -> None:
     path = tmp_path / "synonyms.txt"
     path.write_text("tv, television # the screen\n\nliving room, lounge\n")
-    query = understand("living room tv", lambda word: True, lambda word: None, Synonyms.read(path))
+    query = understand("living room tv", lambda word: 1, lambda word: None, Synonyms.read(path))
     assert query.wish.words == [["living"], ["room"], ["tv", "television"]]
     assert query.wish.optional == ["lounge"]
 
@@ -83,12 +83,19 @@ def test_a_bad_file_of_synonyms_is_refused(tmp_path: Path, content: bytes) -> No
 
 
 def test_the_shop_may_rewrite_queries() -> None:
-    query = understand("tv", lambda word: True, lambda word: None, NONE, rewrite=lambda text: f"{text} stand")
+    query = understand("tv", lambda word: 1, lambda word: None, NONE, rewrite=lambda text: f"{text} stand")
     assert query.wish.words == [["tv"], ["stand"]]
 
 
+def test_of_a_conversation_the_words_that_fewest_items_have_are_looked_for() -> None:
+    told = "hello i have a cordless drill and it does not turn any more what can i do " * 10 + "grill"
+    query = understand(told, frequency, lambda word: None, NONE)
+    assert [word for (word,) in query.wish.words] == ["cordless", "drill", "grill"]
+
+
 def test_a_long_query_is_cut() -> None:
-    assert understand("word " * 100, lambda word: True, lambda word: None, NONE).size == 32
+    typed = " ".join(f"word{n}" for n in range(100))
+    assert understand(typed, lambda word: 1, lambda word: None, NONE).size == 32
 
 
 def test_a_query_is_suggested_once_three_shoppers_searched_for_it() -> None:
