@@ -50,6 +50,7 @@ from services.gateway.releases import Routes, World, Worlds
 from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits
 from services.gateway.search.index import IndexReader
+from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
 from services.gateway.search.understand import Synonyms
 from services.gateway.settings import GatewaySettings
@@ -217,7 +218,8 @@ def _policy(settings: GatewaySettings) -> Policy:
 
 def _search_policy(settings: GatewaySettings) -> SearchPolicy:
     synonyms = Synonyms.read(settings.synonyms) if settings.synonyms else Synonyms([])
-    return SearchPolicy(settings.search_candidates, settings.search_relevance, synonyms)
+    rewrite = rewrite_of(settings.search_rewrite)
+    return SearchPolicy(settings.search_candidates, settings.search_relevance, synonyms, rewrite)
 
 
 def _tls(settings: GatewaySettings) -> Tls:

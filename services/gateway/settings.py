@@ -57,6 +57,9 @@ class GatewaySettings(TritonSettings):
     search_language: str = Field(
         "english", description="of the words' stems, as Tantivy names it, such as german; empty = words as they stand"
     )
+    search_rewrite: str = Field(
+        "", description="package.module:function of the shop's own, query -> query, before its words are looked for"
+    )
     synonyms: Path | None = Field(None, description="file: words or phrases that mean the same, a group per line")
     gather_ms: int = Field(
         20, ge=0, le=1000, description="ms impressions wait for others to go to the log with; a crash loses so many"

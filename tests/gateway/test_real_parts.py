@@ -160,6 +160,7 @@ def test_an_answer_can_be_explained(stage: Stage) -> None:
 def test_a_deleted_item_goes_from_recommendations(stage: Stage) -> None:
     assert stage.client.delete("i29") == 1
     until(lambda: "i29" not in [r.item_id for r in stage.client.recommend("ada", page_size=30).results])
+    until(lambda: not stage.client.search("ada", "i29", exact=True).results)
 
 
 def test_wrong_calls_are_typed_errors(stage: Stage) -> None:
@@ -177,6 +178,7 @@ def test_a_killed_table_writer_comes_back_and_goes_on(stage: Stage) -> None:
     writer.kill()
     stage.client.upsert(Item(item_id="late", title="late", categories=["c0"]))
     until(lambda: "late" in [r.item_id for r in stage.client.recommend("ada", page_size=100).results], 30)
+    until(lambda: [r.item_id for r in stage.client.search("ada", "late", exact=True).results] == ["late"])
 
 
 def _is_writer(process: psutil.Process) -> bool:

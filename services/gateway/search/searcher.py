@@ -18,9 +18,10 @@ from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
 from services.gateway.search.fuse import K
 from services.gateway.search.index import IndexReader
+from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import QueryCounts, completed
-from services.gateway.search.understand import MOST_WORDS, Query, Rewrite, Synonyms, understand
+from services.gateway.search.understand import MOST_WORDS, Query, Synonyms, understand
 from services.gateway.search.words import words
 from services.gateway.served import as_served
 
@@ -43,7 +44,7 @@ class SearchPolicy:
     relevance: float = 0.5
     """Part of the order that the words' match decides; the model decides the rest."""
     synonyms: Synonyms = field(default_factory=lambda: Synonyms([]))
-    rewrite: Rewrite = lambda query: query
+    rewrite: Rewrite = unchanged
 
 
 class Words:

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import InvalidInput
+from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.wish import Wish
 from services.gateway.search.words import words
 from services.text.normal import normal_query
 
 MOST_WORDS = 32
 """Words of a query that are looked for: of a longer text, such as a conversation, those that fewest items have."""
-
-Rewrite = Callable[[str], str]
-"""The shop's own hook: a query in one spelling -> the query to look for."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def understand(
     frequency: Callable[[str], int],
     correct: Callable[[str], str | None],
     synonyms: Synonyms,
-    rewrite: Rewrite = lambda query: query,
+    rewrite: Rewrite = unchanged,
 ) -> Query:
     """Raises InvalidInput for a query in which there is no word.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import InvalidInput
+from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import QueryCounts, completed
 from services.gateway.search.understand import Synonyms, understand
@@ -85,6 +86,18 @@ def test_a_bad_file_of_synonyms_is_refused(tmp_path: Path, content: bytes) -> No
 def test_the_shop_may_rewrite_queries() -> None:
     query = understand("tv", lambda word: 1, lambda word: None, NONE, rewrite=lambda text: f"{text} stand")
     assert query.wish.words == [["tv"], ["stand"]]
+
+
+def test_a_step_that_fails_leaves_the_query_as_it_is() -> None:
+    assert rewrite_of("math:sqrt")("tv") == "tv"
+    assert rewrite_of("builtins:len")("tv") == "tv"
+
+
+@pytest.mark.parametrize("name", ["math", "no.such.module:f", "math:nothing", "math:pi", ":x"])
+def test_a_step_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        rewrite_of(name)
+    assert error.value.field == "search_rewrite"
 
 
 def test_of_a_conversation_the_words_that_fewest_items_have_are_looked_for() -> None:
