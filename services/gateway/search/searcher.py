@@ -16,7 +16,6 @@ from services.gateway.ladder import Budget
 from services.gateway.pages import Rest
 from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
-from services.gateway.search.fuse import K
 from services.gateway.search.index import IndexReader
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
@@ -27,6 +26,9 @@ from services.gateway.served import as_served
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+K = 60.0
+"""How little the first places stand out when orders are fused: the value of Cormack et al. (2009)."""
 
 ENOUGH = 10
 """Items that have most of the words; when there are fewer, those that have some are found too."""
@@ -232,7 +234,7 @@ class Searcher:
 def blended(model: Ints, prior_rank: Ints, relevance: float) -> tuple[Ints, NDArray[np.float64]]:
     """Places by the model's order and by how well the words match, each with its weight; best first, with the scores.
 
-    Reciprocal rank fusion (Cormack et al., 2009); what matches equally well is left to the model.
+    Reciprocal rank fusion; what matches equally well is left to the model.
 
     >>> blended(np.array([1, 2, 0]), np.array([1, 2, 2]), 0.9)[0]
     array([0, 1, 2])
