@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from services.common.clock import Clock, WallClock
 from services.common.errors import CorruptState
+from services.common.records import decode
 from services.common.spec import ModelSpec
 from services.trainer.examples import Batch, Ranges
 from services.trainer.files import remove_staging, sync_file, sync_folder, write_file
@@ -154,6 +155,8 @@ class ArchiveSource:
             raise CorruptState(f"{folder} holds no examples: <partition>/<from>-<to>.parquet")
         self._most, self._until, self._ends = messages, until, ends
         self._next: dict[int, int] = {}
+        self._times: dict[int, tuple[int, int]] = {}
+        """Per partition the offset that is next, and its time."""
         self._loaded: dict[int, tuple[tuple[int, int], list[tuple[int, bytes]]]] = {}
         self.seek({})
 
@@ -186,11 +189,13 @@ class ArchiveSource:
         self._loaded = {}
 
     def poll(self, timeout_s: float = 0) -> Batch | None:
-        """See `Source`; the partitions take turns by how far each one is, so that their times stay together."""
+        """See `Source`; the partition whose next message is the oldest comes next: one that was added later begins
+        later.
+        """
         behind = [p for p in self.partitions if self._next[p] < self._end(p)]
         if not behind:
             return None
-        partition = min(behind, key=lambda p: self._next[p] / self._end(p))
+        partition = min(behind, key=lambda p: (self._time(p), self._next[p] / self._end(p)))
         start = self._next[partition]
         taken = [entry for entry in self._from(partition, start) if entry[0] < self._end(partition)][: self._most]
         end = taken[-1][0] + 1 if taken else self._end(partition)
@@ -221,6 +226,14 @@ class ArchiveSource:
                 return left
         return []
 
+    def _time(self, partition: int) -> int:
+        """Log time of the next message, microseconds; 0 when it says none."""
+        at = self._next[partition]
+        if self._times.get(partition, (-1, 0))[0] != at:
+            value = next((value for _, value in self._from(partition, at)), b"")
+            self._times[partition] = (at, _time_of(value))
+        return self._times[partition][1]
+
     def _start(self, partition: int) -> int:
         return self._files[partition][0][0]
 
@@ -228,6 +241,14 @@ class ArchiveSource:
         start, last = self._start(partition), max(end for _, end in self._files[partition])
         last = start + int((last - start) * self._until)
         return last if self._ends is None else max(start, min(last, self._ends.get(partition, start)))
+
+
+def _time_of(value: bytes) -> int:
+    try:
+        rows = decode(value)
+        return int(rows.column("time_us")[0].as_py()) if rows.num_rows else 0
+    except CorruptState:  # whoever learns it says so
+        return 0
 
 
 def _batch(ranges: Ranges, found: Mapping[int, Sequence[tuple[int, bytes]]]) -> Batch:

@@ -7,10 +7,11 @@ import pytest
 
 from services.common.clock import ManualClock
 from services.common.errors import CorruptState
+from services.common.records import decode
 from services.trainer.archive import DAY_S, SMALL_BYTES, Archive, ArchiveSource
 from services.trainer.examples import Batch
 from tests.trainer.arm import arm, digest, run
-from tests.trainer.world import FileSource, Shop
+from tests.trainer.world import FileSource, Shop, message
 
 
 def _batch(start: int, *values: bytes, partition: int = 0) -> Batch:
@@ -124,6 +125,17 @@ def test_partitions_take_turns(tmp_path: Path) -> None:
     archive.add(Batch({0: (0, 4), 1: (0, 2)}, {0: [b"0"] * 4, 1: [b"1"] * 2}))
     archive.flush()
     assert _contents(ArchiveSource(tmp_path, messages=1)) == [b"0", b"1", b"0", b"0", b"1", b"0"]
+
+
+def test_a_partition_that_was_added_later_is_read_when_its_time_comes(tmp_path: Path) -> None:
+    def at(*times: int) -> list[bytes]:
+        return [message([{"time_us": time, "src_offset": time}]) for time in times]
+
+    archive = Archive(tmp_path)
+    archive.add(Batch({0: (0, 5), 1: (0, 2)}, {0: at(1, 2, 3, 5, 7), 1: at(4, 6)}))
+    archive.flush()
+    read = [decode(value).column("time_us")[0].as_py() for value in _contents(ArchiveSource(tmp_path, messages=1))]
+    assert read == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_folder_without_examples_is_refused(tmp_path: Path) -> None:
