@@ -57,16 +57,17 @@ the spread of single steps is in the JSON.
 """
 
 _LESSON = """Words and vectors see different things, and a small ranker that is told both is better than either:
-RMSE .456 where lexical features alone give .467 and the best single score .491 (the aim was .48). Order gains less than
+RMSE .456 where lexical features alone give .467 and the best single score .487 (the aim was .48). Order gains less than
 grades do: judged lists hold what an older search found, so any order of them has .875 and there is little room. Fusion
 by rank, made for retrieval, knows no sizes: it is as good an order as the cosine's and a poor grade. So: the frozen
-encoder first, its cosine among the ranker's features; network or trees makes no difference."""
+encoder first, its cosine among the ranker's features; network or trees makes no difference with all pairs.
 
-_STEPS_LESSON = """Words and vectors see different things, and a small ranker that is told both is better than either:
-RMSE .456 where lexical features alone give .467 and the best single score .491 (the aim was .48). Order gains less than
-grades do: judged lists hold what an older search found, so any order of them has .875 and there is little room. Fusion
-by rank, made for retrieval, knows no sizes: it is as good an order as the cosine's and a poor grade. So: the frozen
-encoder first, its cosine among the ranker's features; network or trees makes no difference."""
+One pass over 5,000 pairs tunes the encoder a little: the cosine alone gains .002 of NDCG@10 and .005 of RMSE on queries
+it has not seen. The ranker gains .003 of RMSE by it on the same pairs (network), and no order that these queries can
+show. But pairs are worth more to the ranker: 59,000 with the frozen cosine give .456, 8,000 with both .460.
+With few judgments teach the ranker first. More pairs, more passes and the whole encoder were not tried."""
+
+_STEPS_LESSON = """Compare `next` with the frozen row before an update is paid for, and `forgotten` with zero."""
 
 
 def page() -> str:
