@@ -82,7 +82,7 @@ def _inside(folder: Path) -> Iterator[None]:
     before, modules, variables = Path.cwd(), set(sys.modules), dict(os.environ)
     os.environ["FRESHRANK_STORE"] = str(Path(os.environ.get("FRESHRANK_STORE") or "store").absolute())
     os.environ.update(with_defaults(os.environ))
-    folder = folder.resolve()
+    folder = _real(folder)
     sys.path.insert(0, str(folder))
     os.chdir(folder)
     try:
@@ -96,6 +96,13 @@ def _inside(folder: Path) -> Iterator[None]:
         for name in set(sys.modules) - modules:
             if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
                 del sys.modules[name]
+
+
+def _real(folder: Path) -> Path:
+    """Where the files are. Mounted from a ConfigMap they are links into a hidden folder, and Feast, which names modules
+    by where a file really is, would import the hidden ones."""
+    data = folder / "..data"
+    return (data if data.is_dir() else folder).resolve()
 
 
 def _restore_variables(variables: dict[str, str]) -> None:

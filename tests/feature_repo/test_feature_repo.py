@@ -53,6 +53,18 @@ def test_what_is_applied_is_what_services_read(repo: Path) -> None:
     assert commands.plan(repo) == []
 
 
+def test_a_repository_mounted_from_a_config_map_is_read_like_any_other(repo: Path) -> None:
+    plain = read_repository(repo)
+    (repo / "..2026_11_23").mkdir()
+    for path in [path for path in repo.iterdir() if path.is_file()]:
+        path.rename(repo / "..2026_11_23" / path.name)
+        path.symlink_to(f"..data/{path.name}")
+    (repo / "..data").symlink_to("..2026_11_23")
+    assert read_repository(repo) == plain
+    commands.apply(repo)
+    assert load_plan(repo) == plain
+
+
 def test_there_are_enough_features_over_every_entity(repo: Path) -> None:
     plan = read_repository(repo)
     assert len(plan.definitions()) >= 25
