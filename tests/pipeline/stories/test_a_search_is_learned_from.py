@@ -24,7 +24,7 @@ async def test_a_search_with_a_typo_finds_is_logged_and_becomes_an_example(loop:
     await loop.serving()
     async with loop.calling() as api:
         await api.stock(ITEMS)
-        ada = ranking_pb2.Shopper(user_id="ada-searches", session_id="ada-1")
+        ada = ranking_pb2.Shopper(user_id="ada-searches", session_id="ada-searches-1")
         answer = await found(api, ada, "golf umbrela")
         assert answer.corrected_query == "golf umbrella"
         assert answer.results[0].item_id == "brolly-1"
