@@ -313,7 +313,7 @@ class Shop:
         self.writer.apply(updates)
         self.indexer.apply(updates, self.writer.slot_of)
         self.indexer.settle({0: 1}, 1e9, caught_up=True)
-        self.indexer._committed_s = 0.0
+        self.indexer._settled_s = 0.0
         self.paint()
         self.look()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tantivy import Occur, Query
 
 from services.common.errors import TemporaryError
+from services.gateway.search.spelling import FROM, TWO_FROM
 from services.gateway.search.wish import Filter, Wish
 from services.gateway.search.words import words
 
@@ -30,8 +31,6 @@ HEAP_BYTES = 32_000_000
 MOST_CATEGORIES = 16
 MOST_FACETS = 20
 PRICE_RANGES = 6
-TYPO_FROM, TYPOS_FROM = 4, 8
-"""Letters from which a word that nobody has may have one wrong letter, and two."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -162,10 +161,6 @@ class IndexReader:
         found: list[tuple[str, int]] = self._searcher.terms_with_prefix("vocabulary", prefix, limit=count)
         return found
 
-    def knows(self, word: str) -> bool:
-        """Some item has it, in any of its forms."""
-        return self.frequency(word) > 0
-
     def frequency(self, word: str) -> int:
         """Items that have it in the field in which most have it, in any of its forms."""
         term = self._analysis.term(word)
@@ -232,9 +227,9 @@ class IndexReader:
             exact = (Query.term_query(self._schema, name, term, "freq") for name in known)
             parts = [Query.boost_query(query, WEIGHTS[name]) for name, query in zip(known, exact, strict=True)]
             return Query.disjunction_max_query(parts, TIE)
-        if len(word) < TYPO_FROM:
+        if len(word) < FROM:
             return Query.empty_query()
-        distance = 2 if len(word) >= TYPOS_FROM else 1
+        distance = 2 if len(word) >= TWO_FROM else 1
         return Query.fuzzy_term_query(self._schema, "vocabulary", word, distance)
 
     def _kept(self, match: Query, keep: Filter) -> Query:

@@ -19,6 +19,9 @@ VERSION = 1
 COMMIT_S, CATCH_UP_S = 0.2, 2.0
 """Seconds between commits, each of which costs some tens of milliseconds: at the end of the log, and before it."""
 
+STORE_S = 5.0
+"""Seconds between positions that are written though no item has changed: a restart reads on from there."""
+
 _CATALOGUE = b"c|"
 
 
@@ -33,7 +36,7 @@ class Indexer:
         if not self.positions:
             shutil.rmtree(folder, ignore_errors=True)
         self._index = IndexWriter(folder, language)
-        self._committed_s = 0.0
+        self._settled_s = 0.0
         if not self.positions:
             self._index.commit()
 
@@ -52,10 +55,13 @@ class Indexer:
     def settle(self, positions: Mapping[int, int], now_s: float, caught_up: bool) -> None:
         """Commit when it is time; `positions` of everything applied."""
         every_s = COMMIT_S if caught_up else CATCH_UP_S
-        if self._index.dirty and now_s - self._committed_s >= every_s:
+        waited_s = now_s - self._settled_s
+        if self._index.dirty and waited_s >= every_s:
             self._index.commit()
-            self._committed_s = now_s
-            self._store(dict(positions))
+        elif self._index.dirty or waited_s < STORE_S or positions == self.positions:
+            return
+        self._settled_s = now_s
+        self._store(dict(positions))
 
     def _stored(self) -> dict[int, int]:
         try:

@@ -158,6 +158,15 @@ def test_a_restart_goes_on_where_the_last_commit_was(index: Index) -> None:
     assert again.found("cordless") == ["drill"]
 
 
+def test_a_restart_does_not_read_again_what_changed_no_item(index: Index) -> None:
+    index.writer.apply([(b"f|item_stats|drill", b"x")], lambda item: 0)
+    index.writer.settle({0: 5_000}, index.now_s + 1, caught_up=True)
+    assert index.writer.positions != {0: 5_000}  # not at once: others write it many times a second
+    index.writer.settle({0: 6_000}, index.now_s + 6, caught_up=True)
+    del index.writer
+    assert Index(index.folder, keep=True).writer.positions == {0: 6_000}
+
+
 @pytest.mark.parametrize(
     ("log", "language", "keep"), [("other", "english", True), ("log", "german", True), ("log", "english", False)]
 )
