@@ -55,6 +55,14 @@ class Encoder:
     """`query` and `item`: what is put before a text of that kind; absent: nothing."""
     quality: Mapping[str, float] = field(default_factory=dict)
     """Of int8: cosine_mean and cosine_least with the float32 vectors of the same texts."""
+    created_us: int = 0
+    """When it was exported, microseconds since 1970; 0: not said. With `source` it makes the name (names.py)."""
+    parent: str = ""
+    """`source` of the encoder that its training began from; empty: of none here."""
+    learned_up_to_us: int = 0
+    """Log time of the newest example it has learned from; 0: from none."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the trainer: what it measured on pairs before learning them, beside the encoder it began from."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the other files by name."""
     format: int = FORMAT
