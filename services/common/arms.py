@@ -14,6 +14,12 @@ MAIN = "main"
 SPLIT_KEY = b"arms"
 """Of the record on topic routes that says which arm answers whom; each arm has one of its own beside it."""
 
+ROUTE_KEY = b"route"
+"""How the keys of the arms' own records there begin."""
+
+TEXT_KEY = b"text"
+"""Of the record there that says which text encoder searches use."""
+
 PATTERN = r"[a-z0-9][a-z0-9-]{0,30}"
 """What an arm may be called."""
 

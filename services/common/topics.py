@@ -65,8 +65,8 @@ ITEM_UPDATES = Topic(
 )
 ROUTES = Topic(
     "routes",
-    '"route", "route-<arm>", "arms"',
-    "Route, ArmSplit",
+    '"route", "route-<arm>", "arms", "text"',
+    "Route, ArmSplit, TextRoute",
     ("publisher",),
     ("gateway", "cli"),
     single=True,

@@ -26,7 +26,7 @@ from services.common.tokens import Tokens
 from services.common.topics import ITEM_UPDATES, ROUTES
 from services.common.tracing import Tracing, tracing_for
 from services.gateway import catalogue, kafka, keep, retrieve, schema
-from services.gateway.beside import plan_path, table_folder, words_folder
+from services.gateway.beside import plan_path, table_folder, vectors_folder, words_folder
 from services.gateway.blocks import CAUGHT_UP, COUNT
 from services.gateway.checks import Times
 from services.gateway.emit import Emitter
@@ -52,6 +52,7 @@ from services.gateway.retrieve import Covisits
 from services.gateway.search.index import IndexReader
 from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
+from services.gateway.search.texts import Texts, watch_texts
 from services.gateway.search.understand import Synonyms
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import ItemTable
@@ -137,7 +138,8 @@ class Parts:
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
         index = lambda: IndexReader(words_folder(settings), settings.search_language)  # noqa: E731
         self.words = Words(index)
-        self.searcher = Searcher(self.ranker, self._pipeline, self.words, _search_policy(settings))
+        self.texts = Texts(settings.store, vectors_folder(settings), self.scorer, meters)
+        self.searcher = Searcher(self.ranker, self._pipeline, self.words, self.texts, _search_policy(settings))
         self.explainer = Explainer(self._recent, tokens, self.scorer, self.state, self.searcher.matched)
 
     def times(self) -> Times:
@@ -219,7 +221,9 @@ def _policy(settings: GatewaySettings) -> Policy:
 def _search_policy(settings: GatewaySettings) -> SearchPolicy:
     synonyms = Synonyms.read(settings.synonyms) if settings.synonyms else Synonyms([])
     rewrite = rewrite_of(settings.search_rewrite)
-    return SearchPolicy(settings.search_candidates, settings.search_relevance, synonyms, rewrite)
+    return SearchPolicy(
+        settings.search_candidates, settings.search_relevance, settings.search_similarity, synonyms, rewrite
+    )
 
 
 def _tls(settings: GatewaySettings) -> Tls:
@@ -287,6 +291,7 @@ class Worker:
             keep.watch_plan(keeper, PlanFile(plan_path(settings))),
             keep.watch_table(keeper, painting, now_us, seconds, settings.table_lag_seconds),
             watch_words(self._parts.words),
+            watch_texts(self._parts.texts, ItemTable(table_folder(settings))),
             keep.watch_epochs(keeper, lambda project: AsyncEpochs(client, project)),
             self._watch_children(),
             self._watch_readiness(),
@@ -314,8 +319,13 @@ class Worker:
         await asyncio.Event().wait()
 
     def _follower(self) -> Callable[[Routes], None]:
-        loop = asyncio.get_running_loop()
-        return lambda routes: asyncio.run_coroutine_threadsafe(self._parts.keeper.routed(routes), loop).result()
+        loop, parts = asyncio.get_running_loop(), self._parts
+
+        def follow(routes: Routes) -> None:
+            asyncio.run_coroutine_threadsafe(parts.keeper.routed(routes), loop).result()
+            parts.texts.routed(routes.text)
+
+        return follow
 
     def _probe(self) -> ThreadingHTTPServer | None:
         if self._admin is None:
@@ -335,6 +345,7 @@ class Worker:
             "trial": self._parts.state.worlds.split.trial,
             "slot": route.slot,
             "epoch": route.epoch,
+            "encoder": self._parts.texts.now.encoder if self._parts.texts.now else "",
             "table_items": int(table.header[COUNT]),
             "impressions_waiting": self._parts.emitter.waiting,
         }

@@ -36,13 +36,20 @@ def words_folder(settings: GatewaySettings) -> Path:
     return folder.with_name(f"{folder.name}-words")
 
 
+def vectors_folder(settings: GatewaySettings) -> Path:
+    """Where the index of vectors of texts lies."""
+    folder = table_folder(settings)
+    return folder.with_name(f"{folder.name}-vectors")
+
+
 def run(settings: GatewaySettings) -> None:
     """Write table and plan until SIGTERM."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_write_plan, args=(settings, stop), name="plan", daemon=True).start()
-    kafka.write_table(settings.kafka, table_folder(settings), words_folder(settings), settings.search_language, stop)
+    folders = kafka.Folders(table_folder(settings), words_folder(settings), vectors_folder(settings))
+    kafka.write_table(settings.kafka, folders, settings.search_language, stop)
 
 
 def _write_plan(settings: GatewaySettings, stop: threading.Event) -> None:

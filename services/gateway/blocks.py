@@ -58,13 +58,26 @@ def values_dtype(width: int) -> np.dtype[Any]:
     )
 
 
+def packed_dtype(width: int) -> np.dtype[Any]:
+    """One record of vectors of texts: `width` signed bytes, each times `scale`."""
+    return np.dtype([("live", "u1"), ("epoch", "<u8"), ("seq", "<i8"), ("scale", "<f4"), ("values", "i1", width)])
+
+
+PACKED = ("row:ta", "row:tb")
+"""Blocks of vectors of texts: wide, and as good in a byte per number."""
+
+
 @dataclass
 class BlockFile:
-    """A block on disk. `ids`: feature ids by column (empty for rows); `width`: floats per record."""
+    """A block on disk. `ids`: feature ids by column (empty for rows); `width`: numbers per record."""
 
     file: str
     width: int
     ids: list[int] = field(default_factory=list)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Of its records; `name`: as in the layout."""
+        return packed_dtype(self.width) if name in PACKED else values_dtype(self.width)
 
 
 @dataclass

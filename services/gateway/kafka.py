@@ -4,14 +4,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 from freshrank.v1.events_pb2 import Forget, Inbound
-from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, Route
+from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, Route, TextRoute
 
-from services.common.arms import MAIN, SPLIT_KEY
+from services.common.arms import MAIN, ROUTE_KEY, SPLIT_KEY, TEXT_KEY
 from services.common.broker import Address, broker
 from services.common.clock import WallClock
 from services.common.errors import TemporaryError
@@ -19,6 +19,7 @@ from services.common.ids import partition_of
 from services.common.kafka import Ack, Outbox, Tail
 from services.common.topics import COMMANDS, EVENTS, ITEM_UPDATES, ROUTES
 from services.gateway.releases import Routes, split_of
+from services.gateway.search.vector_index import VectorIndexer
 from services.gateway.search.writer import Indexer, earlier
 from services.gateway.table_writer import Origin, TableWriter, boot_id
 from services.gateway.track import Parcel
@@ -126,6 +127,11 @@ def with_record(routes: Routes, key: bytes, value: bytes) -> Routes:
         if split.term < routes.split_term:
             return _late(routes, key, split.term)
         return replace(routes, split=split_of(split), split_term=split.term)
+    if key == TEXT_KEY:
+        text = TextRoute.FromString(value)
+        return _late(routes, key, text.term) if text.term < routes.text.term else replace(routes, text=text)
+    if not key.startswith(ROUTE_KEY):
+        return routes  # of a later version: nothing this one knows
     route = Route.FromString(value)
     arm = route.arm or MAIN
     if arm in routes.arms and route.term < routes.arms[arm].term:
@@ -138,13 +144,24 @@ def _late(routes: Routes, key: bytes, term: int) -> Routes:
     return routes
 
 
-def write_table(bootstrap: Address, folder: Path, words: Path, language: str, stop: threading.Event) -> None:
-    """Body of the writer process: keep the item table of a folder, and the index of words in another, at the end of
-    item_updates until told to stop.
+@dataclass(frozen=True)
+class Folders:
+    """Where the writer process keeps what it makes."""
+
+    table: Path
+    words: Path
+    vectors: Path
+
+
+def write_table(bootstrap: Address, folders: Folders, language: str, stop: threading.Event) -> None:
+    """Body of the writer process: keep the item table and the indices of words and vectors at the end of item_updates
+    until told to stop.
     """
     clock, log = WallClock(), origin(bootstrap)
-    writer = TableWriter(folder, log)
-    indexer = Indexer(words, log, language, keep=bool(writer.positions))
+    writer = TableWriter(folders.table, log)
+    indexer = Indexer(folders.words, log, language, keep=bool(writer.positions))
+    vectors = VectorIndexer(folders.vectors, folders.table, keep=bool(writer.positions))
+    threading.Thread(target=vectors.run, args=(stop,), name="vectors", daemon=True).start()
     while not stop.is_set():
         try:
             positions = earlier(writer.positions, indexer.positions)

@@ -31,6 +31,8 @@ POPULAR: Rung = Degradation.DEGRADATION_POPULAR
 
 FEATURES_SHARE = 0.35
 """Of the time that is left when the features are read."""
+TEXT_SHARE = 0.25
+"""Of the time that is left when a query's vector is asked for; without it words alone find."""
 SCORE_SHARE = 0.6
 """Of the time that is left when a release is asked; the rest is for a second one and for the answer."""
 LEAST_S = 0.001

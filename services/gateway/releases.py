@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from freshrank.v1.models_pb2 import ArmSplit, Route
+from freshrank.v1.models_pb2 import ArmSplit, Route, TextRoute
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -95,6 +95,8 @@ class Routes:
     arms: Mapping[str, Route] = field(default_factory=dict)
     split: Split = Split()
     split_term: int = 0
+    text: TextRoute = field(default_factory=TextRoute)
+    """Of the encoder of texts; an empty one = none."""
 
     @property
     def releases(self) -> set[str]:
@@ -103,11 +105,12 @@ class Routes:
 
     @property
     def places(self) -> dict[str, Sequence[str]]:
-        """Triton endpoints of each release, where the publisher names them."""
+        """Triton endpoints of each release, where the publisher names them, and of the encoder of texts."""
         found: dict[str, Sequence[str]] = {}
         for route in self.arms.values():
             if route.term:
                 found |= {route.previous: tuple(route.previous_at), route.champion: tuple(route.champion_at)}
+        found[self.text.encoder] = tuple(self.text.at)
         return {release: addresses for release, addresses in found.items() if release}
 
     @staticmethod

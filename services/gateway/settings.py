@@ -54,6 +54,12 @@ class GatewaySettings(TritonSettings):
     search_relevance: float = Field(
         0.5, ge=0, le=1, description="part of Search's order that the match decides; the model decides the rest"
     )
+    search_similarity: float = Field(
+        0.3,
+        ge=-1,
+        le=1,
+        description="cosine of the text vectors of query and item from which Search finds an item without the words",
+    )
     search_language: str = Field(
         "english", description="of the words' stems, as Tantivy names it, such as german; empty = words as they stand"
     )

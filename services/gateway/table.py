@@ -27,7 +27,6 @@ from services.gateway.blocks import (
     map_file,
     positions_in,
     probe,
-    values_dtype,
 )
 
 
@@ -68,9 +67,7 @@ class ItemTable:
         self._index = map_file(self._folder / layout.index, INDEX_ENTRY, layout.index_size, writable=False)
         self._places = map_file(self._folder / "places.bin", ID_PLACE, capacity, writable=False)
         self._catalogue = Block(self._folder, "catalogue", CATALOGUE, capacity)
-        self._blocks = {
-            name: Block(self._folder, b.file, values_dtype(b.width), capacity) for name, b in layout.blocks.items()
-        }
+        self._blocks = {name: Block(self._folder, b.file, b.dtype(name), capacity) for name, b in layout.blocks.items()}
         self._ids_map = b""
         self.category_codes = {name: code for code, name in enumerate(layout.categories)}
         self._generation = generation
@@ -140,6 +137,23 @@ class ItemTable:
         if got.values.shape[1] != dim:
             return _absent(len(slots), dim, 0.0)
         return got
+
+    def vectors(self, slot: str, slots: NDArray[np.int64], epoch: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Vectors of texts [n, dim] of slot "ta" or "tb", and which are there [n]: those of exactly this epoch."""
+        self.refresh()
+        block = self._blocks.get(f"row:{slot}")
+        if block is None:
+            return np.zeros((len(slots), 0), np.float32), np.zeros(len(slots), np.bool_)
+        records = block.get(np.maximum(slots, 0))
+        present = (records["live"] == 1) & (records["epoch"] == epoch) & (slots >= 0)
+        values = records["values"].astype(np.float32) * records["scale"][:, None]
+        values[~present] = 0
+        return values, present
+
+    def newest_epoch(self, slot: str, slots: NDArray[np.int64]) -> int:
+        """Of the vectors of texts that lie there; 0 without any."""
+        block = self._blocks.get(f"row:{slot}")
+        return int(block.get(slots)["epoch"].max(initial=0)) if block is not None else 0
 
     def _values(self, name: str, slots: NDArray[np.int64], dim: int, blank: float) -> Values:
         self.refresh()

@@ -21,7 +21,7 @@ from services.common.content import MAX_TOKENS, content_matrix
 from services.common.errors import CorruptState
 from services.common.ids import keys_of
 from services.gateway import blocks
-from services.gateway.blocks import Block, BlockFile, Layout, fill, map_file, probe, values_dtype
+from services.gateway.blocks import Block, BlockFile, Layout, fill, map_file, probe
 from services.gateway.table import ItemTable
 
 FIRST_CAPACITY = 4096
@@ -161,8 +161,11 @@ class TableWriter:
         for record, (name, item) in zip(records, entries.items(), strict=True):
             if item is not None and len(found[name]) == width:
                 record["live"] = 1
-                record["epoch"], record["seq"], record["time_us"] = item.epoch, item.seq, item.learned_up_to_us
-                record["values"] = found[name]
+                record["epoch"], record["seq"] = item.epoch, item.seq
+                if kind in blocks.PACKED:
+                    record["scale"], record["values"] = _packed(found[name])
+                else:
+                    record["time_us"], record["values"] = item.learned_up_to_us, found[name]
         block.put(slots, records)
 
     def _decoded(self, message: Any, values: dict[str, bytes | None]) -> dict[str, Any]:
@@ -208,7 +211,7 @@ class TableWriter:
         self._places = map_file(self._folder / "places.bin", blocks.ID_PLACE, capacity, writable=True)
         self._catalogue = Block(self._folder, "catalogue", blocks.CATALOGUE, capacity, writable=True)
         self._blocks = {
-            name: Block(self._folder, block.file, values_dtype(block.width), capacity, writable=True)
+            name: Block(self._folder, block.file, block.dtype(name), capacity, writable=True)
             for name, block in layout.blocks.items()
         }
         if capacity != old or not layout.index:
@@ -252,7 +255,8 @@ class TableWriter:
         for gone in (number, number - 2):  # a reader may be about to map the one before
             for suffix in (".bin", ".stamp"):
                 (self._folder / f"{stem}-{gone}{suffix}").unlink(missing_ok=True)
-        block = Block(self._folder, file, values_dtype(width), self._layout.capacity, writable=True)
+        dtype = BlockFile(file, width).dtype(name)
+        block = Block(self._folder, file, dtype, self._layout.capacity, writable=True)
         if old is not None and before is not None and keep:
             slots = np.flatnonzero(old.stamps[: int(self._header[blocks.COUNT])])
             records = np.zeros(len(slots), block.dtype)
@@ -312,6 +316,12 @@ def _replace(path: Path, text: str) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     os.replace(fresh, path)
+
+
+def _packed(row: NDArray[np.float32]) -> tuple[np.float32, NDArray[np.int8]]:
+    """A row as bytes and what each is times; one that came so comes out as it was."""
+    scale = np.float32(max(np.abs(row).max() / 127, np.finfo(np.float32).tiny))
+    return scale, np.rint(row / scale).astype(np.int8)
 
 
 def _row(item: ItemRow) -> NDArray[np.float32]:

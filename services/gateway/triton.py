@@ -20,6 +20,7 @@ from services.common.spec import OUTPUT, Arrays
 from services.common.tls import Tls, Watch
 from services.gateway.breaker import Breaker
 from services.gateway.wire import varint
+from services.text.folder import OUTPUT as EMBEDDING
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,15 @@ class TritonScorer:
             self._line(address)
 
     async def score(self, release: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
-        """Probabilities [B, N, heads] of a loaded release.
+        """Probabilities [B, N, heads] of a loaded release. Raises as `_ask`."""
+        return await self._ask(release, arrays, OUTPUT, timeout_s)
+
+    async def embed(self, encoder: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
+        """Vectors [B, dim] of texts by a loaded encoder. Raises as `_ask`."""
+        return await self._ask(encoder, arrays, EMBEDDING, timeout_s)
+
+    async def _ask(self, release: str, arrays: Arrays, output: str, timeout_s: float) -> NDArray[np.float32]:
+        """What a model answers.
 
         Endpoints take turns. One that fails is followed by the next at once, while there is time: it may have left, or
         lost its models. One that fails often is left alone for a moment. Raises DeadlineExceeded after the timeout,
@@ -142,7 +151,7 @@ class TritonScorer:
             if left_s <= 0 or not breaker.allows(loop.time()):
                 continue
             try:
-                call = self._line(address).infer(self._request(release, arrays), left_s)
+                call = self._line(address).infer(self._request(release, arrays, output), left_s)
                 loop.call_soon(self._meanwhile)  # behind the sending, which the call has put there
                 scores = _scores(await call)
             except (grpc.aio.AioRpcError, ScorerUnavailable, grpc.aio.UsageError) as failed:
@@ -173,13 +182,14 @@ class TritonScorer:
             self._lines[address] = _Line(address, self._tls, name)
         return self._lines[address]
 
-    def _request(self, release: str, arrays: Arrays) -> bytes:
-        shapes = (arrays["user"].shape[0], *arrays["item"].shape)
+    def _request(self, release: str, arrays: Arrays, output: str) -> bytes:
+        varying = arrays.get("item")  # of a ranker all other shapes follow from it
+        shapes = (varying if varying is not None else next(iter(arrays.values()))).shape
         head = self._heads.get((release, shapes))
         if head is None:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
-            head = self._heads[release, shapes] = _head(release, arrays)
+            head = self._heads[release, shapes] = _head(release, arrays, output)
         parts = [head]
         for array in arrays.values():
             parts += (_RAW_TAG, varint(array.nbytes), array.tobytes())
@@ -201,11 +211,11 @@ def _failure(error: Exception) -> TemporaryError:
     return ScorerUnavailable(f"{error.code().name}: {error.details()}")
 
 
-def _head(release: str, arrays: Arrays) -> bytes:
+def _head(release: str, arrays: Arrays, output: str) -> bytes:
     request: Any = service_pb2.ModelInferRequest(model_name=release)
     for name, array in arrays.items():
         request.inputs.add(name=name, datatype=_DATATYPES[str(array.dtype)], shape=array.shape)
-    request.outputs.add(name=OUTPUT)
+    request.outputs.add(name=output)
     head: bytes = request.SerializeToString()
     return head
 

@@ -26,6 +26,11 @@ from services.publisher.arms.referee import Referee
 from services.publisher.audit import Audit
 from services.publisher.book import Book, Keeper, beyond
 from services.publisher.desk import Desk
+from services.publisher.encoders.book import TextKeeper
+from services.publisher.encoders.desk import TextDesk
+from services.publisher.encoders.encoders import Encoders
+from services.publisher.encoders.judge import RelevanceBounds
+from services.publisher.encoders.store import EncoderStore
 from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
 from services.publisher.history import RowHistory
@@ -107,6 +112,18 @@ class Publisher:
                 state / "arms.json", self._audit, self._split, lambda: champions(settings.store), disk=disk
             )
             self._court = Court(referee, settings.kafka, self._keeper, clock, meters.compared)
+        self._texts = None
+        if settings.arm == MAIN:
+            searches, judged = self._intake.searches, root / "encoders" / "judged.jsonl"
+            self._texts = Encoders(
+                TextKeeper(root / "encoders" / "book.json", disk),
+                EncoderStore(root, settings.backend, disk, settings.instance_kind),
+                self._fleet,
+                self._audit,
+                TextDesk(settings.kafka, sender, searches, judged, meters),
+                RelevanceBounds(settings.text_ndcg, settings.text_queries),
+                lambda: leadership.term,
+            )
         self._examples = Reader(settings.kafka, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.kafka, COMMANDS.name, self._after("commands"), self._command)
 
@@ -118,6 +135,8 @@ class Publisher:
             held = self._rows_store.held(self._settings.slots)
             self._keeper.change(lambda book: beyond(book, held))
         self._releases.start(self._clock.now_us())
+        if self._texts is not None:
+            self._texts.start()
         self._tend()
         self._releases.sync(self._clock.now_us())
         self._health.extra = self._positions
@@ -130,6 +149,8 @@ class Publisher:
         loops.add("examples", self._consume, 0.0)
         if self._court is not None:
             loops.add("arms", self._court.step, 0.2)
+        if self._texts is not None:
+            loops.add("text", partial(self._text, self._texts), 0.05)
         self._health.ready = True
 
     def close(self) -> None:
@@ -141,6 +162,8 @@ class Publisher:
         self._fleet.close()
         if self._court is not None:
             self._court.close()
+        if self._texts is not None:
+            self._texts.close()
         self._redis.close()
 
     def _rows(self) -> None:
@@ -181,7 +204,8 @@ class Publisher:
     def _tend(self) -> None:
         self._healthy = False
         try:
-            healed = self._releases.tend(mark=self._settings.arm == MAIN and in_cluster(self._settings.triton))
+            mark = self._settings.arm == MAIN and in_cluster(self._settings.triton)
+            healed = self._releases.tend(mark, self._texts.wanted() if self._texts is not None else None)
         except TemporaryError as error:  # no pod at all
             logger.warning("no Triton server to look at", extra={"error": str(error)})
             return
@@ -189,6 +213,9 @@ class Publisher:
             self._watcher.healed(release)
         self._meters.healed(len(healed))
         self._healthy = not healed and self._fleet.whole(self._keeper.book.champion)
+
+    def _text(self, texts: Encoders) -> None:
+        texts.step(self._clock.now_us(), judging=self._examples.caught_up and not self._keeper.book.switches.releases)
 
     def _split(self, split: ArmSplit) -> None:
         split.term = self._leadership.term
@@ -247,6 +274,7 @@ class Publisher:
             "rows_lost": self._pump.losing,
             "rows_stopped": book.stopped,
             "impressions": len(self._intake),
+            "text": self._texts.status() if self._texts is not None else None,
             "watch": {k: v if v == v and abs(v) != float("inf") else None for k, v in self._watcher.figures().items()},
             "releases": _listed(book),
         }

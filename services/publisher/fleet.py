@@ -12,8 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from services.common.errors import FreshrankError, PermanentError, TemporaryError
-from services.publisher.golden import Golden
+from services.common.spec import Arrays
+from services.publisher.golden import Expected
 from services.publisher.pod import Pod, ServedStats, Server
 
 logger = logging.getLogger(__name__)
@@ -27,7 +31,7 @@ _THREADS = 32
 class Fleet:
     """The servers of `endpoints()` by address; connections are made when an address first appears.
 
-    `put_up`, `unload_everywhere` and `tidy` are for one thread, `tend` is for another.
+    Of one release, `put_up`, `unload_everywhere` and `tidy` are for one thread, `tend` is for another.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Fleet:
         self._patience_s, self._seconds = patience_s, seconds
         self._pods: dict[str, Pod] = {}
         self._tending: dict[str, Future[list[str]]] = {}
+        self._turn = 0
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="triton")
 
@@ -72,7 +77,7 @@ class Fleet:
         right = [pod.address for pod in pods if release in pod.good and not pod.away]
         return sorted(right or [pod.address for pod in pods if pod.away and release not in pod.wrong])
 
-    def put_up(self, release: str, golden: Golden, champion: str = "") -> float:
+    def put_up(self, release: str, golden: Expected, champion: str = "") -> float:
         """Load, warm and ask a release on every server that serves the champion; returns the largest golden gap.
 
         At least half of them must take it; the others are left out while they do not (`tend` goes on trying), and so
@@ -92,7 +97,7 @@ class Fleet:
             raise refusals[0]
         raise next(error for error in errors if isinstance(error, TemporaryError))
 
-    def tend(self, wanted: Mapping[str, Golden], mark: bool = True) -> list[str]:
+    def tend(self, wanted: Mapping[str, Expected], mark: bool = True) -> list[str]:
         """Bring every server to what it must have: load what it lacks, ask what it has, load anew what answers wrong.
 
         `mark`: tell each server's readiness probe whether it has everything. Returns a release for each reload of one
@@ -106,6 +111,19 @@ class Fleet:
         for address in [address for address, future in self._tending.items() if future.done()]:
             healed += self._tending.pop(address).result()
         return healed
+
+    def ask(self, release: str, arrays: Arrays, priority: int = 0) -> NDArray[np.float32]:
+        """What a server that answers right says; they take turns. Raises TemporaryError when none of them does."""
+        with self._lock:
+            pods = [pod for pod in self._pods.values() if release in pod.good and not pod.away]
+        self._turn += 1
+        failed: TemporaryError | None = None
+        for number in range(len(pods)):
+            try:
+                return pods[(self._turn + number) % len(pods)].server.infer(release, arrays, priority)
+            except FreshrankError as error:
+                failed = TemporaryError(f"{release}: {error}")
+        raise failed or TemporaryError(f"{release} is not loaded anywhere")
 
     def whole(self, release: str) -> bool:
         """True when every server that is routed to has answered right and none is being mended."""

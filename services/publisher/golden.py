@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,32 @@ from services.common.spec import OUTPUT, PADDINGS, Arrays, ModelSpec, input_shap
 
 _MARKED = frozenset({"user", "item"})
 """Inputs whose padding is NaN (missing); all others are padded with zero."""
+
+
+class Expected(Protocol):
+    """Requests with known answers: what a server must answer before it may be asked by others."""
+
+    @property
+    def inputs(self) -> Arrays:
+        """By name."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """Largest gap of a right answer."""
+        ...
+
+    def gap(self, answers: NDArray[np.float32], rows: int = 0) -> float:
+        """How far answers are off, to the first `rows` requests or to all; NaN when they are no answers."""
+        ...
+
+    def smallest(self) -> Arrays:
+        """The first request alone."""
+        ...
+
+    def warm_ups(self) -> Iterator[Arrays]:
+        """Requests of the shapes that will come."""
+        ...
 
 
 @dataclass(frozen=True)

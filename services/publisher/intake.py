@@ -85,6 +85,11 @@ class Intake:
         with self._lock:
             return self._replay.snapshot(candidates)
 
+    def searches(self, most: int) -> list[Closed]:
+        """The newest kept impressions that answered a query."""
+        with self._lock:
+            return self._replay.searches(most)
+
     def final_since(self, time_us: int) -> int:
         """Impressions of this time or later whose click window has ended, among the newest."""
         with self._lock:

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from freshrank.v1.models_pb2 import ArmSplit, Route
+from freshrank.v1.models_pb2 import ArmSplit, Route, TextRoute
 
-from services.common.arms import SPLIT_KEY
+from services.common.arms import SPLIT_KEY, TEXT_KEY
 from services.common.broker import Address
 from services.common.errors import Conflict, DeadlineExceeded
 from services.common.kafka import Outbox, Record, Tail
@@ -54,6 +54,10 @@ class Sender:
     def split(self, split: ArmSplit) -> None:
         """Send the record that says which arm answers whom."""
         self.send([(ROUTES.name, SPLIT_KEY, split.SerializeToString(deterministic=True))])
+
+    def text_route(self, route: TextRoute) -> None:
+        """Send the record that says which text encoder searches use."""
+        self.send([(ROUTES.name, TEXT_KEY, route.SerializeToString(deterministic=True))])
 
     def item_rows(self, lane: Lane, rows: Rows, codec: str = "float32") -> None:
         """Send rows of items to those who keep tables; a row of zeros deletes."""

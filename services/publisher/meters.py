@@ -30,6 +30,11 @@ class Meters:
         self._judging = metrics.histogram("gate_seconds", "Time that the release gate takes")
         self._compressed = metrics.counter("compressions_total", "Candidates compressed and judged", ("verdict",))
         self._compressing = metrics.histogram("compression_seconds", "Time that compressing and its gate take")
+        self._vectors = metrics.counter("text_vectors_total", "Vectors of items' texts made")
+        self._due = metrics.gauge("text_vectors_due", "Texts of items whose vector is still to be made")
+        self._encoders = metrics.counter("encoders_total", "Decisions on text encoders", ("decision",))
+        for decision in ("promoted", "refused", "rolled_back"):
+            self._encoders.labels(decision)
         self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
         self._trial = metrics.gauge("trial", "Figures of a challenger against the incumbent", ("arm", "figure"))
         self._healed = metrics.counter("healed_total", "Models loaded anew after a failed golden request")
@@ -68,6 +73,15 @@ class Meters:
         """A release was decided on, so long after its export."""
         self._decisions.labels(decision).inc()
         self._seconds.labels(decision).observe(seconds)
+
+    def vectors(self, made: int, due: int) -> None:
+        """Vectors of texts were made, and so many are due."""
+        self._vectors.inc(made)
+        self._due.set(due)
+
+    def encoder(self, decision: str) -> None:
+        """A text encoder was decided on."""
+        self._encoders.labels(decision).inc()
 
     def watched(self, verdict: Verdict, figures: Mapping[str, float]) -> None:
         """The watch looked."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import DeadlineExceeded, FreshrankError, NotOwner, PermanentError, TemporaryError
-from services.publisher.golden import Golden
+from services.publisher.golden import Expected
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Server(Protocol):
         """Names of ready models."""
         ...
 
-    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> Scores:
-        """Scores of one request."""
+    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]], priority: int = 0) -> Scores:
+        """Scores of one request; `priority` 2 lets others go first."""
         ...
 
     def mark(self, ready: bool) -> None:
@@ -82,7 +82,7 @@ class Pod:
         """Per release that it would not take: until when it is left alone, and for how long."""
         self._lock = threading.Lock()
 
-    def put_up(self, release: str, golden: Golden) -> float:
+    def put_up(self, release: str, golden: Expected) -> float:
         """Load, warm in every padding, compare; returns the gap.
 
         What fails is taken out again: raises PermanentError when it is refused or answers wrong, TemporaryError when
@@ -103,7 +103,7 @@ class Pod:
         self._now(release, good=True)
         return gap
 
-    def tend(self, wanted: Mapping[str, Golden], mark: bool) -> list[str]:
+    def tend(self, wanted: Mapping[str, Expected], mark: bool) -> list[str]:
         """Load what is lacking, ask what is there, load anew what answers wrong; returns what was right and is again.
 
         What cannot be done now is due the next time.
@@ -142,7 +142,7 @@ class Pod:
         self._now(release)
         self.server.unload(release)
 
-    def _mend(self, release: str, golden: Golden, have: Collection[str]) -> bool:
+    def _mend(self, release: str, golden: Expected, have: Collection[str]) -> bool:
         """See that a release is there and right; True when it had been and was loaded anew."""
         trouble = self._trouble(release, golden) if release in have else "not loaded"
         if trouble is None:
@@ -167,7 +167,7 @@ class Pod:
             logger.warning("release not loaded", extra={"endpoint": self.address, "error": str(error)})
             return False
 
-    def _trouble(self, release: str, golden: Golden) -> str | None:
+    def _trouble(self, release: str, golden: Expected) -> str | None:
         """What is wrong with a release that loading it anew may mend; empty = nothing, None = it did not say."""
         try:
             gap = golden.gap(self.server.infer(release, golden.smallest()), rows=1)

@@ -6,6 +6,7 @@ the broker has acknowledged it.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from services.publisher.book import Book, Entry, Keeper, State, Switches, Undo, 
 from services.publisher.checks import Verdict
 from services.publisher.compression.attempt import Attempt
 from services.publisher.fleet import Fleet
-from services.publisher.golden import Golden
+from services.publisher.golden import Expected
 from services.publisher.manifest import Manifest
 from services.publisher.outside import Outside, ReleasePolicy
 from services.publisher.routes import route_of
@@ -105,12 +106,13 @@ class Releases:
         """Releases that Triton servers may have loaded: those they must have, and those that drain."""
         return self._serving() | set(self._draining)
 
-    def tend(self, mark: bool) -> list[str]:
+    def tend(self, mark: bool, besides: Mapping[str, Expected] | None = None) -> list[str]:
         """Bring every Triton server to what it must have; returns a release for each one that was loaded anew.
 
-        `mark`: tell readiness probes. May be called by another thread than `step`.
+        `mark`: tell readiness probes; `besides`: models that are not releases. May be called by another thread than
+        `step`.
         """
-        wanted: dict[str, Golden] = {}
+        wanted: dict[str, Expected] = dict(besides or {})
         for name in sorted(self._serving()):
             try:
                 self._store.stage_model(name)

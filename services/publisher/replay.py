@@ -7,6 +7,7 @@ up again, because they are the ones that change.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -107,6 +108,11 @@ class Replay:
             oldest = self._batches.popleft()
             self._count -= len(oldest.closed)
             self._candidates -= oldest.candidates
+
+    def searches(self, most: int) -> list[Closed]:
+        """The newest impressions that answered a query, newest first."""
+        found = (c for batch in reversed(self._batches) for c in reversed(batch.closed) if c.impression.query)
+        return list(islice(found, most))
 
     def forget(self, user: str, before_us: int) -> None:
         """Drop a shopper's impressions from before a time; a snapshot that was taken keeps them while it is used."""

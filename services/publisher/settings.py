@@ -148,6 +148,11 @@ class PublisherSettings(TritonSettings):
     compression_error: float = Field(
         0.05, gt=0, lt=1, description="largest difference of a golden score from the original's"
     )
+    text_ndcg: float = Field(
+        0.01, ge=0, lt=1, description="NDCG@10 on searches that were clicked, and on judged queries, that a text"
+        " encoder may lose against the one that serves, less a standard error"
+    )  # fmt: skip
+    text_queries: int = Field(30, ge=2, description="queries below which a text encoder is not judged by them")
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
 
     def row_bounds(self) -> RowBounds:

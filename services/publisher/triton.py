@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from services.common.errors import DeadlineExceeded, NotFound, PermanentError, TemporaryError
-from services.common.spec import OUTPUT
 from services.common.tls import Tls, Watch
 from services.publisher import marker
 from services.publisher.pod import ServedStats
@@ -76,18 +75,20 @@ class TritonServer:
             else:
                 self._client.unload_model(marker.NAME, client_timeout=self._timeout_s)
 
-    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Scores [B, N, heads] of one request. Raises NotFound when it is not loaded."""
+    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]], priority: int = 0) -> NDArray[np.float32]:
+        """The one output of a model: scores [B, N, heads] of a release, vectors [B, dim] of an encoder.
+
+        `priority`: 2 lets others go first, where the model has priorities. Raises NotFound when it is not loaded.
+        """
         inputs = []
         for name, array in arrays.items():
             tensor = grpcclient.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
-        wanted = [grpcclient.InferRequestedOutput(OUTPUT)]
         with _reported():
-            answer = self._client.infer(release, inputs, outputs=wanted, client_timeout=self._timeout_s)
-            scores: NDArray[np.float32] = answer.as_numpy(OUTPUT)
-            return scores
+            answer = self._client.infer(release, inputs, priority=priority, client_timeout=self._timeout_s)
+            values: NDArray[np.float32] = answer.as_numpy(answer.get_response().outputs[0].name)
+            return values
 
     def stats(self, release: str) -> ServedStats:
         """What the server has counted for a release since it was loaded."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_folder_on_another_volume_is_found(tmp_path: Path) -> None:
 
 
 class Copies(Disk):
-    """A disk that renames as object stores do: byte by byte, file by file, over what is there."""
+    """A disk that renames as object stores do: part by part, which takes its time, file by file, over what is there."""
 
     def rename(self, source: Path, target: Path) -> None:
         if source.is_dir():
@@ -76,6 +77,7 @@ class Copies(Disk):
             while part := read.read(16 * 1024):
                 write.write(part)
                 write.flush()
+                sleep(0.002)
         source.unlink()
 
 

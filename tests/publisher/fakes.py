@@ -54,7 +54,7 @@ class SmallTriton:
         self._reach()
         return set(self.models)
 
-    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def infer(self, release: str, arrays: Mapping[str, NDArray[Any]], priority: int = 0) -> NDArray[np.float32]:
         self._reach()
         if release not in self.models:
             raise NotFound(release)

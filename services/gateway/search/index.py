@@ -192,9 +192,26 @@ class IndexReader:
         slots = self._slots([address for _, address in hits]).tolist()
         return dict(zip(slots, (score for score, _ in hits), strict=True))
 
-    def facets(self, wish: Wish, keep: Filter, least: int = 1) -> dict[str, list[tuple[str, int]]]:
-        """What is found, counted by category, brand and ranges of price."""
-        query = self._kept(self._match(wish, least), keep)
+    def passing_count(self, keep: Filter) -> int:
+        """Items that pass a filter."""
+        query = self._kept(Query.const_score_query(Query.all_query(), 0.0), keep)
+        return int(self._searcher.search(query, 1, count=True).count or 0)
+
+    def passing(self, keep: Filter, most: int, among: Sequence[str] | None = None) -> Ints:
+        """Slots of items that pass a filter, of all or of some; at most `most`."""
+        every = Query.all_query() if among is None else self._chosen(among)
+        query = self._kept(Query.const_score_query(every, 0.0), keep)
+        hits = self._searcher.search(query, max(1, most), count=False).hits
+        return self._slots([address for _, address in hits])
+
+    def facets(
+        self, wish: Wish, keep: Filter, least: int = 1, also: Sequence[str] = ()
+    ) -> dict[str, list[tuple[str, int]]]:
+        """What is found, and some items besides, counted by category, brand and ranges of price."""
+        match = self._match(wish, least)
+        if also:
+            match = Query.boolean_query([(Occur.Should, match), (Occur.Should, self._chosen(also))])
+        query = self._kept(match, keep)
         found = self._searcher.aggregate(query, _ASKED)
         out = {name: [(b["key"], b["doc_count"]) for b in found[name]["buckets"]] for name in ("category", "brand")}
         low, high = found["least"]["value"], found["most"]["value"]
@@ -204,6 +221,9 @@ class IndexReader:
         asked = {"price": {"histogram": {"field": "price", "interval": width, "min_doc_count": 1}}}
         ranges = self._searcher.aggregate(query, asked)["price"]["buckets"]
         return out | {"price": [(f"{b['key']:g}", b["doc_count"]) for b in ranges]}
+
+    def _chosen(self, items: Sequence[str]) -> Query:
+        return Query.term_set_query(self._schema, "item", list(items))
 
     def _slots(self, addresses: list[tantivy.DocAddress]) -> Ints:
         return np.array(self._searcher.fast_field_values("slot", addresses), np.int64).reshape(len(addresses))

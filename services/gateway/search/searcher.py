@@ -9,29 +9,25 @@ from numpy.typing import NDArray
 
 from services.common.errors import Overloaded, TemporaryError
 from services.gateway import filter as filters
-from services.gateway import rerank
+from services.gateway import ladder, rerank
 from services.gateway.calls import Answer, SearchCall, SuggestCall
 from services.gateway.candidates import Match, Wanted
 from services.gateway.ladder import Budget
 from services.gateway.pages import Rest
 from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
+from services.gateway.search.finder import Hits, K, Meant, blended, find
 from services.gateway.search.index import IndexReader
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import QueryCounts, completed
+from services.gateway.search.texts import Texts
 from services.gateway.search.understand import MOST_WORDS, Query, Synonyms, understand
 from services.gateway.search.words import words
 from services.gateway.served import as_served
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-K = 60.0
-"""How little the first places stand out when orders are fused: the value of Cormack et al. (2009)."""
-
-ENOUGH = 10
-"""Items that have most of the words; when there are fewer, those that have some are found too."""
 
 LOOK_S, SPELLING_S = 0.1, 2.0
 """Seconds between looks at the index, and between vocabularies that spelling is corrected by."""
@@ -45,6 +41,8 @@ class SearchPolicy:
     """Most items ranked."""
     relevance: float = 0.5
     """Part of the order that the words' match decides; the model decides the rest."""
+    similarity: float = 0.3
+    """Cosine from which an item is found though it has none of the words."""
     synonyms: Synonyms = field(default_factory=lambda: Synonyms([]))
     rewrite: Rewrite = unchanged
 
@@ -91,24 +89,12 @@ async def watch_words(words: Words) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-@dataclass(frozen=True)
-class _Hits:
-    """What words found, best first."""
-
-    slots: Ints
-    lexical: dict[int, float]
-    """Score by slot."""
-    sure: int
-    """So many of the first have most of the words."""
-    count: int
-    facets: dict[str, list[tuple[str, int]]]
-
-
 class Searcher:
     """Answers Search and Suggest."""
 
-    def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, policy: SearchPolicy) -> None:
+    def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, texts: Texts, policy: SearchPolicy) -> None:
         self._ranker, self._pipeline, self._index, self._policy = ranker, pipeline, index, policy
+        self._texts = texts
         self._counts = QueryCounts()
 
     async def search(self, call: SearchCall, budget: Budget) -> Answer:
@@ -118,10 +104,11 @@ class Searcher:
         """
         if call.page_token:
             return await self._next_page(call, budget)
+        query = await self._understood(call.query, call.exact)
+        meant = await self._meant(query, budget)
         with self._pipeline.meters.stage("retrieve"):
-            query = await self._understood(call.query, call.exact)
-            hits = self._hits(query, call)
-            wanted = self._wanted(hits.slots, hits.lexical, query, hits.sure)
+            hits = self._hits(query, call, meant)
+            wanted = replace(self._wanted(hits.slots, hits.lexical, query, meant), prior_rank=hits.prior_rank)
         if len(hits.slots) and not call.preview:
             self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
@@ -162,27 +149,35 @@ class Searcher:
             await asyncio.to_thread(lambda: [self._index.speller.correct(word) for word in missing[:MOST_WORDS]])
         return understand(text, reader.frequency, self._index.speller.correct, policy.synonyms, policy.rewrite)
 
-    def _hits(self, query: Query, call: SearchCall) -> "_Hits":
-        """Items that have most of the words, and where they are few, after them those that have some."""
-        reader, wish, most = self._reader(), query.wish, self._policy.candidates
-        least = wish.most_words
-        found = reader.search(wish, call.filter, most, least)
-        slots, scores, count = found.slots, found.scores, found.count
-        if count < ENOUGH and least > 1:
-            least = 1
-            more = reader.search(wish, call.filter, most)
-            new = ~np.isin(more.slots, slots)
-            slots, scores = np.concatenate([slots, more.slots[new]]), np.concatenate([scores, more.scores[new]])
-            count = more.count
-        facets = reader.facets(wish, call.filter, least) if call.facets else {}
-        lexical = dict(zip(slots.tolist(), scores.tolist(), strict=True))
-        return _Hits(slots[:most], lexical, len(found.slots), count, facets)
+    async def _meant(self, query: Query, budget: Budget) -> Meant | None:
+        """The query's vector; None without an encoder, or when it does not answer in time."""
+        text, loop = self._texts.now, asyncio.get_running_loop()
+        if text is None:
+            return None
+        vector = await self._texts.query(
+            text, query.corrected or query.text, lambda: budget.share(loop.time(), ladder.TEXT_SHARE)
+        )
+        return Meant(text, vector) if vector is not None else None
 
-    def _wanted(self, slots: Ints, lexical: dict[int, float], query: Query, sure: int) -> Wanted:
+    def _hits(self, query: Query, call: SearchCall, meant: Meant | None) -> Hits:
+        policy = self._policy
+        return find(
+            self._reader(),
+            self._pipeline.table,
+            query,
+            call.filter,
+            policy.candidates,
+            call.facets,
+            None if call.exact else meant,
+            policy.similarity,
+        )
+
+    def _wanted(self, slots: Ints, lexical: dict[int, float], query: Query, meant: Meant | None) -> Wanted:
+        table = self._pipeline.table
         numbers = np.array([lexical.get(slot, np.nan) for slot in slots.tolist()], np.float32)
-        wanted = Wanted.of(self._pipeline.table.ids(slots))
-        match = Match(query.size, numbers, np.full(len(slots), np.nan, np.float32))
-        return replace(wanted, prior_rank=tied(numbers, sure), match=match)
+        unknown = np.full(len(slots), np.nan, np.float32)
+        similarity = meant.cosines(table, slots) if meant is not None else unknown
+        return replace(Wanted.of(table.ids(slots)), match=Match(query.size, numbers, similarity))
 
     def _ordered(self, seen: Evaluation, sure: int) -> tuple[Floats, Ints]:
         """Score and order of what may be shown: the model's order and that of the words, fused; `sure` ones first."""
@@ -201,8 +196,8 @@ class Searcher:
         ids = [item for item, kept in zip(rest.ids, keep.tolist(), strict=True) if kept]
         page, left = ids[: rest.size], ids[rest.size :]
         query = await self._understood(rest.query, call.exact)
-        lexical = reader.scores(query.wish, page)
-        wanted = self._wanted(table.slots(page), lexical, query, len(page))
+        lexical, meant = reader.scores(query.wish, page), await self._meant(query, budget)
+        wanted = self._wanted(table.slots(page), lexical, query, meant)
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
         shown = rerank.Shown(np.arange(len(page)), None, None)
@@ -229,29 +224,3 @@ class Searcher:
         if self._index.reader is None:
             raise Overloaded("the index of words is being opened, try again")
         return self._index.reader
-
-
-def blended(model: Ints, prior_rank: Ints, relevance: float) -> tuple[Ints, NDArray[np.float64]]:
-    """Places by the model's order and by how well the words match, each with its weight; best first, with the scores.
-
-    Reciprocal rank fusion; what matches equally well is left to the model.
-
-    >>> blended(np.array([1, 2, 0]), np.array([1, 2, 2]), 0.9)[0]
-    array([0, 1, 2])
-    """
-    place = np.empty(len(model))
-    place[model] = np.arange(1, 1 + len(model))
-    score = (1 - relevance) / (K + place) + relevance / (K + prior_rank)
-    order = np.lexsort((place, -score))
-    return order, score[order]
-
-
-def tied(scores: Floats, sure: int) -> Ints:
-    """Places by score, 1 = best; equal ones share the first of theirs, and none of the first `sure` is behind others.
-
-    >>> tied(np.array([3, 1, 1, 9], np.float32), 3)
-    array([1, 2, 2, 4])
-    """
-    parts = (-np.nan_to_num(scores[:sure]), -np.nan_to_num(scores[sure:]))
-    ranks = [1 + np.searchsorted(np.sort(part), part) for part in parts]
-    return np.concatenate([ranks[0], sure + ranks[1]]).astype(np.int64)

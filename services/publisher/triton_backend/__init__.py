@@ -33,13 +33,16 @@ _TYPES = {
 }
 
 
-def config_pbtxt(name: str, onnx_path: Path, backend: str, kind: str = "KIND_CPU") -> str:
+def config_pbtxt(name: str, onnx_path: Path, backend: str, kind: str = "KIND_CPU", together: int = 0) -> str:
     """Triton's configuration of model `name`, with inputs and outputs as the ONNX file declares them.
 
-    `max_batch_size` is 0: every dimension is the model's own, -1 where it varies, because candidates are padded per
-    request and Triton's batching would make all inputs share their first dimension. One instance, on the CPU with one
-    thread: the net is small, and a second thread would only take the core from the next request. `kind`: KIND_CPU, or
-    KIND_GPU for one instance on each GPU.
+    `together`: rows of several requests that are answered at once. 0 for rankers: every dimension is the model's own,
+    -1 where it varies, because candidates are padded per request and Triton's batching would make all inputs share
+    their first dimension. Above 0 for encoders, whose inputs do: requests of equal width are put together, those of
+    priority 1 before those of priority 2.
+
+    One instance, on the CPU with one thread: the net is small, and a second thread would only take the core from the
+    next request. `kind`: KIND_CPU, or KIND_GPU for one instance on each GPU.
 
     Raises CorruptState when the file is not an ONNX model, PermanentError for another backend than BACKENDS and for a
     tensor that Triton cannot carry.
@@ -52,21 +55,25 @@ def config_pbtxt(name: str, onnx_path: Path, backend: str, kind: str = "KIND_CPU
         raise CorruptState(f"{onnx_path} is not an ONNX model: {error}") from error
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
-    lines = [f"name: {json.dumps(name)}", f'backend: "{backend}"', "max_batch_size: 0"]
-    lines += [_tensors("input", inputs), _tensors("output", graph.output)]
+    lines = [f"name: {json.dumps(name)}", f'backend: "{backend}"', f"max_batch_size: {together}"]
+    shared = int(together > 0)
+    lines += [_tensors("input", inputs, shared), _tensors("output", graph.output, shared)]
+    if together:
+        lines.append("dynamic_batching { priority_levels: 2 default_priority_level: 1 }")
     lines.append(f"instance_group [ {{ count: 1 kind: {kind} }} ]")
     if backend == "onnxruntime":
         lines += [_parameter("intra_op_thread_count", "1"), _parameter("inter_op_thread_count", "1")]
     return "\n".join(lines) + "\n"
 
 
-def _tensors(field: str, values: Iterable[onnx.ValueInfoProto]) -> str:
-    return f"{field} [\n" + ",\n".join(_tensor(value) for value in values) + "\n]"
+def _tensors(field: str, values: Iterable[onnx.ValueInfoProto], shared: int) -> str:
+    return f"{field} [\n" + ",\n".join(_tensor(value, shared) for value in values) + "\n]"
 
 
-def _tensor(value: onnx.ValueInfoProto) -> str:
+def _tensor(value: onnx.ValueInfoProto, shared: int) -> str:
+    """`shared`: leading dimensions that are Triton's to count."""
     tensor = value.type.tensor_type
-    dims = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "-1" for dim in tensor.shape.dim)
+    dims = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "-1" for dim in tensor.shape.dim[shared:])
     if tensor.elem_type not in _TYPES or not dims:
         raise PermanentError(f"tensor {value.name} has a type or shape that Triton cannot carry")
     return f"  {{ name: {json.dumps(value.name)} data_type: {_TYPES[tensor.elem_type]} dims: [ {dims} ] }}"

@@ -1,0 +1,289 @@
+"""The way of an encoder: candidate, checked, loaded everywhere, judged, given vectors of every item, routed.
+
+Gateways read one record that names the encoder of queries together with slot and epoch of the item vectors, so both
+sides change at one moment. Until then what serves is left alone; the one before stays whole, to go back to.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from freshrank.v1.models_pb2 import TextRoute
+from numpy.typing import NDArray
+
+from services.common.errors import NotFound, PermanentError, TemporaryError
+from services.publisher.audit import Audit
+from services.publisher.book import Lane
+from services.publisher.checks import Verdict, holds, verdict
+from services.publisher.encoders import golden
+from services.publisher.encoders.book import Decided, TextBook, TextKeeper, TextLane
+from services.publisher.encoders.filler import TOGETHER, Filler, Log
+from services.publisher.encoders.golden import EncoderGolden
+from services.publisher.encoders.judge import Encoding, Judged, RelevanceBounds, figures, judge
+from services.publisher.encoders.store import EncoderStore
+from services.publisher.fleet import Fleet
+from services.publisher.table import Rows
+from services.text import folder as folders
+from services.text.folder import INPUTS, Tokenizer
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+
+STEP_ITEMS = 2_048
+"""Vectors that one step makes at most."""
+_RETRY_US = 2_000_000
+_LATER = 2
+"""Priority of what nobody waits for, where Triton has priorities."""
+
+
+class TextOutside(Protocol):
+    """What is done to the world beside Triton and the disk."""
+
+    def log(self) -> Log:
+        """item_updates from its beginning."""
+        ...
+
+    def rows(self, lane: Lane, rows: Rows) -> None:
+        """Send vectors. Raises TemporaryError."""
+
+    def route(self, route: TextRoute) -> None:
+        """Send a route and wait for the acknowledgement. Raises TemporaryError."""
+
+    def judged(self) -> Mapping[str, Sequence[Judged]]:
+        """What encoders are judged by, by its kind."""
+        ...
+
+    def texts(self, items: set[str]) -> dict[str, str]:
+        """Texts of items."""
+        ...
+
+    def filled(self, lane: TextLane, made: int, waiting: int) -> None:
+        """Count vectors that were made, and say how many are due."""
+
+    def decided(self, decision: str) -> None:
+        """Count a decision."""
+
+
+class Encoders:
+    """All encoders of a store. For one thread; `wanted` for any."""
+
+    def __init__(
+        self,
+        keeper: TextKeeper,
+        store: EncoderStore,
+        fleet: Fleet,
+        audit: Audit,
+        outside: TextOutside,
+        bounds: RelevanceBounds,
+        term: Callable[[], int],
+    ) -> None:
+        self._keeper, self._store, self._fleet, self._audit = keeper, store, fleet, audit
+        self._outside, self._bounds, self._term = outside, bounds, term
+        self._fillers: dict[TextLane, Filler] = {}
+        self._tokens: dict[str, Tokenizer] = {}
+        self._golden: dict[str, EncoderGolden] = {}
+        self._published: TextRoute | None = None
+        self._retry_us = 0
+
+    @property
+    def book(self) -> TextBook:
+        """As it is."""
+        return self._keeper.book
+
+    @property
+    def fillers(self) -> Mapping[TextLane, Filler]:
+        """By lane."""
+        return self._fillers
+
+    def start(self) -> None:
+        """Clear what a crash left."""
+        self._store.prepare()
+        for encoder in self._store.listed():
+            if encoder not in {lane.encoder for lane in self.book.lanes}:
+                self._store.drop(encoder)
+
+    def status(self) -> dict[str, Any]:
+        """For people: the lanes, and the vectors of each."""
+        book, fillers = self.book, dict(self._fillers)
+        lanes = {"serving": book.serving, "filling": book.filling, "previous": book.previous}
+        found: dict[str, Any] = {}
+        for name, lane in lanes.items():
+            filler = fillers.get(lane) if lane else None
+            counts = {"items": filler.items, "waiting": filler.waiting} if filler else {}
+            found[name] = {**asdict(lane), **counts} if lane else None
+        return found
+
+    def wanted(self) -> dict[str, EncoderGolden]:
+        """What Triton servers must have, with its golden texts."""
+        return dict(self._golden)
+
+    def step(self, now_us: int, judging: bool = True) -> None:
+        """Do what is due: keep vectors current, say the route, decide on a candidate, switch."""
+        self._open()
+        self._sync(now_us)
+        self._fill(now_us)
+        if judging and self.book.filling is None and now_us >= self._retry_us:
+            self._consider(now_us)
+
+    def say_again(self) -> None:
+        """Publish the route once more."""
+        self._published = None
+
+    def rollback(self, actor: str, reason: str, now_us: int) -> None:
+        """Back to the encoder before. Raises NotFound when there is none, or its vectors are not all there."""
+        book = self.book
+        filler = self._fillers.get(book.previous) if book.previous else None
+        if book.previous is None or book.serving is None or filler is None or not filler.whole:
+            raise NotFound("there is no earlier encoder to go back to")
+        self._audit.add(now_us, "rolled_back", book.serving.encoder, target=book.previous.encoder, actor=actor,
+                        reason=reason)  # fmt: skip
+        self._keeper.change(lambda book: book.returned(reason, now_us))
+        self._outside.decided("rolled_back")
+        self._sync(now_us)
+
+    def close(self) -> None:
+        """Give connections back."""
+        for filler in self._fillers.values():
+            filler.close()
+
+    def _open(self) -> None:
+        """Have for each lane what it needs, and nothing for lanes that are no more."""
+        lanes = self.book.lanes
+        for lane in [lane for lane in self._fillers if lane not in lanes or self._fillers[lane].spoiled]:
+            self._fillers.pop(lane).close()
+        for lane in lanes:
+            self._have(lane.encoder)
+            if lane not in self._fillers:
+                dim = self._golden[lane.encoder].vectors.shape[1]
+                encode = partial(self._encode, lane.encoder, "items")
+                self._fillers[lane] = Filler(lane, dim, self._outside.log(), encode, self._outside.rows)
+        kept = {lane.encoder for lane in lanes}
+        for encoder in [encoder for encoder in self._golden if encoder not in kept]:
+            self._leave(encoder)
+
+    def _have(self, encoder: str) -> None:
+        if encoder not in self._golden:
+            folder = self._store.kept / encoder
+            self._store.stage_model(encoder)
+            about = folders.read(folder)
+            self._tokens[encoder] = Tokenizer.of(folder)
+            self._golden[encoder] = golden.read(folder, about)
+
+    def _leave(self, encoder: str) -> None:
+        self._golden.pop(encoder, None)
+        self._tokens.pop(encoder, None)
+        self._fleet.unload_everywhere(encoder)
+        self._store.drop(encoder)
+
+    def _fill(self, now_us: int) -> None:
+        for lane in self.book.lanes:  # what serves comes first
+            filler, began = self._fillers[lane], self._fillers[lane].made
+            try:
+                while filler.step(now_us) and filler.made - began < STEP_ITEMS:
+                    pass
+            finally:
+                self._outside.filled(lane, filler.made - began, filler.waiting)
+        filling = self.book.filling
+        if filling is not None and self._fillers[filling].whole:
+            items = self._fillers[filling].items
+            before = self.book.serving.encoder if self.book.serving else ""
+            self._audit.add(now_us, "promoted", filling.encoder, parent=before, items=items, slot=filling.slot,
+                            epoch=filling.epoch)  # fmt: skip
+            self._keeper.change(lambda book: book.switched(now_us))
+            self._outside.decided("promoted")
+            self._sync(now_us)
+
+    def _sync(self, now_us: int) -> None:
+        lane = self.book.serving
+        route = TextRoute(term=self._term())
+        if lane is not None:
+            at = self._fleet.placed(lane.encoder)
+            route = TextRoute(encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, term=self._term())
+        if route == self._published or (lane is None and self._published is None):
+            return
+        stamped = TextRoute()
+        stamped.CopyFrom(route)
+        stamped.updated_us = now_us
+        self._outside.route(stamped)
+        self._published = route
+
+    def _consider(self, now_us: int) -> None:
+        waiting = [encoder for encoder in self._store.candidates() if not self._settled(encoder)]
+        for older in waiting[:-1]:
+            self._refuse(older, "superseded by a newer candidate", now_us)
+        if not waiting:
+            return
+        try:
+            self._decide(waiting[-1], now_us)
+        except (TemporaryError, OSError) as error:
+            logger.warning("encoder waits", extra={"encoder": waiting[-1], "error": str(error)})
+            self._retry_us = now_us + _RETRY_US
+        except PermanentError as error:
+            self._leave(waiting[-1])
+            self._refuse(waiting[-1], str(error), now_us)
+
+    def _settled(self, encoder: str) -> bool:
+        if self.book.knows(encoder):
+            self._store.drop_candidate(encoder)
+            return True
+        return False
+
+    def _decide(self, encoder: str, now_us: int) -> None:
+        self._store.candidate(encoder)
+        self._store.stage(encoder)
+        self._have(encoder)
+        self._fleet.put_up(encoder, self._golden[encoder])
+        found = self._judge(encoder)
+        if not found.passed:
+            self._leave(encoder)
+            self._refuse(encoder, found.reason, now_us, found)
+            return
+        checks = tuple(found.to_json())
+        self._audit.add(now_us, "held", encoder, checks=list(checks))
+        self._keeper.change(lambda book: book.begun(Decided(encoder, "filling", "passed", now_us, checks)))
+        self._store.drop_candidate(encoder)
+        self._open()
+
+    def _judge(self, encoder: str) -> Verdict:
+        """Golden texts were answered right by now; the first encoder has nobody to be compared with."""
+        serving = self.book.serving
+        kinds = self._outside.judged()
+        texts = self._outside.texts({i for judged in kinds.values() for entry in judged for i in entry.items})
+        checks = []
+        for kind, judged in kinds.items():
+            enough = judged if serving is not None and len(judged) >= self._bounds.queries else ()
+            one, other = (
+                figures(enough, texts, self._encoding(name)) if enough else np.zeros(len(judged))
+                for name in (encoder, serving.encoder if serving else encoder)
+            )
+            if serving is not None:
+                checks.append(judge(kind, one, other, self._bounds))
+        return verdict(checks or [holds("golden", True)])
+
+    def _encoding(self, encoder: str) -> Encoding:
+        return Encoding(partial(self._encode, encoder, "queries"), partial(self._encode, encoder, "items"))
+
+    def _encode(self, encoder: str, kind: str, texts: Sequence[str]) -> Floats:
+        """Vectors [n, dim] of queries or items; a few texts at a time, behind the queries that people wait for."""
+        tokens = self._tokens[encoder]
+        of = tokens.queries if kind == "queries" else tokens.items
+        parts = []
+        for start in range(0, len(texts), TOGETHER):
+            arrays = dict(zip(INPUTS, of(texts[start : start + TOGETHER]), strict=True))
+            parts.append(self._fleet.ask(encoder, arrays, priority=_LATER))
+        dim = self._golden[encoder].vectors.shape[1]
+        found = np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
+        if found.shape != (len(texts), dim) or not np.isfinite(found).all():
+            raise TemporaryError(f"{encoder}: Triton's vectors are {found.shape}, not all finite numbers of {dim}")
+        return found
+
+    def _refuse(self, encoder: str, reason: str, now_us: int, found: Verdict | None = None) -> None:
+        checks = tuple(found.to_json()) if found else ()
+        self._audit.add(now_us, "refused", encoder, reason=reason, checks=list(checks))
+        self._keeper.change(lambda book: book.noted(Decided(encoder, "refused", reason, now_us, checks)))
+        self._store.drop_candidate(encoder)
+        self._outside.decided("refused")

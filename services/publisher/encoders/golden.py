@@ -1,0 +1,58 @@
+"""Texts as an encoder got them, and the vectors it had answered with: golden.safetensors of its folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from services.common.errors import CorruptState
+from services.common.spec import Arrays
+from services.text.folder import INPUTS, OUTPUT, Encoder
+
+TOLERANCE, INT8_TOLERANCE = 1e-3, 0.02
+"""1 - cosine of an answer with the recorded one, at most: what 8-bit products come to depends on the processor."""
+
+
+@dataclass(frozen=True)
+class EncoderGolden:
+    """`inputs` by name [B, T], `vectors` [B, dim] of length 1."""
+
+    inputs: Arrays
+    vectors: NDArray[np.float32]
+    tolerance: float
+
+    def gap(self, answers: NDArray[np.float32], rows: int = 0) -> float:
+        """1 - the least cosine with the recorded vectors; NaN when shapes or numbers are wrong."""
+        wanted = self.vectors[:rows] if rows else self.vectors
+        if answers.shape != wanted.shape or not np.isfinite(answers).all():
+            return float("nan")
+        return max(0.0, 1.0 - float((answers * wanted).sum(axis=1).min()))
+
+    def smallest(self) -> Arrays:
+        """The first text alone."""
+        return {name: array[:1] for name, array in self.inputs.items()}
+
+    def warm_ups(self) -> Iterator[Arrays]:
+        """One text and all of them."""
+        yield self.smallest()
+        yield self.inputs
+
+
+def read(folder: Path, encoder: Encoder) -> EncoderGolden:
+    """Of an encoder's folder. Raises CorruptState when an array is missing or of another shape."""
+    try:
+        tensors = load_file(folder / "golden.safetensors")
+        inputs = {name: tensors[f"in.{name}"] for name in INPUTS}
+        vectors = tensors[f"out.{OUTPUT}"]
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CorruptState(f"golden texts: {error!r}") from error
+    shapes = {array.shape for array in inputs.values()}
+    if len(shapes) != 1 or vectors.shape != (len(inputs[INPUTS[0]]), encoder.dim) or not len(vectors):
+        raise CorruptState(f"golden texts: inputs {shapes} and vectors {vectors.shape} do not fit dim {encoder.dim}")
+    if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3):
+        raise CorruptState("golden texts: the vectors are not of length 1")
+    return EncoderGolden(inputs, vectors, INT8_TOLERANCE if encoder.precision == "int8" else TOLERANCE)
