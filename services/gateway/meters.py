@@ -11,7 +11,7 @@ from services.gateway.calls import Ages
 from services.gateway.candidates import Candidates
 from services.gateway.ladder import Rung
 
-STAGES = ("retrieve", "items", "features", "inputs", "score")
+STAGES = ("text", "retrieve", "items", "features", "inputs", "score")
 AGES = tuple(field.name for field in fields(Ages))
 
 

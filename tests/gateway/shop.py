@@ -34,11 +34,13 @@ from services.gateway.retrieve import Covisits
 from services.gateway.schema import Schema
 from services.gateway.search.index import IndexReader
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words
+from services.gateway.search.texts import Texts
 from services.gateway.search.writer import Indexer
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper
 from services.gateway.table import ItemTable
 from services.gateway.table_writer import Origin, TableWriter
 from services.gateway.track import Parcel
+from tests.gateway.search.encoder import Embedder
 
 NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -281,7 +283,9 @@ class Shop:
         self.pipeline, self.covisits = pipeline, Covisits()
         self.ranker = Ranker(pipeline, TOKENS, self.emit, policy or Policy(explore=0.0), self.covisits)
         self.words = Words(lambda: IndexReader(folder / "words", "english"))
-        self.searcher = Searcher(self.ranker, pipeline, self.words, SearchPolicy())
+        self.embedder = Embedder()
+        self.texts = Texts(folder / "store", folder / "vectors", self.embedder, self.meters)
+        self.searcher = Searcher(self.ranker, pipeline, self.words, self.texts, SearchPolicy())
         self.look()
         self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state, self.searcher.matched)
         self.forgotten: list[str] = []

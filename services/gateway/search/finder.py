@@ -76,10 +76,13 @@ def find(
     facets: bool,
     meant: Meant | None,
     floor: float,
+    narrow: int = NARROW,
 ) -> Hits:
-    """At most `most` items. `meant`: the query's vector, None = words alone; `floor`: cosine that is near enough."""
+    """At most `most` items. `meant`: the query's vector, None = words alone; `floor`: cosine that is near enough;
+    `narrow`: items that pass the filter up to which each is compared.
+    """
     by_words = _by_words(reader, query, keep, most)
-    near = _near(reader, table, keep, meant, most, floor) if meant is not None else np.zeros(0, np.int64)
+    near = _near(reader, table, keep, meant, most, floor, narrow) if meant is not None else np.zeros(0, np.int64)
     new = near[~np.isin(near, by_words.slots)]
     counted = {}
     if facets:
@@ -108,15 +111,17 @@ def _by_words(reader: IndexReader, query: Query, keep: Filter, most: int) -> _By
     return _ByWords(slots, scores, len(found.slots), count, least)
 
 
-def _near(reader: IndexReader, table: ItemTable, keep: Filter, meant: Meant, most: int, floor: float) -> Ints:
+def _near(
+    reader: IndexReader, table: ItemTable, keep: Filter, meant: Meant, most: int, floor: float, narrow: int
+) -> Ints:
     """Slots of the nearest items that pass the filter, best first."""
     vectors = meant.text.vectors
     if keep == Filter():
         slots, cosines = vectors.nearest(table, meant.vector, most)
         return slots[cosines >= floor]
     passing = reader.passing_count(keep)
-    if passing <= NARROW:
-        slots = reader.passing(keep, NARROW)
+    if passing <= narrow:
+        slots = reader.passing(keep, narrow)
         cosines = meant.cosines(table, slots)
         order = np.argsort(-cosines, kind="stable")[:most]  # NaN comes last
         return slots[order][cosines[order] >= floor]

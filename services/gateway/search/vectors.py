@@ -122,7 +122,7 @@ class Pointer:
         try:
             index = Index.restore(str(folder / self.file), view=view)
             stamps = np.load(folder / f"{self.file}.stamps.npy")
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, EOFError, ValueError, RuntimeError) as error:
             raise CorruptState(f"{self.file}: {error}") from error
         if index is None:
             raise CorruptState(f"{self.file} is no index")

@@ -11,7 +11,8 @@ from services.gateway import cross as crosses
 from services.gateway.calls import Caller, ExplainCall, SearchCall, SuggestCall
 from services.gateway.candidates import Match
 from services.gateway.impressions import to_message
-from services.gateway.search.searcher import Searcher, SearchPolicy, blended
+from services.gateway.search.finder import blended
+from services.gateway.search.searcher import Searcher, SearchPolicy
 from services.gateway.search.wish import Filter
 from tests.gateway.shop import NOW, Shop, budget
 
@@ -28,7 +29,7 @@ def shop(tmp_path: Path) -> Shop:
 
 
 def with_relevance(shop: Shop, share: float) -> Searcher:
-    return Searcher(shop.ranker, shop.pipeline, shop.words, SearchPolicy(relevance=share))
+    return Searcher(shop.ranker, shop.pipeline, shop.words, shop.texts, SearchPolicy(relevance=share))
 
 
 async def test_words_find_the_model_and_the_match_order(shop: Shop) -> None:
