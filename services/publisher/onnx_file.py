@@ -117,6 +117,11 @@ class OnnxModel:
         """Scores [B, N, heads]. Raises CorruptState when the graph fails on these inputs."""
         return np.asarray(self.tensors([OUTPUT], arrays)[OUTPUT])
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of all outputs."""
+        return [value.name for value in self._session.get_outputs()]
+
     def tensors(self, names: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name. Raises CorruptState when the graph fails on these inputs."""
         try:

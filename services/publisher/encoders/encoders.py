@@ -100,8 +100,10 @@ class Encoders:
         return self._fillers
 
     def start(self) -> None:
-        """Clear what a crash left."""
+        """Clear what a crash left, and read what there is."""
         self._store.prepare()
+        for lane in self.book.lanes:
+            self._have(lane.encoder)
         for encoder in self._store.listed():
             if encoder not in {lane.encoder for lane in self.book.lanes}:
                 self._store.drop(encoder)

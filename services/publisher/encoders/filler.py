@@ -63,7 +63,8 @@ class Filler:
         self._todo: dict[str, str] = {}
         """Texts that have no vector yet, in the order they came."""
         self._gone: set[str] = set()
-        self._cleared = False
+        self._compared = False
+        """Whether texts and vectors of the beginning have been put side by side: until then every text is kept."""
         self.made = 0
         """Vectors made."""
         self.spoiled = False
@@ -82,7 +83,7 @@ class Filler:
     @property
     def whole(self) -> bool:
         """Every item has the vector of its text."""
-        return self._log.caught_up and not self._todo and not self._gone
+        return self._compared and not self._todo and not self._gone
 
     def step(self, now_us: int) -> int:
         """Read what has come, and make some of the vectors that are due; returns how many.
@@ -92,9 +93,8 @@ class Filler:
         self.read(self._log.poll())
         if not self._log.caught_up:
             return 0  # what is there may have its vector further on
-        if not self._cleared:
-            self._gone |= self._have.keys() - self._wanted.keys()
-            self._cleared = True
+        if not self._compared:
+            self._compare()
         if self._gone:
             gone = sorted(self._gone)
             self._put(gone, np.zeros((len(gone), self._dim), np.float32), [0] * len(gone), now_us)
@@ -131,18 +131,22 @@ class Filler:
             return
         self._gone.discard(item)
         self._wanted[item] = wanted = text_hash(text)
-        if self._have.get(item) != wanted:
+        if not self._compared or self._have.get(item) != wanted:
             self._todo[item] = text
 
     def _row(self, item: str, value: bytes | None) -> None:
         row = _parsed(value)
         if row is not None and row.epoch == self.lane.epoch:
             self._have[item] = row.seq
-            if self._wanted.get(item) == row.seq:
+            if self._compared and self._wanted.get(item) == row.seq:
                 self._todo.pop(item, None)
-            return
-        if self._have.pop(item, None) is not None and row is not None:
+        elif self._have.pop(item, None) is not None and row is not None and self._compared:
             self.spoiled = True
+
+    def _compare(self) -> None:
+        self._todo = {item: text for item, text in self._todo.items() if self._have.get(item) != self._wanted[item]}
+        self._gone |= self._have.keys() - self._wanted.keys()
+        self._compared = True
 
     def _make(self, due: Sequence[tuple[str, str]], now_us: int) -> None:
         items = [item for item, _ in due]

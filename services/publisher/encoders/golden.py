@@ -26,11 +26,11 @@ class EncoderGolden:
     tolerance: float
 
     def gap(self, answers: NDArray[np.float32], rows: int = 0) -> float:
-        """1 - the least cosine with the recorded vectors; NaN when shapes or numbers are wrong."""
+        """Half the largest squared distance to the recorded vectors, of right ones 1 - cosine; NaN for what is none."""
         wanted = self.vectors[:rows] if rows else self.vectors
         if answers.shape != wanted.shape or not np.isfinite(answers).all():
             return float("nan")
-        return max(0.0, 1.0 - float((answers * wanted).sum(axis=1).min()))
+        return float(np.square(answers - wanted).sum(axis=1).max()) / 2
 
     def smallest(self) -> Arrays:
         """The first text alone."""

@@ -1,0 +1,169 @@
+"""Encoders and a log of items for tests: the models are real and small, the log is a list."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from freshrank.v1.models_pb2 import CatalogueItem, ItemRow, TextRoute
+
+from services.common.errors import TemporaryError
+from services.common.kafka import Record
+from services.publisher.audit import Audit
+from services.publisher.book import Lane
+from services.publisher.compression.rows import messages
+from services.publisher.encoders.book import TextKeeper, TextLane
+from services.publisher.encoders.encoders import Encoders
+from services.publisher.encoders.judge import Judged, RelevanceBounds
+from services.publisher.encoders.store import EncoderStore
+from services.publisher.files import Disk
+from services.publisher.fleet import Fleet
+from services.publisher.table import Rows
+from services.text import folder as folders
+from services.text import names
+from services.text.item import item_text
+from services.trainer.text.export import export
+from services.trainer.text.load import load
+from tests.publisher.fakes import SmallTriton
+from tests.trainer.text import tiny
+
+NOW = 1_750_000_000_000_000
+
+
+class Made:
+    """Small encoders, each exported once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def candidate(self, store: Path, seed: int = 0, day: int = 1, int8: bool = False, spoil: bool = False) -> str:
+        """Put one where the trainer does; returns its name. `spoil`: one that cannot tell texts apart."""
+        made = self._folder / f"{seed}-{int8}-{spoil}"
+        if not made.exists():
+            self._export(made, seed, int8, spoil)
+        name = names.encoder_id(NOW + day * 86_400_000_000, folders.read(made).source)
+        names.incoming(store).mkdir(parents=True, exist_ok=True)
+        shutil.copytree(made, names.incoming(store) / name)
+        return name
+
+    def _export(self, made: Path, seed: int, int8: bool, spoil: bool) -> None:
+        folder = self._folder / f"model-{seed}"
+        text = load(str(folder if folder.exists() else tiny.folder(folder, seed=seed)))
+        if spoil:
+            with torch.no_grad():
+                for name, value in text.model.named_parameters():
+                    value.fill_(1.0 if name.endswith("LayerNorm.bias") else 0.0)
+        export(text, made, int8)
+
+
+class Log:
+    """item_updates as a list; every reader has a place of its own."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def put(self, key: str, value: bytes | None) -> None:
+        self.records.append((0, len(self.records), 0, key.encode(), value))
+
+    def entries(self, *entries: CatalogueItem) -> None:
+        for entry in entries:
+            self.put(f"c|{entry.item_id}", entry.SerializeToString())
+
+    def rows(self, slot: str) -> dict[str, ItemRow]:
+        """The newest of each item."""
+        found = {key.decode(): value for _, _, _, key, value in self.records if key}
+        kept = {key.removeprefix(f"r|{slot}|"): value for key, value in found.items() if key.startswith(f"r|{slot}|")}
+        return {item: ItemRow.FromString(value) for item, value in kept.items() if value}
+
+    def reader(self) -> "Reader":
+        return Reader(self)
+
+
+class Reader:
+    def __init__(self, log: Log, at_a_time: int = 1_000) -> None:
+        self._log, self._at, self._end, self._most = log, 0, len(log.records), at_a_time
+        self.closed = False
+
+    @property
+    def caught_up(self) -> bool:
+        return self._at >= self._end
+
+    def poll(self) -> list[Record]:
+        found = self._log.records[self._at : self._at + self._most]
+        self._at += len(found)
+        return found
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Outside:
+    """What encoders reach outside for; can be told to fail."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.routes: list[TextRoute] = []
+        self.judgments: Mapping[str, Sequence[Judged]] = {"clicks": (), "judged": ()}
+        self.decisions: list[str] = []
+        self.fails = False
+        self.sent = 0
+
+    def log(self) -> Reader:
+        return self._log.reader()
+
+    def rows(self, lane: Lane, rows: Rows) -> None:
+        if self.fails:
+            raise TemporaryError("no broker")
+        for item, row, message, seq in zip(rows.ids, rows.rows, messages(rows.rows, "int8"), rows.seqs, strict=True):
+            message.epoch, message.seq = lane.epoch, int(seq)
+            self._log.put(f"r|{lane.slot}|{item}", message.SerializeToString() if row.any() else None)
+            self.sent += 1
+
+    def route(self, route: TextRoute) -> None:
+        self.routes.append(route)
+
+    def judged(self) -> Mapping[str, Sequence[Judged]]:
+        return self.judgments
+
+    def texts(self, items: set[str]) -> dict[str, str]:
+        found = {key[2:].decode(): value for _, _, _, key, value in self._log.records if key and key[:2] == b"c|"}
+        return {item: item_text(CatalogueItem.FromString(found[item] or b"")) for item in items if item in found}
+
+    def filled(self, lane: TextLane, made: int, waiting: int) -> None:
+        assert made >= 0
+        assert waiting >= 0
+
+    def decided(self, decision: str) -> None:
+        self.decisions.append(decision)
+
+
+class Stage:
+    """A publisher's part for encoders over a folder, with one Triton."""
+
+    def __init__(self, root: Path, log: Log, fence: Callable[[], None] = lambda: None) -> None:
+        self.root, self.log = root, log
+        (root / "triton").mkdir(parents=True, exist_ok=True)
+        self.triton, self.outside = SmallTriton(root / "triton"), Outside(log)
+        self.again(fence)
+
+    def again(self, fence: Callable[[], None] = lambda: None) -> None:
+        """A new process over the same folder, topic and Triton."""
+        self.fleet = Fleet(lambda: ["one"], lambda address: self.triton, fence)
+        disk = Disk()
+        self.audit = Audit(self.root / "audit.jsonl", fence)
+        self.encoders = Encoders(
+            TextKeeper(self.root / "encoders" / "book.json", disk),
+            EncoderStore(self.root, "python", disk),
+            self.fleet,
+            self.audit,
+            self.outside,
+            RelevanceBounds(queries=10),
+            lambda: 3,
+        )
+        self.encoders.start()
+
+    def steps(self, count: int = 5, at_us: int = NOW) -> None:
+        """Steps, and looks at Triton between them."""
+        for number in range(count):
+            self.fleet.tend(self.encoders.wanted(), mark=False)
+            self.encoders.step(at_us + number * 10_000_000)
