@@ -34,6 +34,8 @@ class Benchmark:
     name: str
     out: str = "--out"
     quick: tuple[str, ...] = ("--quick",)
+    data: str = ""
+    """Folder of real data that it can use, below that of all data."""
 
 
 BENCHMARKS = (
@@ -42,18 +44,20 @@ BENCHMARKS = (
     Benchmark("trainer"),
     Benchmark("streams"),
     Benchmark("rank"),
-    Benchmark("search.latency"),
+    Benchmark("search.latency", data="homedepot"),
     Benchmark("freshness"),
     Benchmark("releases"),
 )
 
 
-def run(benchmark: Benchmark, quick: bool) -> dict[str, Any] | None:
-    """Run one; its described result, None when it wrote none."""
+def run(benchmark: Benchmark, quick: bool, data: Path | None = None) -> dict[str, Any] | None:
+    """Run one; its described result, None when it wrote none. `data`: folder of all real data."""
     at, before, began = commit(), load(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         words = [sys.executable, "-m", f"benchmarks.{benchmark.name}", benchmark.out, str(out)]
+        if data is not None and benchmark.data:
+            words += ["--data", str(data.absolute() / benchmark.data)]
         ended = subprocess.run(
             [*words, *(benchmark.quick if quick else ())], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
         )
@@ -76,12 +80,14 @@ def run(benchmark: Benchmark, quick: bool) -> dict[str, Any] | None:
     }
 
 
-def run_all(chosen: Sequence[Benchmark], quick: bool, results: Path) -> tuple[list[dict[str, Any]], bool]:
+def run_all(
+    chosen: Sequence[Benchmark], quick: bool, results: Path, data: Path | None = None
+) -> tuple[list[dict[str, Any]], bool]:
     """Run them in turn and keep each result; (results, whether all ran and all were correct)."""
     found, fine = [], True
     for number, benchmark in enumerate(chosen, 1):
         print(f"[{number}/{len(chosen)}] {benchmark.name} (load {load()[0]})", flush=True)
-        described = run(benchmark, quick)
+        described = run(benchmark, quick, data)
         if described is None or not described["correct"]:
             fine = False
         if described is not None:
@@ -99,12 +105,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="name", help=f"default: all of {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="few repetitions: does it run?")
+    parser.add_argument("--data", type=Path, help="folder with folders of real data, for those that can use some")
     parser.add_argument("--out", type=Path, help="one more file with all results of this run")
     asked = parser.parse_args()
     if unknown := sorted(set(asked.names) - set(names)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
     chosen = [b for b in BENCHMARKS if not asked.names or b.name in asked.names]
-    found, fine = run_all(chosen, asked.quick, RESULTS)
+    found, fine = run_all(chosen, asked.quick, RESULTS, asked.data)
     if asked.out:
         write_json(asked.out, {"results": found})
     PAGE.write_text(page.write(page.read(RESULTS)))

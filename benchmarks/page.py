@@ -216,11 +216,25 @@ def _search(result: Result) -> list[Row]:
         _most("p50 over the sum of measured floors", result["times_the_floors"], 2.5),
         Row(f"p50 and p99, {result['items']:,} items", f"{call['p50']:.3g} and {call['p99']:.3g} ms"),
         Row("sum of the floors", f"{result['sum_of_floors_ms']:.3g} ms"),
+        *_by_meaning(result),
         _most("a changed item is found, p99", result["visible_ms"]["p99"], 1000, " ms"),
-        Row("the index on disk", f"{result['index_mib']:.3g} MiB"),
+        Row("the index of words on disk", f"{result['index_mib']:.3g} MiB"),
         Row("memory of the gateway's processes", f"{processes} MiB"),
         Row("largest difference to onnxruntime", f"{checked['worst']:.1e} of {checked['scores']:,} scores"),
         Row("the same against other items' scores", f"{checked['worst_of_other_items']:.1e}"),
+    ]
+
+
+def _by_meaning(result: Result) -> list[Row]:
+    if "recall_at_100" not in result:
+        return []
+    again, rate = result["closed_loop_ms"]["repeated"], result["items"] / result["vectors_s"]
+    return [
+        Row("the same for a repeated query", f"{again['p50']:.3g} and {again['p99']:.3g} ms"),
+        _least("of the 100 nearest found", result["recall_at_100"], 0.95, ""),
+        _most("a text's new meaning is found, p99", result["visible_by_meaning_ms"]["p99"], 1000, " ms"),
+        Row("vectors of all items", f"{result['vectors_s']:.0f} s, {rate:.0f} a second; titles: {result['titles']}"),
+        Row("the index of vectors on disk", f"{result['vectors_mib']:.3g} MiB"),
     ]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from services.common.kafka import Outbox
 from services.common.topics import TOPICS
 from services.demo import arms as many
-from services.demo import loaders, show, summary, turns
+from services.demo import encoder, loaders, show, summary, turns
 from services.demo.api import Api
 from services.demo.arms import ArmPlan, Trial
 from services.demo.cache import Progress, default_folder
@@ -146,6 +146,10 @@ class Demo:
                     stack.supervisor.start(program(name, stack, self.plan))
                 for name in SERVICES:
                     await asyncio.to_thread(stack.supervisor.wait_ready, name)
+            if not options.data:  # a log's items have no words
+                with self.step("text encoder"):
+                    folder = encoder.provide(default_folder(os.environ), Progress(show_present=False))
+                    encoder.offer(folder, store, time.time_ns() // 1000)
             if options.arms:
                 with self.step("arms"):
                     self.trial = Trial(stack, self.plan, options.arms)

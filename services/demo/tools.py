@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import CorruptState, PermanentError, TemporaryError
+from services.demo import encoder
 from services.demo.cache import Cache, Progress, default_folder, folder_size
 
 KAFKA = ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36")
@@ -223,6 +224,7 @@ def main() -> None:
         return
     try:
         fetch(default_folder(os.environ), Progress())
+        encoder.provide(default_folder(os.environ), Progress())
     except (TemporaryError, PermanentError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

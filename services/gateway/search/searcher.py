@@ -150,13 +150,14 @@ class Searcher:
         return understand(text, reader.frequency, self._index.speller.correct, policy.synonyms, policy.rewrite)
 
     async def _meant(self, query: Query, budget: Budget) -> Meant | None:
-        """The query's vector; None without an encoder, or when it does not answer in time."""
+        """The query's vector; None without an encoder, or when it does not answer in time.
+
+        Of the words as they were typed: one that no item has may well be a word that means something.
+        """
         text, loop = self._texts.now, asyncio.get_running_loop()
         if text is None:
             return None
-        vector = await self._texts.query(
-            text, query.corrected or query.text, lambda: budget.share(loop.time(), ladder.TEXT_SHARE)
-        )
+        vector = await self._texts.query(text, query.text, lambda: budget.share(loop.time(), ladder.TEXT_SHARE))
         return Meant(text, vector) if vector is not None else None
 
     def _hits(self, query: Query, call: SearchCall, meant: Meant | None) -> Hits:

@@ -49,7 +49,7 @@ class TextVectors:
     """Vectors of one encoder: those of one slot and epoch. `renew` runs in a thread beside the others."""
 
     def __init__(self, folder: Path, slot: str, epoch: int) -> None:
-        self._folder, self.slot, self.epoch = folder, slot, epoch
+        self.folder, self.slot, self.epoch = folder, slot, epoch
         self._seen: _Seen | None = None
         self._file = ""
 
@@ -99,11 +99,11 @@ class TextVectors:
 
     def _latest(self, before: Written | None) -> Written | None:
         """The newest index of this epoch; the one of before while there is no other."""
-        found = pointer(self._folder, self.slot)
+        found = pointer(self.folder, self.slot)
         if found is None or found.epoch != self.epoch or found.file == self._file:
             return before
         try:
-            written = found.open(self._folder)
+            written = found.open(self.folder)
         except CorruptState:  # just being replaced: the next look finds the one after it
             return before
         self._file = found.file

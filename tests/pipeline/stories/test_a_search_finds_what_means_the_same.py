@@ -1,0 +1,121 @@
+"""An encoder goes live beside the words; a changed text is found by its meaning, an encoder is replaced and taken back.
+
+The encoder is the packaged one. Searches go on all the while: none fails, and none compares a query's vector with
+another encoder's.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from freshrank.v1 import ranking_pb2
+
+from services.demo import encoder
+from services.demo.api import Api
+from services.demo.cache import Progress, default_folder
+from tests.pipeline.loop import Loop, eventually
+
+pytestmark = pytest.mark.pipeline
+
+ITEMS = [
+    ranking_pb2.Item(item_id=f"home-{n}", title=title, categories=["home"], price=10 + n, stock=5)
+    for n, title in enumerate(("grey sofa with three seats", "steel saucepan", "wool blanket", "bedside lamp"))
+]
+MEANT = "couch for the living room"
+"""None of its words is in the titles."""
+
+
+async def test_meaning_is_found_beside_words_and_follows_text_and_encoder(loop: Loop) -> None:
+    await loop.serving()
+    folder = encoder.provide(default_folder(os.environ), Progress(show_present=False))
+    async with loop.calling() as api:
+        await api.stock(ITEMS)
+        assert "home-0" not in await found(api, MEANT)
+        first = encoder.offer(folder, loop.plan.store, time.time_ns() // 1000)
+        assert await eventually(lambda: serving(loop) == first, 120)
+        await until(api, MEANT, "home-0")
+        async with searching(api) as searches:
+            await similarity_is_explained(api)
+            renamed = ranking_pb2.Item(item_id="home-1", title="settee with two seats", categories=["home"], stock=5)
+            began = time.monotonic()
+            await api.stock([renamed])
+            await until(api, MEANT, "home-1")
+            print(f"found by its new meaning {time.monotonic() - began:.2f} s after it was sent")
+            second = encoder.offer(folder, loop.plan.store, time.time_ns() // 1000 + 60_000_000)
+            assert await eventually(lambda: serving(loop) == second, 120)
+            await until(api, MEANT, "home-0")
+        assert searches.answers > 10
+        assert searches.missed == 0
+    await loop.follower.caught_up()
+    assert await loop.ledger() == {}
+    (held,) = [entry for entry in loop.audit() if entry["decision"] == "held" and entry["release"] == second]
+    assert [check["passed"] for check in held["checks"]] == [True, True]
+
+
+async def similarity_is_explained(api: Api) -> None:
+    answer = await search(api, MEANT)
+    asked = ranking_pb2.ExplainRequest(attribution_token=answer.attribution_token, item_id="home-0", top=100)
+    explained = await api.stub.Explain(asked, timeout=5)
+    values = {part.feature: part.value for part in explained.contributions}
+    similarity = next(value for name, value in values.items() if name.endswith(":text_similarity"))
+    assert 0.3 < similarity < 1
+    assert list(explained.matched_words) == []
+
+
+@dataclass
+class Searches:
+    """Searches that go on while things change."""
+
+    answers: int = 0
+    missed: int = 0
+    """Answers without the item that is meant."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def searching(api: Api) -> AsyncIterator[Searches]:
+    """Search again and again; a call that fails ends the test."""
+    seen = Searches()
+
+    async def run() -> None:
+        while not seen.stop.is_set():
+            seen.missed += "home-0" not in await found(api, MEANT)
+            seen.answers += 1
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(run())
+    try:
+        yield seen
+    finally:
+        seen.stop.set()
+        await task
+
+
+SHOPPER = ranking_pb2.Shopper(user_id="bo-means", session_id="bo-means-1")
+
+
+def serving(loop: Loop) -> str:
+    """The encoder that the gateway uses."""
+    return str(loop.follower.positions("gateway").get("encoder"))
+
+
+async def until(api: Api, query: str, item: str, timeout_s: float = 30.0) -> None:
+    """Search until an item is found."""
+    ends = time.monotonic() + timeout_s
+    while item not in await found(api, query):
+        assert time.monotonic() < ends, f"{item} is not found"
+        await asyncio.sleep(0.02)
+
+
+async def found(api: Api, query: str) -> list[str]:
+    return [result.item_id for result in (await search(api, query)).results]
+
+
+async def search(api: Api, query: str) -> ranking_pb2.RankingResponse:
+    request = ranking_pb2.SearchRequest(shopper=SHOPPER, query=query, page_size=50)
+    answer: ranking_pb2.RankingResponse = await api.stub.Search(request, timeout=5)
+    return answer
