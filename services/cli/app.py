@@ -9,6 +9,7 @@ from services.cli import (
     arms,
     bring,
     distil,
+    encoders,
     evaluate,
     features,
     federate,
@@ -44,6 +45,7 @@ def build() -> typer.Typer:
     app.command("freeze")(operate.freeze)
     app.command("unfreeze")(operate.unfreeze)
     app.add_typer(releases.group(), name="releases")
+    app.add_typer(encoders.group(), name="encoders")
     app.add_typer(arms.group(), name="arms")
     app.command("explain")(operate.explain)
     app.command("forget")(operate.forget)

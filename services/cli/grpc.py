@@ -93,6 +93,15 @@ class Operator:
         answer: pb.Arms = self._call(self._stub.PromoteArm, request)
         return answer
 
+    def encoders(self) -> list[pb.Encoder]:
+        """Text encoders that were decided on, newest decision first."""
+        return list(self._call(self._stub.ListEncoders, pb.ListEncodersRequest()).encoders)
+
+    def rollback_encoder(self, actor: str, reason: str) -> list[pb.Encoder]:
+        """Search by the encoder before; answers how all of them stand."""
+        request = pb.RollbackEncoderRequest(actor=actor, reason=reason)
+        return list(self._call(self._stub.RollbackEncoder, request).encoders)
+
     def forget(self, user: str, before_us: int) -> pb.ForgetUserResponse:
         """Put the wish on the log; answers where it lies."""
         request = pb.ForgetUserRequest(user_id=user, before_us=before_us)

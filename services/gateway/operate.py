@@ -10,11 +10,13 @@ from freshrank.v1.models_pb2 import (
     Arms,
     Challenger,
     Command,
+    Encoder,
     Freeze,
     PromoteArmRequest,
     PromoteReleaseRequest,
     Release,
     ReleaseState,
+    RollbackEncoderRequest,
     RollbackReleaseRequest,
     Route,
     StartTrialRequest,
@@ -143,6 +145,17 @@ class Operations:
         await self._until(lambda: self._worlds().split.incumbent == asked.arm, timeout_s)
         return self.arms()
 
+    def encoders(self) -> list[Encoder]:
+        """Text encoders that were decided on, newest decision first. Raises CorruptState."""
+        return encoders(self._store / "encoders" / "book.json")
+
+    async def rollback_encoder(self, asked: RollbackEncoderRequest, timeout_s: float) -> list[Encoder]:
+        """Ask for the encoder before; answers how all of them stand."""
+        before = _serving(self.encoders())
+        await self._send(Command(rollback_encoder=asked), timeout_s)
+        await self._until(lambda: _serving(self.encoders()) != before, timeout_s)
+        return self.encoders()
+
     def _check_arm(self, arm: str, field: str) -> None:
         if not arm:
             raise InvalidInput(field, "missing_field", "is required")
@@ -205,6 +218,27 @@ def decided(entries: Iterable[Mapping[str, Any]]) -> dict[str, Release]:
             figures = entry.get(group) or {}
             release.metrics.update({f"{k}{suffix}": float(v) for k, v in figures.items() if v is not None})
     return found
+
+
+def encoders(path: Path) -> list[Encoder]:
+    """As the publisher has written them down; none without its file. Raises CorruptState."""
+    try:
+        data = json.loads(path.read_text())
+        lanes = {lane["encoder"]: lane for name in ("serving", "filling", "previous") if (lane := data[name])}
+        names = ("encoder", "state", "reason", "decided_us")
+        found = [Encoder(**{name: entry[name] for name in names}) for entry in data["decided"]]
+        for encoder in found:
+            if lane := lanes.get(encoder.encoder):
+                encoder.slot, encoder.epoch = lane["slot"], lane["epoch"]
+        return found
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptState(f"{path.name}: {error!r}") from error
+
+
+def _serving(found: Iterable[Encoder]) -> str:
+    return next((encoder.encoder for encoder in found if encoder.state == "serving"), "")
 
 
 def _describe(release: Release, manifest: Mapping[str, Any]) -> None:

@@ -119,7 +119,7 @@ class Publisher:
                 TextKeeper(root / "encoders" / "book.json", disk),
                 EncoderStore(root, settings.backend, disk, settings.instance_kind),
                 self._fleet,
-                self._audit,
+                Audit(root / "encoders" / "audit.jsonl", fence),
                 TextDesk(settings.kafka, sender, searches, judged, meters),
                 RelevanceBounds(settings.text_ndcg, settings.text_queries),
                 lambda: leadership.term,
@@ -249,7 +249,7 @@ class Publisher:
             now_us = self._clock.now_us()
             try:
                 referee = self._court.referee if self._court is not None else None
-                commands.obey(value, self._releases, self._audit, now_us, referee)
+                commands.obey(value, self._releases, self._audit, now_us, referee, self._texts)
                 return
             except TemporaryError as error:
                 if time.monotonic() > until:

@@ -45,15 +45,29 @@ class Refers(Protocol):
         """Make an arm the incumbent."""
 
 
-def obey(value: bytes | None, to: Obeys, audit: Audit, now_us: int, referee: Refers | None = None) -> None:
+class Encodes(Protocol):
+    """Who carries out what concerns text encoders; see `encoders.encoders.Encoders`."""
+
+    def rollback(self, actor: str, reason: str) -> None:
+        """Back to the encoder before, soon."""
+
+
+def obey(
+    value: bytes | None,
+    to: Obeys,
+    audit: Audit,
+    now_us: int,
+    referee: Refers | None = None,
+    encoders: Encodes | None = None,
+) -> None:
     """Carry out one record of topic commands, if it is ours: each arm's publisher reads all of them.
 
-    `referee`: of the publisher that has it. What cannot be done is written to the audit record and done with. Raises
-    TemporaryError: the same record again.
+    `referee`, `encoders`: of the publisher that has them. What cannot be done is written to the audit record and done
+    with. Raises TemporaryError: the same record again.
     """
     try:
         command = Command.FromString(value or b"")
-        if not _between_arms(command, referee, now_us):
+        if not _between_arms(command, referee, now_us) and not _of_encoders(command, encoders):
             _carry_out(command, to, now_us)
     except DecodeError as error:
         audit.add(now_us, "command_refused", reason=f"not a command: {error}")
@@ -76,6 +90,15 @@ def _between_arms(command: Command, referee: Refers | None, now_us: int) -> bool
         referee.stop(command.stop_trial, now_us)
     else:
         referee.promote(command.promote_arm, now_us)
+    return True
+
+
+def _of_encoders(command: Command, encoders: Encodes | None) -> bool:
+    if command.WhichOneof("command") != "rollback_encoder":
+        return False
+    if encoders is not None:
+        asked = command.rollback_encoder
+        encoders.rollback(asked.actor, asked.reason or f"asked for by {asked.actor or 'a person'}")
     return True
 
 

@@ -52,6 +52,15 @@ class AdminServicer(models_pb2_grpc.AdminServicer):
         """Another incumbent."""
         return await self._operations.promote_arm(request, self._deadlines.timeout(context))
 
+    async def ListEncoders(self, request: pb.ListEncodersRequest, context: Any) -> pb.ListEncodersResponse:
+        """Newest decision first."""
+        return pb.ListEncodersResponse(encoders=self._operations.encoders())
+
+    async def RollbackEncoder(self, request: pb.RollbackEncoderRequest, context: Any) -> pb.ListEncodersResponse:
+        """The encoder before."""
+        found = await self._operations.rollback_encoder(request, self._deadlines.timeout(context))
+        return pb.ListEncodersResponse(encoders=found)
+
     async def ForgetUser(self, request: pb.ForgetUserRequest, context: Any) -> pb.ForgetUserResponse:
         """Forget a shopper: answered once the wish is safe on the log."""
         timeout_s = self._deadlines.timeout(context)

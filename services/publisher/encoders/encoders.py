@@ -5,6 +5,7 @@ sides change at one moment. Until then what serves is left alone; the one before
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -69,7 +70,7 @@ class TextOutside(Protocol):
 
 
 class Encoders:
-    """All encoders of a store. For one thread; `wanted` for any."""
+    """All encoders of a store. For one thread; `wanted`, `status` and `rollback` for any."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Encoders:
         self._golden: dict[str, EncoderGolden] = {}
         self._published: TextRoute | None = None
         self._retry_us = 0
+        self._asked: deque[tuple[str, str]] = deque()
 
     @property
     def book(self) -> TextBook:
@@ -126,6 +128,7 @@ class Encoders:
     def step(self, now_us: int, judging: bool = True) -> None:
         """Do what is due: keep vectors current, say the route, decide on a candidate, switch."""
         self._open()
+        self._obey(now_us)
         self._sync(now_us)
         self._fill(now_us)
         if judging and self.book.filling is None and now_us >= self._retry_us:
@@ -135,8 +138,12 @@ class Encoders:
         """Publish the route once more."""
         self._published = None
 
-    def rollback(self, actor: str, reason: str, now_us: int) -> None:
-        """Back to the encoder before. Raises NotFound when there is none, or its vectors are not all there."""
+    def rollback(self, actor: str, reason: str) -> None:
+        """Have the next step go back to the encoder before; for any thread. What cannot be is said in the audit."""
+        self._asked.append((actor, reason))
+
+    def _return(self, actor: str, reason: str, now_us: int) -> None:
+        """Raises NotFound when there is no encoder before, or its vectors are not all there."""
         book = self.book
         filler = self._fillers.get(book.previous) if book.previous else None
         if book.previous is None or book.serving is None or filler is None or not filler.whole:
@@ -151,6 +158,14 @@ class Encoders:
         """Give connections back."""
         for filler in self._fillers.values():
             filler.close()
+
+    def _obey(self, now_us: int) -> None:
+        while self._asked:
+            actor, reason = self._asked.popleft()
+            try:
+                self._return(actor, reason, now_us)
+            except NotFound as error:
+                self._audit.add(now_us, "command_refused", command="rollback_encoder", actor=actor, reason=str(error))
 
     def _open(self) -> None:
         """Have for each lane what it needs, and nothing for lanes that are no more."""

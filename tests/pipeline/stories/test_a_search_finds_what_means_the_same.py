@@ -17,6 +17,7 @@ from freshrank.v1 import ranking_pb2
 from services.demo import encoder
 from services.demo.api import Api
 from services.demo.cache import Progress, default_folder
+from services.publisher.audit import Audit
 from tests.pipeline.loop import Loop, eventually
 
 pytestmark = pytest.mark.pipeline
@@ -52,8 +53,9 @@ async def test_meaning_is_found_beside_words_and_follows_text_and_encoder(loop: 
         assert searches.missed == 0
     await loop.follower.caught_up()
     assert await loop.ledger() == {}
-    (held,) = [entry for entry in loop.audit() if entry["decision"] == "held" and entry["release"] == second]
-    assert [check["passed"] for check in held["checks"]] == [True, True]
+    audit = Audit(loop.plan.store / "encoders" / "audit.jsonl").entries(second)
+    assert [entry["decision"] for entry in audit] == ["held", "promoted"]
+    assert [check["passed"] for check in audit[0]["checks"]] == [True, True]
 
 
 async def similarity_is_explained(api: Api) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from freshrank.v1.models_pb2 import CatalogueItem
 
-from services.common.errors import CorruptState, NotFound, TemporaryError
+from services.common.errors import CorruptState, TemporaryError
 from services.publisher.encoders.judge import Judged
 from services.text import names
 from services.text.item import text_hash
@@ -91,14 +91,16 @@ def test_a_second_encoder_fills_the_other_slot_before_it_is_routed(stage: Stage,
 def test_the_one_before_is_kept_current_and_gone_back_to(stage: Stage, made: Made) -> None:
     first = made.candidate(stage.root)
     stage.steps()
-    with pytest.raises(NotFound):
-        stage.encoders.rollback("ada", "looks odd", NOW)
+    stage.encoders.rollback("ada", "looks odd")
+    stage.steps(1)
+    assert stage.audit.entries()[-1]["decision"] == "command_refused"
     second = made.candidate(stage.root, seed=1, day=2)
     stage.steps()
     stage.log.entries(CatalogueItem(item_id="n", title="stone tile"))
     stage.steps()
     assert "n" in stage.log.rows("ta")
-    stage.encoders.rollback("ada", "looks odd", NOW)
+    stage.encoders.rollback("ada", "looks odd")
+    stage.steps(1)
     route = stage.outside.routes[-1]
     assert (route.encoder, route.slot, route.epoch) == (first, "ta", 1)
     stage.steps()

@@ -55,6 +55,40 @@ class Release(_message.Message):
     epoch: int
     def __init__(self, release: _Optional[str] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., parent: _Optional[str] = ..., created_us: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
+class Encoder(_message.Message):
+    __slots__ = ("encoder", "state", "reason", "decided_us", "slot", "epoch")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_US_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    encoder: str
+    state: str
+    reason: str
+    decided_us: int
+    slot: str
+    epoch: int
+    def __init__(self, encoder: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., decided_us: _Optional[int] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class ListEncodersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListEncodersResponse(_message.Message):
+    __slots__ = ("encoders",)
+    ENCODERS_FIELD_NUMBER: _ClassVar[int]
+    encoders: _containers.RepeatedCompositeFieldContainer[Encoder]
+    def __init__(self, encoders: _Optional[_Iterable[_Union[Encoder, _Mapping]]] = ...) -> None: ...
+
+class RollbackEncoderRequest(_message.Message):
+    __slots__ = ("actor", "reason")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    reason: str
+    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class ListReleasesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -350,13 +384,14 @@ class TextRoute(_message.Message):
     def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., updated_us: _Optional[int] = ..., term: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("promote", "rollback", "freeze", "start_trial", "stop_trial", "promote_arm", "command_id")
+    __slots__ = ("promote", "rollback", "freeze", "start_trial", "stop_trial", "promote_arm", "rollback_encoder", "command_id")
     PROMOTE_FIELD_NUMBER: _ClassVar[int]
     ROLLBACK_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     START_TRIAL_FIELD_NUMBER: _ClassVar[int]
     STOP_TRIAL_FIELD_NUMBER: _ClassVar[int]
     PROMOTE_ARM_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_ENCODER_FIELD_NUMBER: _ClassVar[int]
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     promote: PromoteReleaseRequest
     rollback: RollbackReleaseRequest
@@ -364,5 +399,6 @@ class Command(_message.Message):
     start_trial: StartTrialRequest
     stop_trial: StopTrialRequest
     promote_arm: PromoteArmRequest
+    rollback_encoder: RollbackEncoderRequest
     command_id: str
-    def __init__(self, promote: _Optional[_Union[PromoteReleaseRequest, _Mapping]] = ..., rollback: _Optional[_Union[RollbackReleaseRequest, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., start_trial: _Optional[_Union[StartTrialRequest, _Mapping]] = ..., stop_trial: _Optional[_Union[StopTrialRequest, _Mapping]] = ..., promote_arm: _Optional[_Union[PromoteArmRequest, _Mapping]] = ..., command_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, promote: _Optional[_Union[PromoteReleaseRequest, _Mapping]] = ..., rollback: _Optional[_Union[RollbackReleaseRequest, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., start_trial: _Optional[_Union[StartTrialRequest, _Mapping]] = ..., stop_trial: _Optional[_Union[StopTrialRequest, _Mapping]] = ..., promote_arm: _Optional[_Union[PromoteArmRequest, _Mapping]] = ..., rollback_encoder: _Optional[_Union[RollbackEncoderRequest, _Mapping]] = ..., command_id: _Optional[str] = ...) -> None: ...

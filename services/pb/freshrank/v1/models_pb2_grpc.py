@@ -80,6 +80,16 @@ class AdminStub:
                 request_serializer=freshrank_dot_v1_dot_models__pb2.PromoteArmRequest.SerializeToString,
                 response_deserializer=freshrank_dot_v1_dot_models__pb2.Arms.FromString,
                 _registered_method=True)
+        self.ListEncoders = channel.unary_unary(
+                '/freshrank.v1.Admin/ListEncoders',
+                request_serializer=freshrank_dot_v1_dot_models__pb2.ListEncodersRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_models__pb2.ListEncodersResponse.FromString,
+                _registered_method=True)
+        self.RollbackEncoder = channel.unary_unary(
+                '/freshrank.v1.Admin/RollbackEncoder',
+                request_serializer=freshrank_dot_v1_dot_models__pb2.RollbackEncoderRequest.SerializeToString,
+                response_deserializer=freshrank_dot_v1_dot_models__pb2.ListEncodersResponse.FromString,
+                _registered_method=True)
         self.ForgetUser = channel.unary_unary(
                 '/freshrank.v1.Admin/ForgetUser',
                 request_serializer=freshrank_dot_v1_dot_models__pb2.ForgetUserRequest.SerializeToString,
@@ -154,6 +164,20 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEncoders(self, request, context):
+        """Text encoders of Search that were decided on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackEncoder(self, request, context):
+        """Ask the publisher to search by the encoder before this one again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForgetUser(self, request, context):
         """Write a forget record to the log.
         """
@@ -208,6 +232,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.PromoteArm,
                     request_deserializer=freshrank_dot_v1_dot_models__pb2.PromoteArmRequest.FromString,
                     response_serializer=freshrank_dot_v1_dot_models__pb2.Arms.SerializeToString,
+            ),
+            'ListEncoders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEncoders,
+                    request_deserializer=freshrank_dot_v1_dot_models__pb2.ListEncodersRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_models__pb2.ListEncodersResponse.SerializeToString,
+            ),
+            'RollbackEncoder': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackEncoder,
+                    request_deserializer=freshrank_dot_v1_dot_models__pb2.RollbackEncoderRequest.FromString,
+                    response_serializer=freshrank_dot_v1_dot_models__pb2.ListEncodersResponse.SerializeToString,
             ),
             'ForgetUser': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetUser,
@@ -459,6 +493,60 @@ class Admin:
             '/freshrank.v1.Admin/PromoteArm',
             freshrank_dot_v1_dot_models__pb2.PromoteArmRequest.SerializeToString,
             freshrank_dot_v1_dot_models__pb2.Arms.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEncoders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Admin/ListEncoders',
+            freshrank_dot_v1_dot_models__pb2.ListEncodersRequest.SerializeToString,
+            freshrank_dot_v1_dot_models__pb2.ListEncodersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackEncoder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/freshrank.v1.Admin/RollbackEncoder',
+            freshrank_dot_v1_dot_models__pb2.RollbackEncoderRequest.SerializeToString,
+            freshrank_dot_v1_dot_models__pb2.ListEncodersResponse.FromString,
             options,
             channel_credentials,
             insecure,
