@@ -34,6 +34,12 @@ class Admin(models_pb2_grpc.AdminServicer):
     freeze: pb.Freeze = field(default_factory=pb.Freeze)
     champion: str = CHAMPION
     asked: list[Any] = field(default_factory=list)
+    encoders: list[pb.Encoder] = field(
+        default_factory=lambda: [
+            pb.Encoder(encoder="t2", state="serving", slot="tb", epoch=2, decided_us=1_760_000_000_000_000),
+            pb.Encoder(encoder="t1", state="previous", slot="ta", epoch=1, decided_us=1_750_000_000_000_000),
+        ]
+    )
 
     def ListReleases(self, request: Any, context: Any) -> pb.ListReleasesResponse:
         self._check(context)
@@ -65,6 +71,18 @@ class Admin(models_pb2_grpc.AdminServicer):
     def GetStatus(self, request: Any, context: Any) -> pb.Status:
         self._check(context)
         return pb.Status(freeze=self.freeze, champion=self.champion, previous=PREVIOUS, slot="a", epoch=1)
+
+    def ListEncoders(self, request: Any, context: Any) -> pb.ListEncodersResponse:
+        self._check(context)
+        return pb.ListEncodersResponse(encoders=self.encoders)
+
+    def RollbackEncoder(self, request: pb.RollbackEncoderRequest, context: Any) -> pb.ListEncodersResponse:
+        self._check(context)
+        self.asked.append(request)
+        if not self.stuck:
+            del self.encoders[0]
+            self.encoders[0].state = "serving"
+        return pb.ListEncodersResponse(encoders=self.encoders)
 
     def ForgetUser(self, request: pb.ForgetUserRequest, context: Any) -> pb.ForgetUserResponse:
         self._check(context)

@@ -5,10 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from freshrank.v1.models_pb2 import Freeze, PromoteReleaseRequest, ReleaseState, RollbackReleaseRequest, Route
+from freshrank.v1.models_pb2 import (
+    Freeze,
+    PromoteReleaseRequest,
+    ReleaseState,
+    RollbackEncoderRequest,
+    RollbackReleaseRequest,
+    Route,
+)
 
-from services.common.errors import InvalidInput, NotFound
-from services.gateway.operate import Operations, decided
+from services.common.errors import CorruptState, InvalidInput, NotFound
+from services.gateway.operate import Operations, decided, encoders
 from services.gateway.releases import World, Worlds
 from tests.gateway.shop import NOW, Shop, plan, spec_of
 from tests.gateway.small_ranker import write_release
@@ -104,3 +111,30 @@ async def test_unknown_and_unnamed_releases_are_refused_without_a_command(desk: 
     with pytest.raises(InvalidInput):
         await desk.operations.forget("ada", NOW + 1, NOW, 1.0)
     assert not desk.shop.sends.commands
+
+
+def book(serving: str, previous: str = "") -> str:
+    """What the publisher writes of encoders."""
+    lanes = {name: {"encoder": name, "slot": "ta", "epoch": 3} for name in (serving, previous) if name}
+    decided = [{"encoder": name, "state": "serving", "reason": "", "decided_us": 7, "checks": []} for name in lanes]
+    text = {"version": 1, "serving": lanes[serving], "filling": None, "previous": lanes.get(previous), "epoch": 3}
+    return json.dumps({**text, "decided": decided[:1]})
+
+
+def test_encoders_are_as_the_publisher_has_written_them_down(tmp_path: Path) -> None:
+    path = tmp_path / "book.json"
+    assert encoders(path) == []
+    path.write_text(book("t1"))
+    (found,) = encoders(path)
+    assert (found.encoder, found.state, found.slot, found.epoch, found.decided_us) == ("t1", "serving", "ta", 3, 7)
+    path.write_text("{")
+    with pytest.raises(CorruptState, match="book.json"):
+        encoders(path)
+
+
+async def test_a_rollback_of_the_encoder_is_a_command_and_answers_how_they_stand(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "book.json").write_text(book("t2", "t1"))
+    found = await desk.operations.rollback_encoder(RollbackEncoderRequest(actor="ada"), 0.1)
+    assert desk.shop.sends.commands[0].rollback_encoder.actor == "ada"
+    assert [(encoder.encoder, encoder.state) for encoder in found] == [("t2", "serving")]

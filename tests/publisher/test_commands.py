@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from freshrank.v1.models_pb2 import Command, Freeze, PromoteReleaseRequest, RollbackReleaseRequest
+from freshrank.v1.models_pb2 import (
+    Command,
+    Freeze,
+    PromoteReleaseRequest,
+    RollbackEncoderRequest,
+    RollbackReleaseRequest,
+)
 
 from services.common.errors import Conflict, CorruptState, NotFound, TemporaryError
 from services.publisher import control
@@ -143,3 +149,23 @@ def test_a_book_that_was_damaged_is_not_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "book.json").write_text('{"version": 1, "arm"')
     with pytest.raises(CorruptState):
         Keeper(tmp_path / "book.json", "main")
+
+
+class Encoding:
+    """Remembers."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+
+    def rollback(self, actor: str, reason: str) -> None:
+        self.done.append((actor, reason))
+
+
+def test_encoders_are_the_business_of_the_publisher_that_has_them(tmp_path: Path) -> None:
+    audit, one, encoders = Audit(tmp_path / "a.jsonl"), Obedient(), Encoding()
+    asked = Command(rollback_encoder=RollbackEncoderRequest(actor="ada")).SerializeToString()
+    obey(asked, one, audit, 0, encoders=encoders)
+    obey(asked, one, audit, 0)  # another arm's publisher
+    assert encoders.done == [("ada", "asked for by ada")]
+    assert one.done == []
+    assert audit.entries() == []
