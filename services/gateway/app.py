@@ -52,7 +52,7 @@ from services.gateway.retrieve import Covisits
 from services.gateway.search.index import IndexReader
 from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
-from services.gateway.search.texts import Texts, watch_texts
+from services.gateway.search.texts import AlikeByText, Texts, watch_texts
 from services.gateway.search.understand import Synonyms
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import ItemTable
@@ -134,11 +134,12 @@ class Parts:
         self.scorer = TritonScorer(settings.triton, self.emitter.build, settings.triton_tls)
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective, self.scorer.place)
         self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
-        self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits)
+        self.texts = Texts(settings.store, vectors_folder(settings), self.scorer, meters)
+        alike = AlikeByText(self.texts, table)
+        self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits, alike)
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
         index = lambda: IndexReader(words_folder(settings), settings.search_language)  # noqa: E731
         self.words = Words(index)
-        self.texts = Texts(settings.store, vectors_folder(settings), self.scorer, meters)
         self.searcher = Searcher(self.ranker, self._pipeline, self.words, self.texts, _search_policy(settings))
         self.explainer = Explainer(self._recent, tokens, self.scorer, self.state, self.searcher.matched)
 
@@ -214,6 +215,7 @@ def _policy(settings: GatewaySettings) -> Policy:
         explore_rank=settings.explore_rank,
         unshown=settings.unshown,
         category_cap=settings.category_cap,
+        similar_text=settings.similar_text,
         boosts=Boosts(settings.boost_new, settings.boost_new_days, settings.boost_categories),
     )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.common.errors import NotFound, Overloaded
 from services.common.tokens import Tokens
-from services.gateway import catalogue, ladder, rank, rerank, retrieve
+from services.gateway import catalogue, ladder, rank, rerank, retrieve, similar
 from services.gateway import filter as filters
 from services.gateway.calls import Answer, Caller, RankCall, RecommendCall, SimilarCall
 from services.gateway.candidates import RowSlot, Wanted, gather
@@ -26,6 +26,7 @@ from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits, Quotas
 from services.gateway.served import as_served
 from services.gateway.shopper import Recent, Shopper, no_pairs
+from services.gateway.similar import Alike
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -51,6 +52,8 @@ class Policy:
     category_cap: int = 3
     """Most results of one category among `category_window` in a row; 0 = no limit."""
     category_window: int = 6
+    similar_text: float = 0.3
+    """Part of Similar's nearness that the items' texts decide, where there is an encoder."""
     quotas: Quotas = Quotas()
     boosts: Boosts = Boosts()
 
@@ -65,10 +68,11 @@ class Ranker:
         emit: Callable[[AsServed], None],
         policy: Policy = Policy(),
         covisits: Covisits | None = None,
+        texts: Alike | None = None,
     ) -> None:
         self._pipeline, self._tokens, self._emit, self._policy = pipeline, tokens, emit, policy
         self._pages = Pages(tokens)
-        self._covisits = covisits or Covisits()
+        self._covisits, self._texts = covisits or Covisits(), texts
 
     async def rank(self, call: RankCall, budget: Budget) -> Answer:
         """The caller's candidates in order."""
@@ -99,7 +103,7 @@ class Ranker:
         return self.answer(served, found, reasons=why, next_page=next_page, preview=call.preview)
 
     async def similar(self, call: SimilarCall, budget: Budget) -> Answer:
-        """Items like one item, by content and, with a release, by what its rows have learned.
+        """Items like one item: by content, with a release by its rows, with an encoder by what their texts mean.
 
         Raises NotFound for an item that is not in the catalogue, Overloaded while the catalogue is being read.
         """
@@ -115,7 +119,9 @@ class Ranker:
         shopper, rung = await self._shopper(world, caller, call.now_us, budget) if caller else (None, ladder.NONE)
         if shopper is not None:
             keep = filters.without(keep, self._pipeline.table.slots(_recent(shopper, world.schema.history).items))
-        nearness = _cosine(vectors, slot)
+        nearness = similar.cosine(vectors, slot)
+        if self._texts is not None:
+            nearness = similar.blended(nearness, slot, keep, self._texts, self._policy.similar_text)
         slots = retrieve.top(np.where(keep, nearness, np.nan), call.size)
         ids = self._pipeline.table.ids(slots)
         reasons = [[f"similar to {call.item}"]] * len(ids)
@@ -271,12 +277,6 @@ class Ranker:
 
 def _recent(shopper: Shopper, history: str) -> Recent:
     return shopper.lists.get(history, NO_HISTORY)
-
-
-def _cosine(vectors: Floats, slot: int) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1)
-    near: Floats = vectors @ vectors[slot] / np.maximum(lengths * lengths[slot], 1e-12)
-    return near
 
 
 def _seed(impression_id: str) -> int:

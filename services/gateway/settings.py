@@ -49,6 +49,9 @@ class GatewaySettings(TritonSettings):
         default_factory=dict, description='factor per main category in Recommend, JSON such as {"hats": 1.2}'
     )
     candidates: int = Field(128, ge=10, le=1024, description="most candidates scored for Recommend")
+    similar_text: float = Field(
+        0.3, ge=0, le=1, description="part of Similar's nearness that texts decide, where there is an encoder"
+    )
     category_cap: int = Field(3, ge=0, description="results of one category among six in a row; 0 = no limit")
     search_candidates: int = Field(200, ge=10, le=1000, description="most items ranked for Search")
     search_relevance: float = Field(

@@ -34,7 +34,7 @@ from services.gateway.retrieve import Covisits
 from services.gateway.schema import Schema
 from services.gateway.search.index import IndexReader
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words
-from services.gateway.search.texts import Texts
+from services.gateway.search.texts import AlikeByText, Texts
 from services.gateway.search.writer import Indexer
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper
 from services.gateway.table import ItemTable
@@ -281,10 +281,11 @@ class Shop:
         self.recent = RecentAnswers(100)
         pipeline = Pipeline(self.table, self.store, self.scorer, self.state, self.meters, self.popular)
         self.pipeline, self.covisits = pipeline, Covisits()
-        self.ranker = Ranker(pipeline, TOKENS, self.emit, policy or Policy(explore=0.0), self.covisits)
-        self.words = Words(lambda: IndexReader(folder / "words", "english"))
         self.embedder = Embedder()
         self.texts = Texts(folder / "store", folder / "vectors", self.embedder, self.meters)
+        alike = AlikeByText(self.texts, self.table)
+        self.ranker = Ranker(pipeline, TOKENS, self.emit, policy or Policy(explore=0.0), self.covisits, alike)
+        self.words = Words(lambda: IndexReader(folder / "words", "english"))
         self.searcher = Searcher(self.ranker, pipeline, self.words, self.texts, SearchPolicy())
         self.look()
         self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state, self.searcher.matched)

@@ -1,5 +1,6 @@
 """Search with an encoder: what means the same is found, and only by vectors of the encoder that made the query's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 from freshrank.v1.models_pb2 import CatalogueItem, TextRoute
 
 from services.common.errors import CorruptState, TemporaryError
-from services.gateway.calls import Caller, SearchCall
+from services.gateway.calls import Caller, SearchCall, SimilarCall
+from services.gateway.ranker import Ranker
 from services.gateway.search.finder import Meant, find, fused
 from services.gateway.search.understand import Synonyms, understand
 from services.gateway.search.wish import Filter
 from tests.gateway.search import encoder
-from tests.gateway.shop import NOW, Shop, budget
+from tests.gateway.shop import NOW, TOKENS, Shop, budget
 
 ADA = Caller("ada", "visit")
 FIRST, SECOND = "t20260101t000000-aaaaaaaa", "t20260102t000000-bbbbbbbb"
@@ -147,3 +149,17 @@ def test_fusion_keeps_ties_and_adds_what_is_in_both() -> None:
     slots, ranks = fused(np.array([1, 2, 3]), np.array([1, 1, 3]), np.array([9, 3]), 10)
     assert slots.tolist() == [3, 1, 2, 9]
     assert ranks.tolist() == [1, 2, 2, 2]
+
+
+async def test_similar_items_are_those_that_mean_the_same(shop: Shop) -> None:
+    answer = await shop.ranker.similar(SimilarCall("sofa", 3, NOW), budget())
+    assert answer.ids[0] == "couch"
+    assert (np.diff(answer.scores) <= 0).all()
+    again = replace(shop.ranker._policy, similar_text=0.0)
+    without = Ranker(shop.pipeline, TOKENS, shop.emit, again, shop.covisits)
+    assert (await without.similar(SimilarCall("sofa", 30, NOW), budget())).ids != answer.ids
+
+
+async def test_an_item_without_a_vector_has_items_like_it_all_the_same(shop: Shop) -> None:
+    answer = await shop.ranker.similar(SimilarCall("i3", 3, NOW), budget())
+    assert len(answer.ids) == 3
