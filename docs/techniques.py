@@ -442,6 +442,20 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "test_co_clicked_rows_come_nearer",
             "trivago/co-clicks",
         ),
+        _strategy(
+            "Pairs of what was acted on and what was not (RankNet)",
+            "Burges et al., 2005",
+            "pairwise(0.3)",
+            "ranks",
+            "test_pairs_cost_what_ranknet_says",
+        ),
+        _strategy(
+            "Lists: softmax over an answer (ListNet)",
+            "Cao et al., 2007",
+            "listwise(0.3)",
+            "ranks",
+            "test_lists_cost_the_softmax_of_what_was_shown",
+        ),
         Technique(
             "Rows smoothed over the graph of actions (LightGCN), by touched neighbourhood",
             "He et al., 2020",

@@ -51,6 +51,8 @@ def trials() -> list[Trial]:
         _with("adalora 8", strategy="adalora(8, 0.5)"),
         _with("adversarial", strategy="adversarial(0.1, 0.5)"),
         _with("co-clicks", strategy="co_clicks(0.01)"),
+        _with("pairwise", strategy="pairwise(0.3)"),
+        _with("listwise", strategy="listwise(0.3)"),
         _with("pseudo-labels", strategy="pseudo_labels()"),
         _with("replay + distillation", strategy="replay(2000, 0.5), distillation(0.3, 2)"),
         _with("replay + ewc", strategy="replay(2000, 0.5), ewc(10)"),

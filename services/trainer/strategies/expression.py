@@ -23,6 +23,7 @@ from services.trainer.strategies.losses import (
 )
 from services.trainer.strategies.oversampling import RareItems, RareLabels
 from services.trainer.strategies.parts import Part
+from services.trainer.strategies.ranks import Listwise, Pairwise
 from services.trainer.strategies.regularisers import AdversarialRows, CoClicks, PseudoLabels
 from services.trainer.strategies.replay import Replay
 from services.trainer.strategies.virtual import VirtualClicks
@@ -51,6 +52,8 @@ PARTS: Mapping[str, Way] = {
     "hypergradient": Way(Hypergradient, (Number("pace", 0, 1, 0.02), Number("most", 1, 1e3, 10))),
     "drift_step": Way(DriftStep, (Number("times", 1, 100, 4), Number("impressions", 1, 1e7, 500))),
     "adversarial": Way(AdversarialRows, (Number("radius", 0, 10, 0.1), Number("share", 0, 10, 0.5))),
+    "pairwise": Way(Pairwise, (Number("share", 0, 100, 0.3),)),
+    "listwise": Way(Listwise, (Number("share", 0, 100, 0.3),)),
     "co_clicks": Way(CoClicks, (Number("strength", 0, 10, 0.01),)),
     "rare_items": Way(RareItems, (Number("threshold", 1e-6, 1, 0.001), *_REPEATS)),
     "rare_labels": Way(RareLabels, (Number("threshold", 1e-6, 1000, 0.1), *_REPEATS)),

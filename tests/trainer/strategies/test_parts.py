@@ -40,6 +40,8 @@ EVERY = [
     "drift_step()",
     "adversarial()",
     "co_clicks()",
+    "pairwise()",
+    "listwise()",
     "rare_items(1, 4)",
     "rare_labels(2, 4)",
     "virtual_clicks(40, 2)",
