@@ -69,6 +69,12 @@ class _Analysis:
         stemmed = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
         self.words = (stemmed.filter(tantivy.Filter.stemmer(language)) if language else stemmed).build()
 
+        self._telling = _without_stops(language)
+
+    def tells(self, word: str) -> bool:
+        """Whether a word says something by itself, as `the` and `of` do not."""
+        return bool(self._telling.analyze(word)) if self._telling is not None else True
+
     def register(self, index: tantivy.Index) -> None:
         """Tell an index of both."""
         index.register_tokenizer("words", self.words)
@@ -77,6 +83,15 @@ class _Analysis:
     def term(self, word: str) -> str:
         """The stem of a word."""
         return next(iter(self.words.analyze(word)), word)
+
+
+def _without_stops(language: str) -> Any:
+    """Lets words of a language pass but for those that every text has; None for a language without a list."""
+    try:
+        build = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+        return build.filter(tantivy.Filter.stopword(language)).build()
+    except ValueError:
+        return None
 
 
 class IndexWriter:
@@ -160,6 +175,10 @@ class IndexReader:
         """Words that begin so, the most frequent first."""
         found: list[tuple[str, int]] = self._searcher.terms_with_prefix("vocabulary", prefix, limit=count)
         return found
+
+    def tells(self, word: str) -> bool:
+        """Whether a word says something by itself."""
+        return self._analysis.tells(word)
 
     def frequency(self, word: str) -> int:
         """Items that have it in the field in which most have it, in any of its forms."""

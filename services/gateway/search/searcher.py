@@ -147,7 +147,8 @@ class Searcher:
         missing = [word for word in words(text) if not reader.frequency(word)]
         if missing:  # comparing with all words takes milliseconds: not here
             await asyncio.to_thread(lambda: [self._index.speller.correct(word) for word in missing[:MOST_WORDS]])
-        return understand(text, reader.frequency, self._index.speller.correct, policy.synonyms, policy.rewrite)
+        correct = self._index.speller.correct
+        return understand(text, reader.frequency, correct, policy.synonyms, policy.rewrite, reader.tells)
 
     async def _meant(self, query: Query, budget: Budget) -> Meant | None:
         """The query's vector; None without an encoder, or when it does not answer in time.

@@ -70,20 +70,23 @@ def understand(
     correct: Callable[[str], str | None],
     synonyms: Synonyms,
     rewrite: Rewrite = unchanged,
+    tells: Callable[[str], bool] = lambda word: True,
 ) -> Query:
     """Raises InvalidInput for a query in which there is no word.
 
-    `frequency`: items that have a word; `correct`: the word that an unknown one was meant to be.
+    `frequency`: items that have a word; `correct`: the word that an unknown one was meant to be; `tells`: whether a
+    word says something by itself: the others are passed over unless there are no more.
     """
     normal = normal_query(text)
-    found = _telling(words(rewrite(normal)), frequency) if normal else []
+    typed = words(rewrite(normal)) if normal else []
+    found = _telling([word for word in typed if tells(word)] or typed, frequency)
     if normal is None or not found:
         raise InvalidInput("query", "missing_field", "there is no word in it")
     instead: Mapping[str, str] = {
         word: better for word in dict.fromkeys(found) if not frequency(word) and (better := correct(word))
     }
-    meant = [instead.get(word, word) for word in found]
-    return Query(normal, " ".join(meant) if instead else "", _wish(meant, synonyms))
+    meant, whole = ([instead.get(word, word) for word in part] for part in (found, typed[:MOST_WORDS]))
+    return Query(normal, " ".join(whole) if instead else "", _wish(meant, whole, synonyms))
 
 
 def _telling(found: list[str], frequency: Callable[[str], int]) -> list[str]:
@@ -94,14 +97,12 @@ def _telling(found: list[str], frequency: Callable[[str], int]) -> list[str]:
     return rarest[:MOST_WORDS] or found[:MOST_WORDS]
 
 
-def _wish(meant: Sequence[str], synonyms: Synonyms) -> Wish:
-    alternatives = [[word] for word in meant]
+def _wish(meant: Sequence[str], whole: Sequence[str], synonyms: Synonyms) -> Wish:
+    """`whole`: the words in their order, with those that say nothing: phrases may have some."""
+    alternatives = [[word, *(other[0] for other in synonyms.of((word,)) if len(other) == 1)] for word in meant]
     besides: list[str] = []
-    for start in range(len(meant)):
-        for length in range(1, min(synonyms.longest, len(meant) - start) + 1):
-            for other in synonyms.of(tuple(meant[start : start + length])):
-                if length == 1 and len(other) == 1:
-                    alternatives[start].append(other[0])
-                else:
-                    besides.extend(other)
+    for start in range(len(whole)):
+        for length in range(1, min(synonyms.longest, len(whole) - start) + 1):
+            others = synonyms.of(tuple(whole[start : start + length]))
+            besides.extend(word for other in others if length > 1 or len(other) > 1 for word in other)
     return Wish(alternatives, list(dict.fromkeys(besides)))

@@ -180,3 +180,9 @@ def test_another_log_language_or_a_new_table_begins_anew(index: Index, log: str,
 def test_there_is_no_reader_before_the_writer(tmp_path: Path) -> None:
     with pytest.raises(TemporaryError):
         IndexReader(tmp_path, "english")
+
+
+def test_words_that_every_text_has_say_nothing(tmp_path: Path) -> None:
+    known, without = (IndexReader(Index(tmp_path / name, name).folder, name) for name in ("english", "turkish"))
+    assert [word for word in ("the", "of", "drill") if known.tells(word)] == ["drill"]
+    assert without.tells("the")  # a language without a list

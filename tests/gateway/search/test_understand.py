@@ -140,3 +140,19 @@ def test_words_of_the_catalogue_complete_what_is_left() -> None:
         "cordless drills",
     ]
     assert completed("cordless ", 3, [], beginning, words) == []
+
+
+def test_words_that_say_nothing_are_passed_over_unless_there_are_no_others() -> None:
+    def asked(text: str) -> list[str]:
+        query = understand(text, lambda word: 1, lambda word: None, NONE, tells=lambda word: word not in ("the", "of"))
+        return [words[0] for words in query.wish.words]
+
+    assert asked("the lord of the rings") == ["lord", "rings"]
+    assert asked("of the") == ["of", "the"]
+
+
+def test_phrases_of_synonyms_may_have_words_that_say_nothing() -> None:
+    groups = Synonyms([["bed of nails", "spikes"]])
+    query = understand("bed of nails", lambda word: 1, lambda word: None, groups, tells=lambda word: word != "of")
+    assert [words[0] for words in query.wish.words] == ["bed", "nails"]
+    assert list(query.wish.optional) == ["spikes"]
