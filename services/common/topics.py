@@ -45,7 +45,7 @@ INTERACTIONS = Topic(
 )
 ITEM_INTERACTIONS = Topic(
     "item_interactions",
-    "item's partition",
+    "item's or query's partition",
     "columns: records.ITEM_INTERACTIONS",
     ("features",),
     ("features",),

@@ -93,7 +93,7 @@ def _homes(keys: Keys, partition: int, partitions: int) -> Ints:
     """Partition of each slot, -1 where there is no key; a key of nobody stays."""
     used = keys.used()
     homes = np.full(int(used.max(initial=-1)) + 1, -1, np.int64)
-    column = next((keys.columns.index(name) for name in ("user", "item") if name in keys.columns), None)
+    column = next((keys.columns.index(name) for name in ("user", "query", "item") if name in keys.columns), None)
     if "session" in keys.columns and "user" not in keys.columns:
         column = None
     for slot, name in zip(used.tolist(), keys.names(used), strict=True):

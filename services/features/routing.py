@@ -1,4 +1,5 @@
-"""From the log keyed by user to the log keyed by item: one row per event with an item and per shown item.
+"""From the log keyed by user to the log keyed by item: one row per event with an item and per shown item, and one more
+of each that has a query, on the partition of the query.
 
 A derived row says where it came from: partition, offset, and a number within the record that only grows. So the item
 stage drops what it has seen, whoever sent it twice.
@@ -8,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from services.common import ids
-from services.common.records import ITEM_INTERACTIONS, TICK, encode_split
+from services.common.records import BY_QUERY, ITEM_INTERACTIONS, TICK, encode_split
 from services.features.rows import MAX_PLACES, Ints, Rows, to_numpy
+from services.text.normal import MOST_LETTERS
 
 ROWS_PER_MESSAGE = 5_000
 
@@ -22,10 +24,10 @@ def item_messages(
     `origin`: offset and place in its message of each row of the table; `partition`: of interactions. The newest tick
     goes to every partition: their clocks go on where nothing else happens.
     """
-    target, at = _targets(table, rows, partitions)
+    target, at, mark = _targets(table, rows, origin[0], partitions)
     if not len(target):
         return {}
-    batch = _derived(table, rows, at, origin, partition)
+    batch = _derived(table, rows, at, mark, origin, partition)
     ends = np.searchsorted(target, np.arange(partitions + 1)).tolist()
     return {
         number: [message for part in _cut(batch, start, end) for message in encode_split(part)]
@@ -34,26 +36,35 @@ def item_messages(
     }
 
 
-def _targets(table: pa.Table, rows: Rows, partitions: int) -> tuple[Ints, Ints]:
-    """Target partition and row of each derived row, in the order of targets and of the log.
+def _targets(table: pa.Table, rows: Rows, offset: Ints, partitions: int) -> tuple[Ints, Ints, Ints]:
+    """Target partition, row and mark (BY_QUERY or 0) of each derived row, in the order of targets and of positions.
 
     A row of -1 - n is row n of the table itself: the tick.
     """
-    codes, words = rows.text("item")
-    place = np.append(np.array([ids.partition_of(word, partitions) for word in words], np.int64), -1)
-    target, at = place[codes], np.arange(rows.length)
-    at, target = at[target >= 0], target[target >= 0]
-    source = rows.source[at]
+    at, target = _homes(rows, "item", partitions)
+    asked, theirs = _homes(rows, "query", partitions, MOST_LETTERS)
     ticks = np.flatnonzero(to_numpy(table.column("kind")) == TICK)[-1:]
-    if len(ticks):
-        target = np.concatenate([target, np.arange(partitions)])
-        at = np.concatenate([at, np.full(partitions, -1 - ticks[0])])
-        source = np.concatenate([source, np.full(partitions, ticks[0])])
-    order = np.lexsort((source, target))  # stable: the places of one impression keep their order
-    return target[order], at[order]
+    every = np.repeat(ticks, partitions)
+    target = np.concatenate([target, theirs, np.arange(len(every))])
+    mark = np.repeat([0, BY_QUERY, 0], [len(at), len(asked), len(every)])
+    source = np.concatenate([rows.source[at], rows.source[asked], every])
+    at = np.concatenate([at, asked, -1 - every])
+    order = np.lexsort((source, mark, offset[source], target))  # stable: places of one impression keep their order
+    return target[order], at[order], mark[order]
 
 
-def _derived(table: pa.Table, rows: Rows, at: Ints, origin: tuple[Ints, Ints], partition: int) -> pa.RecordBatch:
+def _homes(rows: Rows, column: str, partitions: int, letters: int = 2**31) -> tuple[Ints, Ints]:
+    """Rows that have a text of at most so many letters in a column, and the partition of it."""
+    codes, words = rows.text(column)
+    homes = [ids.partition_of(word, partitions) if len(word) <= letters else -1 for word in words]
+    target = np.array([*homes, -1], np.int64)[codes]
+    at = np.flatnonzero(target >= 0)
+    return at, target[at]
+
+
+def _derived(
+    table: pa.Table, rows: Rows, at: Ints, mark: Ints, origin: tuple[Ints, Ints], partition: int
+) -> pa.RecordBatch:
     event = at >= 0
     inside = np.where(event, at, rows.length)  # one beyond: what is appended for the tick
     source = np.where(event, np.append(rows.source, 0)[inside], -1 - at)
@@ -61,7 +72,7 @@ def _derived(table: pa.Table, rows: Rows, at: Ints, origin: tuple[Ints, Ints], p
     columns = {
         "src_partition": pa.array(np.full(len(at), partition, np.int32)),
         "src_offset": pa.array(origin[0][source]),
-        "src_index": pa.array((origin[1][source] * MAX_PLACES + place).astype(np.int32)),
+        "src_index": pa.array((origin[1][source] * MAX_PLACES + place + mark).astype(np.int32)),
         "item": _texts(rows, "item", at),
         "category": _texts(rows, "category", at),
     }

@@ -49,6 +49,10 @@ class Rows:
         """Place of the shown item within its impression; 0 for events."""
         return self._place
 
+    def where(self, mask: Mask) -> "Rows":
+        """Some of the rows, which are single already."""
+        return Rows(self._table, self._source[mask], self._place[mask], None)
+
     def _whole(self, name: str) -> Ints:
         return to_numpy(self._table.column(name))[self._source].astype(np.int64, copy=False)
 

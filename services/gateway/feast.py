@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.gateway.candidates import RowSlot
-from services.gateway.schema import ITEM, PAIR, SESSION, USER, Schema, ViewColumns
+from services.gateway.schema import ITEM, PAIR, QUERY, SESSION, USER, Schema, ViewColumns
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper, no_pairs
 from services.online.keys import KeyEncoder
 from services.online.reader import MatrixReader, Read, Rows
@@ -30,6 +30,8 @@ class Ask:
     """Candidates that the item table has not seen."""
     row_slot: RowSlot
     now_us: int
+    query: str = ""
+    """What is searched for, as it is counted; empty = nothing is."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,13 @@ class Keys:
     session: KeyEncoder
     item: KeyEncoder
     pair: KeyEncoder
+    query: KeyEncoder
 
     @staticmethod
     @lru_cache(maxsize=4)
     def of(project: str) -> "Keys":
         """Those of a project, made once."""
-        return Keys(*(KeyEncoder(project, join_keys) for join_keys in (USER, SESSION, ITEM, PAIR)))
+        return Keys(*(KeyEncoder(project, join_keys) for join_keys in (USER, SESSION, ITEM, PAIR, QUERY)))
 
 
 class ShopperStore:
@@ -64,6 +67,8 @@ class ShopperStore:
         single: dict[tuple[str, ...], list[bytes]] = {USER: [keys.user.one((ask.user,))]}
         if ask.session:
             single[SESSION] = [keys.session.one((ask.session,))]
+        if ask.query:
+            single[QUERY] = [keys.query.one((ask.query,))]
         trip.add_views(single)
         if ask.categories and schema.pair_views:
             trip.add_pairs(_pairs(keys, ask))
@@ -153,6 +158,7 @@ class _Trip:
             row_seq=int(row.seq[0]) if row is not None and there else 0,
             row_time_us=int(row.event_us[0]) if row is not None and there else 0,
             misses=self._misses(got),
+            of_query=frozenset(v.view for v in schema.user_views if v.join_keys == QUERY and v.view in views),
         )
 
     def _pairs(self, got: Mapping[tuple[str, str], Rows]) -> Pairs:

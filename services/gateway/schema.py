@@ -14,6 +14,7 @@ from services.common.plans import CrossFeature, Plan, ViewPlan
 from services.common.spec import FeatureRef, ModelSpec
 
 USER, SESSION, PAIR, ITEM = ("user_id",), ("session_id",), ("category", "user_id"), ("item_id",)
+QUERY = ("query",)
 """Join keys of the entities, sorted."""
 
 Ints = NDArray[np.int64]
@@ -60,7 +61,7 @@ class Schema:
     user: tuple[FeatureRef, ...]
     item: tuple[FeatureRef, ...]
     user_views: tuple[ViewColumns, ...]
-    """Views keyed by user or session."""
+    """Views keyed by user, session or query."""
     pair_views: tuple[ViewColumns, ...]
     item_views: tuple[ViewColumns, ...]
     cross: CrossColumns
@@ -112,7 +113,7 @@ def build(plan: Plan, specs: Iterable[ModelSpec], past_crosses: Mapping[int, Cro
         feature_service=plan.ranking.feature_service,
         user=user,
         item=item,
-        user_views=_columns(user, views, (USER, SESSION)),
+        user_views=_columns(user, views, (USER, SESSION, QUERY)),
         pair_views=_columns(item, views, (PAIR,)),
         item_views=_columns(item, views, (ITEM,)),
         cross=cross,

@@ -19,7 +19,7 @@ from services.features.by_user import UserFold
 from services.features.fold import Outputs, ViewsFold
 from services.features.reshard import Move, resharded
 from tests.features.makers import HOUR, MINUTE, START, Row, event, feature, message, same, tick, values_of, view_of
-from tests.features.test_functions import CASES, ITEM_CASES, rows
+from tests.features.test_functions import CASES, ITEM_CASES, QUERY_CASES, rows
 from tests.features.test_restart import renamed
 
 USERS = [f"u{n}" for n in range(9)]
@@ -27,8 +27,8 @@ LAST = tick(START + 5 * HOUR)
 
 
 def plan() -> list[ViewPlan]:
-    """A feature of each function, by user, session, shopper and category, and by item."""
-    first = {(case.function, case.view): case for case in (*CASES, *ITEM_CASES)}
+    """A feature of each function, by user, session, shopper and category, by item, and by query."""
+    first = {(case.function, case.view): case for case in (*CASES, *ITEM_CASES, *QUERY_CASES)}
     named = [renamed(number, case) for number, case in enumerate(first.values())]
     views = dict.fromkeys(one.view for one in named)
     return [view_of(*(one for one in named if one.view == view)) for view in views]

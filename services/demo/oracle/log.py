@@ -9,6 +9,8 @@ from freshrank.v1 import events_pb2
 
 IMPRESSION, TICK, FORGET = 100, 101, 102
 BOT = 2
+BY_QUERY = 1 << 30
+"""Bit of src_index on item_interactions: the row is there for its query, not for its item."""
 KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in events_pb2.EventKind.items()}
 KINDS["impression"] = IMPRESSION
 

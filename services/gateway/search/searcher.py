@@ -124,7 +124,7 @@ class Searcher:
             wanted = self._wanted(hits.slots, hits.lexical, query, hits.sure)
         if len(hits.slots) and not call.preview:
             self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
-        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
+        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, query.text)
         score, order = self._ordered(seen, hits.sure)
         shown = rerank.Shown(order[: call.size], None, None)
         served = as_served(seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text)
@@ -204,7 +204,7 @@ class Searcher:
         lexical = reader.scores(query.wish, page)
         wanted = self._wanted(table.slots(page), lexical, query, len(page))
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
-        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
+        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, rest.query)
         shown = rerank.Shown(np.arange(len(page)), None, None)
         score = (1 / (K + wanted.prior_rank)).astype(np.float32)
         served = as_served(

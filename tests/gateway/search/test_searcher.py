@@ -7,9 +7,10 @@ import pytest
 from freshrank.v1.models_pb2 import CatalogueItem
 
 from services.common.plans import cross
+from services.common.tokens import query_of
 from services.gateway import cross as crosses
-from services.gateway.calls import Caller, ExplainCall, SearchCall, SuggestCall
-from services.gateway.candidates import Match
+from services.gateway.calls import Caller, ExplainCall, RankCall, SearchCall, SuggestCall
+from services.gateway.candidates import Match, Wanted
 from services.gateway.impressions import to_message
 from services.gateway.search.searcher import Searcher, SearchPolicy, blended
 from services.gateway.search.wish import Filter
@@ -58,6 +59,15 @@ async def test_an_answer_is_an_impression_of_the_query(shop: Shop) -> None:
     assert [item.item_id for item in message.items] == list(answer.ids)
     assert answer.token
     assert (answer.query, answer.corrected) == ("thing 7", "")
+
+
+async def test_the_store_is_asked_for_the_query_as_it_is_counted(shop: Shop) -> None:
+    page = await shop.searcher.search(call("  Thing 7", size=3), budget())
+    await shop.searcher.search(call("", size=3, page_token=page.next_page), budget())
+    await shop.searcher.search(call("thing " * 20), budget())
+    await shop.ranker.rank(RankCall(ADA, "rank", Wanted.of(["i1"]), NOW), budget())
+    assert [ask.query for ask in shop.store.asked] == ["thing 7", "thing 7", "", ""]
+    assert query_of(page.token) == "thing 7"
 
 
 async def test_a_preview_leaves_no_trace(shop: Shop) -> None:
