@@ -6,7 +6,15 @@ user, session and query go into `user`, the others into `item`.
 
 from cross import cross
 from feast import FeatureService
-from views import item_stats, query_stats, session_stats, user_category_stats, user_stats
+from views import (
+    item_stats,
+    query_category_stats,
+    query_item_stats,
+    query_stats,
+    session_stats,
+    user_category_stats,
+    user_stats,
+)
 
 HISTORY = {
     "history_items": "user_stats:recent_items",
@@ -30,6 +38,8 @@ ranking = FeatureService(
         query_stats,
         item_stats,
         user_category_stats,
+        query_item_stats,
+        query_category_stats,
         cross,
     ],
     tags=HISTORY,

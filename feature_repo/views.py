@@ -169,3 +169,25 @@ query_stats = view(
         feature("query_trend", "decay", "kind", (6 * HOUR, 10 * MINUTE), where=SEARCH, half_life="1h"),
     ],
 )
+
+query_item_stats = view(
+    "query_item_stats",
+    [query, item],
+    [
+        count("query_item_clicks_7d", SEVEN_DAYS, CLICK),
+        count("query_item_purchases_30d", THIRTY_DAYS, BUY),
+        ratio("query_item_ctr_1d", ONE_DAY, CLICK, IMPRESSION, prior=0.05, weight=10),
+        ratio("query_item_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=10),
+        feature("query_item_decayed_touches", "decay", "kind", (2 * DAY, HOUR), where=TOUCH, half_life="12h"),
+    ],
+)
+
+query_category_stats = view(
+    "query_category_stats",
+    [query, category],
+    [
+        count("query_category_clicks_7d", SEVEN_DAYS, CLICK),
+        count("query_category_purchases_30d", THIRTY_DAYS, BUY),
+        ratio("query_category_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=20),
+    ],
+)

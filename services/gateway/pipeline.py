@@ -41,7 +41,7 @@ class Store(Protocol):
         ...
 
     async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Pairs:
-        """User x category features only."""
+        """Features of pairs with a category only."""
         ...
 
 
@@ -130,7 +130,8 @@ class Pipeline:
         with self.meters.stage("items"):
             candidates = cands.gather(self.table, world.schema, wanted, rows)
         missing = [wanted.ids[place] for place in np.flatnonzero(candidates.slots < 0).tolist()]
-        ask = Ask(caller.user, caller.session, candidates.categories, missing, rows, now_us, query_key(query) or "")
+        asked = query_key(query) or ""
+        ask = Ask(caller.user, caller.session, candidates.categories, missing, rows, now_us, asked, wanted.ids)
         shopper, rung = await self.read(world.schema, ask, budget)
         return await self.score(world, caller, candidates, shopper, rung, now_us, budget)
 
@@ -153,7 +154,7 @@ class Pipeline:
         return shopper, ladder.STALE_FEATURES if self.state.lagging else ladder.NONE
 
     async def read_pairs(self, schema: Schema, ask: Ask, shopper: Shopper, budget: Budget) -> tuple[Shopper, Rung]:
-        """The shopper with user x category features for candidates that were found after the first trip."""
+        """The shopper with features of pairs with a category for candidates that were found after the first trip."""
         try:
             with self.meters.stage("features"):
                 timeout_s = budget.share(get_running_loop().time(), ladder.FEATURES_SHARE)
@@ -226,7 +227,7 @@ class Pipeline:
 
 
 def with_pairs(shopper: Shopper, pairs: Pairs) -> Shopper:
-    """The same shopper with these user x category features."""
+    """The same shopper with these features of pairs with a category."""
     return replace(shopper, pair=pairs.values, pair_pos=pairs.pos)
 
 

@@ -45,9 +45,9 @@ class Shopper:
     user: Floats
     """[schema's user features]; NaN = missing."""
     pair: Floats
-    """[categories asked for, schema's user x category features]; NaN = missing."""
+    """[categories asked for, schema's features of pairs with a category]; NaN = missing."""
     pair_pos: Ints
-    """[categories asked for, user x category views]: fold positions; 0 = nothing stored."""
+    """[categories asked for, views of such pairs]: fold positions; 0 = nothing stored."""
     lists: Mapping[str, Recent] = field(default_factory=dict)
     """By "view:prefix"; a list that is null or absent is not there."""
     views: tuple[str, ...] = ()
@@ -63,6 +63,8 @@ class Shopper:
     misses: ItemMisses = field(default_factory=ItemMisses)
     of_query: frozenset[str] = frozenset()
     """Those of `views` that are about what is searched for, not about the shopper."""
+    asked: "Pairs | None" = None
+    """Of each candidate and what is searched for; None = nothing is, or it was not read."""
 
     @property
     def changed_us(self) -> int:
@@ -73,7 +75,7 @@ class Shopper:
 
 @dataclass(frozen=True)
 class Pairs:
-    """User x category features of some categories."""
+    """Features of pairs: of the shopper, or what is searched for, with some categories or items."""
 
     values: Floats
     pos: Ints
@@ -91,7 +93,7 @@ def unknown(users: int, pairs: Pairs) -> Shopper:
 
 def without_query(shopper: Shopper, schema: Schema) -> Shopper:
     """The same shopper who searches for nothing: another query's features would say nothing of the next one."""
-    if not shopper.of_query:
+    if not shopper.of_query and shopper.asked is None:
         return shopper
     user = shopper.user.copy()
     for view in schema.user_views:
@@ -105,4 +107,5 @@ def without_query(shopper: Shopper, schema: Schema) -> Shopper:
         pos=tuple(shopper.pos[place] for place in kept),
         times_us=tuple(shopper.times_us[place] for place in kept),
         of_query=frozenset(),
+        asked=None,
     )

@@ -16,7 +16,10 @@ from services.online.registry import load_plan
 from services.online.repository import read_repository
 
 SHIPPED = Path(__file__).parents[2] / "feature_repo"
-ENTITIES = {("user_id",), ("item_id",), ("user_id", "category"), ("session_id",), ("query",)}
+ENTITIES = {
+    ("user_id",), ("item_id",), ("user_id", "category"), ("session_id",),
+    ("query",), ("query", "item_id"), ("query", "category"),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -79,7 +82,8 @@ def test_there_are_enough_features_over_every_entity(repo: Path) -> None:
 def test_what_is_the_same_for_all_candidates_goes_to_the_user_and_the_rest_to_the_item(repo: Path) -> None:
     ranking = read_repository(repo).ranking
     assert {ref.view for ref in ranking.user} == {"user_stats", "session_stats", "query_stats"}
-    assert {ref.view for ref in ranking.item} == {"item_stats", "user_category_stats", "cross"}
+    pairs = {"user_category_stats", "query_item_stats", "query_category_stats"}
+    assert {ref.view for ref in ranking.item} == {"item_stats", "cross", *pairs}
     assert ranking.history.items == "user_stats:recent_items"
 
 
