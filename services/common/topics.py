@@ -56,7 +56,7 @@ EXAMPLES = Topic(
 )
 ITEM_UPDATES = Topic(
     "item_updates",
-    "c|item, f|view|item, r|slot|item",
+    "c|item, f|view|item, r|slot|item, q|query",
     "CatalogueItem, ItemFeatures, ItemRow",
     ("gateway", "features", "publisher"),
     ("gateway", "ingest"),

@@ -37,6 +37,8 @@ class Outputs:
     malformed: list[tuple[Message, str]] = field(default_factory=list)
     """Messages that are not columns of this topic, and why; they change nothing."""
     clock_us: int = 0
+    queries: list[tuple[str, int, int]] = field(default_factory=list)
+    """Changes of what may be suggested: `asked.News`."""
 
 
 class ViewsFold:

@@ -4,7 +4,7 @@ A key goes with all that its groups hold to the partition of its shopper or item
 so every value is published again, under epochs that the caller raises in the online store.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from services.common.layout import sources
 from services.common.stage import Snapshot
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
 from services.features.aggregates import Ints
+from services.features.asked import joined
 from services.features.by_item import ItemFold
 from services.features.by_user import UserFold
 from services.features.fold import ViewsFold
@@ -57,7 +58,14 @@ def resharded(old: Mapping[int, Snapshot], move: Move) -> Iterator[tuple[int, Sn
                 moved = np.flatnonzero(homes[source, name] == partition)
                 if len(moved):
                     made.views[name].adopt(view, moved, clock_us)
+        if isinstance(made, ItemFold):
+            known = [fold.asked for fold in folds.values() if isinstance(fold, ItemFold)]
+            made.asked = joined(known, _is_of(partition, move.after))
         yield partition, _settled(made, partition, folds, move)
+
+
+def _is_of(partition: int, partitions: int) -> Callable[[str], bool]:
+    return lambda key: partition_of(key, partitions) == partition
 
 
 def _new(topic: str, partition: int, partitions: int) -> ViewsFold:

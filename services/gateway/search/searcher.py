@@ -19,7 +19,7 @@ from services.gateway.ranker import Ranker
 from services.gateway.search.index import IndexReader
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
-from services.gateway.search.suggest import QueryCounts, completed
+from services.gateway.search.suggest import completed
 from services.gateway.search.understand import MOST_WORDS, Query, Synonyms, understand
 from services.gateway.search.words import words
 from services.gateway.served import as_served
@@ -109,7 +109,6 @@ class Searcher:
 
     def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, policy: SearchPolicy) -> None:
         self._ranker, self._pipeline, self._index, self._policy = ranker, pipeline, index, policy
-        self._counts = QueryCounts()
 
     async def search(self, call: SearchCall, budget: Budget) -> Answer:
         """Items for a query, or the next page of an earlier answer.
@@ -122,8 +121,6 @@ class Searcher:
             query = await self._understood(call.query, call.exact)
             hits = self._hits(query, call)
             wanted = self._wanted(hits.slots, hits.lexical, query, hits.sure)
-        if len(hits.slots) and not call.preview:
-            self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, query.text)
         score, order = self._ordered(seen, hits.sure)
         shown = rerank.Shown(order[: call.size], None, None)
@@ -147,9 +144,10 @@ class Searcher:
 
     def suggest(self, call: SuggestCall) -> list[str]:
         """Queries that begin as typed."""
-        prefix = call.prefix
-        searched = self._counts.beginning(prefix, call.size, call.now_us / 1e6)
-        return completed(prefix, call.size, searched, self._reader().beginning, words)
+        prefix, reader = call.prefix, self._reader()
+        known = lambda query: all(map(reader.frequency, words(query)))  # noqa: E731
+        searched = reader.queries.beginning(prefix, call.size, known)
+        return completed(prefix, call.size, searched, reader.beginning, words)
 
     async def _understood(self, text: str, exact: bool) -> Query:
         reader, policy = self._reader(), self._policy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from freshrank.v1.models_pb2 import CatalogueItem
+from freshrank.v1.models_pb2 import CatalogueItem, ItemFeatures
 
 from services.common.plans import cross
 from services.common.tokens import query_of
@@ -142,9 +142,11 @@ async def test_an_explanation_tells_the_words_that_matched(shop: Shop) -> None:
 
 
 async def test_suggestions_are_what_shoppers_search_for(shop: Shop) -> None:
-    for user in ("a", "b", "c"):
-        await shop.searcher.search(SearchCall(Caller(user), "thing seven 7", "search", 3, NOW), budget())
-    assert shop.searcher.suggest(SuggestCall("th", 5, NOW)) == ["thing seven 7", "thing"]
+    said = ItemFeatures(values=[3]).SerializeToString()
+    shop.indexer.apply([(b"q|thing 7", said), (b"q|thimg 7", said)], lambda item: 0)
+    shop.indexer.settle({0: 1}, 1e9, caught_up=True)
+    shop.look()
+    assert shop.searcher.suggest(SuggestCall("th", 5, NOW)) == ["thing 7", "thing"]  # nothing has the other word
 
 
 def test_features_of_the_match() -> None:
