@@ -21,6 +21,7 @@ from services.features.by_item import ItemFold
 from services.features.by_user import UserFold
 from services.features.fold import ViewsFold
 from services.features.keys import Keys
+from services.features.searches import Visits
 from services.features.views import ViewState
 
 
@@ -58,14 +59,21 @@ def resharded(old: Mapping[int, Snapshot], move: Move) -> Iterator[tuple[int, Sn
                 moved = np.flatnonzero(homes[source, name] == partition)
                 if len(moved):
                     made.views[name].adopt(view, moved, clock_us)
-        if isinstance(made, ItemFold):
-            known = [fold.asked for fold in folds.values() if isinstance(fold, ItemFold)]
-            made.asked = joined(known, _is_of(partition, move.after))
+        _take_over(made, folds, _is_of(partition, move.after))
         yield partition, _settled(made, partition, folds, move)
 
 
 def _is_of(partition: int, partitions: int) -> Callable[[str], bool]:
     return lambda key: partition_of(key, partitions) == partition
+
+
+def _take_over(made: ViewsFold, folds: Mapping[int, ViewsFold], mine: Callable[[str], bool]) -> None:
+    """What a fold knows beside its views: queries that gateways were told, the last search of each visit."""
+    if isinstance(made, ItemFold):
+        made.asked = joined([fold.asked for fold in folds.values() if isinstance(fold, ItemFold)], mine)
+    if isinstance(made, UserFold):
+        known = [visit for fold in folds.values() if isinstance(fold, UserFold) for visit in fold.visits.of(mine)]
+        made.visits = Visits(known, made.clock_us)
 
 
 def _new(topic: str, partition: int, partitions: int) -> ViewsFold:

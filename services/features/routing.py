@@ -5,11 +5,13 @@ A derived row says where it came from: partition, offset, and a number within th
 stage drops what it has seen, whoever sent it twice.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
 from services.common import ids
-from services.common.records import BY_QUERY, ITEM_INTERACTIONS, TICK, encode_split
+from services.common.records import BY_QUERY, ITEM_INTERACTIONS, REFORMULATION, TICK, encode_split
 from services.features.rows import MAX_PLACES, Ints, Rows, to_numpy
 from services.text.normal import MOST_LETTERS
 
@@ -17,17 +19,28 @@ ROWS_PER_MESSAGE = 5_000
 
 
 def item_messages(
-    table: pa.Table, rows: Rows, origin: tuple[Ints, Ints], partition: int, partitions: int
+    table: pa.Table,
+    rows: Rows,
+    origin: tuple[Ints, Ints],
+    partition: int,
+    partitions: int,
+    given_up: Sequence[tuple[int, str]] = (),
 ) -> dict[int, list[bytes]]:
     """Messages for each partition of item_interactions.
 
     `origin`: offset and place in its message of each row of the table; `partition`: of interactions. The newest tick
-    goes to every partition: their clocks go on where nothing else happens.
+    goes to every partition: their clocks go on where nothing else happens. `given_up`: `searches.GivenUp`.
     """
     target, at, mark = _targets(table, rows, origin[0], partitions)
     if not len(target):
         return {}
     batch = _derived(table, rows, at, mark, origin, partition)
+    if given_up:
+        more = _reformulations(table, given_up, origin, partition)
+        target = np.append(target, [ids.partition_of(query, partitions) for _, query in given_up])
+        batch = pa.Table.from_batches([batch, more]).combine_chunks().to_batches()[0]
+        order = np.lexsort((to_numpy(batch.column("src_index")), to_numpy(batch.column("src_offset")), target))
+        target, batch = target[order], batch.take(pa.array(order))
     ends = np.searchsorted(target, np.arange(partitions + 1)).tolist()
     return {
         number: [message for part in _cut(batch, start, end) for message in encode_split(part)]
@@ -75,6 +88,29 @@ def _derived(
         "src_index": pa.array((origin[1][source] * MAX_PLACES + place + mark).astype(np.int32)),
         "item": _texts(rows, "item", at),
         "category": _texts(rows, "category", at),
+    }
+    taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
+    arrays = [
+        columns[f.name] if f.name in columns else taken.column(f.name).combine_chunks() for f in ITEM_INTERACTIONS
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=ITEM_INTERACTIONS)
+
+
+def _reformulations(
+    table: pa.Table, given_up: Sequence[tuple[int, str]], origin: tuple[Ints, Ints], partition: int
+) -> pa.RecordBatch:
+    """A row for each query that was given up: that of the search which followed, at a place that no shown item has."""
+    source = np.array([row for row, _ in given_up], np.int64)
+    place = origin[1][source] * MAX_PLACES + (MAX_PLACES - 1) + BY_QUERY
+    nothing = pa.nulls(len(source), pa.string())
+    columns = {
+        "src_partition": pa.array(np.full(len(source), partition, np.int32)),
+        "src_offset": pa.array(origin[0][source]),
+        "src_index": pa.array(place.astype(np.int32)),
+        "kind": pa.array(np.full(len(source), REFORMULATION, np.uint8)),
+        "item": nothing,
+        "category": nothing,
+        "query": pa.array([query for _, query in given_up]),
     }
     taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
     arrays = [

@@ -20,6 +20,7 @@ from tests.features.makers import (
     expected,
     exploded,
     feature,
+    given_up,
     impression,
     keyed,
     message,
@@ -77,6 +78,7 @@ CASES = [
     *[feature("decay", value_type=t, half_life="20m", where="kind == 'view'") for t in ("FLOAT32", "FLOAT64")],
     feature("sum", "value", where="kind in ('click', 'purchase') and (price > 10 or query is null)"),
     feature("mean", "rating", where="not (category == 'c1')"),
+    feature("sum", "examined", where="kind == 'impression'"),
     feature("count", "item", "INT64", view="by_session", join_keys=("session_id",)),
     feature("mean", "price", view="by_category", join_keys=("user_id", "category")),
     feature("last_n", "query", "STRING_LIST", n="2", where="query is not null", slide_us=HOUR, window_us=2 * HOUR),
@@ -133,6 +135,8 @@ QUERY_CASES = [
     feature("count", value_type="INT64", view="queries", join_keys=("query",), where="kind == 'search'"),
     feature("count_distinct", "user", "INT64", view="queries", join_keys=("query",)),
     feature("ratio", view="queries", join_keys=("query",), numerator=CLICKS, denominator="kind == 'impression'"),
+    feature("count", value_type="INT64", view="given_up", join_keys=("query",), where="kind == 'reformulation'"),
+    feature("sum", "examined", view="of_items", join_keys=("query", "item_id")),
     feature("mean", "price", view="of_items", join_keys=("query", "item_id")),
     feature("decay", view="of_items", join_keys=("query", "item_id"), half_life="10m"),
     feature("last", "item", "STRING", view="of_categories", join_keys=("category", "query")),
@@ -160,6 +164,8 @@ def test_an_item_feature_counts_what_all_partitions_sent_once(
             latest |= values_of(view, definition.name)
     rows_sent = exploded([row for batch in log for row in batch])
     if "query" in definition.join_keys:
+        for sender in range(2):
+            rows_sent += given_up([row for batch in log[sender::2] for row in batch])
         rows_sent = [row for row in rows_sent if len(row["query"] or "") <= 80]
     for key, mine in keyed(rows_sent, definition.join_keys).items():
         want = expected(definition, mine, fold.clock_us)

@@ -7,11 +7,25 @@ from typing import Any
 import pyarrow.parquet as pq
 from freshrank.v1 import events_pb2
 
-from services.demo.oracle.log import BOT, BY_QUERY, FORGET, IMPRESSION, TICK, Brokers, Row, read, unwrap
+from services.demo.oracle.log import (
+    BOT,
+    BY_QUERY,
+    FORGET,
+    IMPRESSION,
+    KINDS,
+    REFORMULATION,
+    TICK,
+    Brokers,
+    Row,
+    read,
+    unwrap,
+)
 from services.demo.oracle.verdicts import Verdicts
 
 MOST_LETTERS = 80
 """Longer queries are not counted."""
+
+SOON_US = 300_000_000
 
 
 def check_events(brokers: Brokers, acks: Path, log: list[Row], verdicts: Verdicts) -> None:
@@ -91,4 +105,31 @@ def expected_rows(log: list[Row], name: str) -> Counter[tuple[Any, ...]]:
         for item in row["impression_items"] or [] if row["kind"] == IMPRESSION else [row["item"]]:
             if item if name == "item" else row["query"]:
                 out[row["p"], row["kind"], row["time_us"], item, row["query"]] += 1
+    return out + given_up(log) if name == "query" else out
+
+
+def given_up(log: list[Row]) -> Counter[tuple[Any, ...]]:
+    """Queries that a visit gave up: other words within five minutes of the clock, nothing done with what was found."""
+    out: Counter[tuple[Any, ...]] = Counter()
+    last: dict[tuple[int, str], dict[str, Any]] = {}
+    clocks: dict[int, int] = {}
+    for row in log:
+        p = row["p"]
+        clocks[p] = max(clocks.get(p, 0), row["time_us"])
+        if row["kind"] == FORGET:
+            last = {k: s for k, s in last.items() if s["user"] != row["user"] or s["time_us"] > row["time_us"]}
+        if row["kind"] in (TICK, FORGET) or (row["verdict"] or 0) & BOT or not (row["query"] and row["session"]):
+            continue
+        before = last.get((p, row["session"]), {})
+        if before and clocks[p] > before["time_us"] + SOON_US:
+            before = {}
+        same = bool(before) and before["query"] == row["query"]
+        if row["kind"] not in (KINDS["search"], IMPRESSION):
+            before |= {"used": True} if same else {}
+        elif same:
+            before["time_us"] = max(before["time_us"], row["time_us"])
+        else:
+            last[p, row["session"]] = {**row, "used": False}
+            if before and not before["used"] and len(before["query"]) <= MOST_LETTERS:
+                out[p, REFORMULATION, row["time_us"], None, before["query"]] += 1
     return out

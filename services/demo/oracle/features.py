@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from services.demo.oracle.log import BOT, BY_QUERY, FORGET, IMPRESSION, TICK, Row
+from services.demo.oracle.log import BOT, BY_QUERY, FORGET, IMPRESSION, PLACES, TICK, Row
 from services.demo.oracle.table import Table
 from services.demo.oracle.verdicts import Verdicts
 
@@ -17,7 +17,7 @@ COLUMN_OF = {"user_id": "user", "item_id": "item", "category": "category", "sess
 
 def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Verdicts) -> None:
     """Values in the online store equal a recomputation at each key's clock, for all keys."""
-    counted = [r for r in items if r["kind"] not in (TICK, FORGET)]
+    counted = [examined(r, r["src_index"] % PLACES) for r in items if r["kind"] not in (TICK, FORGET)]
     logs = {
         "user": list(explode(users)),
         "item": [r for r in counted if not r["src_index"] & BY_QUERY],
@@ -75,7 +75,12 @@ def explode(log: list[Row]) -> Iterator[Row]:
             continue
         categories = row["impression_categories"] or [None] * len(row["impression_items"])
         for place, (item, category) in enumerate(zip(row["impression_items"], categories, strict=True)):
-            yield {**row, "item": item, "category": category or None, "place": place}
+            yield examined({**row, "item": item, "category": category or None}, place)
+
+
+def examined(row: Row, place: int) -> Row:
+    """The row with how much of a look it got, if it is of a shown item."""
+    return {**row, "examined": 1 / (1 + place) if row["kind"] == IMPRESSION else None}
 
 
 def definitions(store: Any) -> dict[str, tuple[list[str], list[dict[str, Any]]]]:
