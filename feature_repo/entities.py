@@ -1,4 +1,4 @@
-"""Whose values are kept: shoppers, items, categories and visits. All ids are text."""
+"""Whose values are kept: shoppers, items, categories, visits and queries. All ids are text."""
 
 from feast import Entity, ValueType
 
@@ -8,3 +8,6 @@ category = Entity(
     name="category", join_keys=["category"], value_type=ValueType.STRING, description="main category of an item"
 )
 session = Entity(name="session", join_keys=["session_id"], value_type=ValueType.STRING, description="one visit")
+query = Entity(
+    name="query", join_keys=["query"], value_type=ValueType.STRING, description="what is searched for, in one spelling"
+)

@@ -1,12 +1,20 @@
 """What models read: `ranking` (numbers and history) and `retrieval` (history only).
 
 The order of the views, and the names of the features within each, give the order of the model's inputs; views of
-user and session go into `user`, the others into `item`.
+user, session and query go into `user`, the others into `item`.
 """
 
 from cross import cross
 from feast import FeatureService
-from views import item_stats, session_stats, user_category_stats, user_stats
+from views import (
+    item_stats,
+    query_category_stats,
+    query_item_stats,
+    query_stats,
+    session_stats,
+    user_category_stats,
+    user_stats,
+)
 
 HISTORY = {
     "history_items": "user_stats:recent_items",
@@ -27,8 +35,11 @@ ranking = FeatureService(
         session_stats[
             ["session_views", "session_clicks", "session_impressions", "session_items_seen", "session_mean_price"]
         ],
+        query_stats,
         item_stats,
         user_category_stats,
+        query_item_stats,
+        query_category_stats,
         cross,
     ],
     tags=HISTORY,

@@ -6,7 +6,7 @@ Every view also gets `_pos` and `_clock`: up to which record, and at which time 
 from collections.abc import Sequence
 from datetime import timedelta
 
-from entities import category, item, session, user
+from entities import category, item, query, session, user
 from feast import Entity, Field, StreamFeatureView
 from feast.aggregation import Aggregation
 from feast.types import Array, FeastType, Float32, Int64, String
@@ -22,6 +22,7 @@ THIRTY_DAYS = (30 * DAY, DAY)
 """Window and slide: how long an event counts, and how often the window moves."""
 
 CLICK, IMPRESSION = "kind == 'click'", "kind == 'impression'"
+BUY, SEARCH = "kind == 'purchase'", "kind == 'search'"
 TOUCH = "item is not null and kind != 'impression'"
 """What a history holds: everything a shopper did with an item."""
 
@@ -84,7 +85,7 @@ user_stats = view(
         count("views_5m", FIVE_MINUTES, "kind == 'view'"),
         count("clicks_5m", FIVE_MINUTES, CLICK),
         count("clicks_1h", ONE_HOUR, CLICK),
-        count("searches_1h", ONE_HOUR, "kind == 'search'"),
+        count("searches_1h", ONE_HOUR, SEARCH),
         count("impressions_1h", ONE_HOUR, IMPRESSION),
         count("carts_1d", ONE_DAY, "kind == 'add_to_cart'"),
         count("purchases_30d", THIRTY_DAYS, "kind == 'purchase'"),
@@ -147,5 +148,51 @@ user_category_stats = view(
         ratio("category_ctr_7d", SEVEN_DAYS, CLICK, IMPRESSION, prior=0.05, weight=20),
         feature("category_mean_price_30d", "mean", "price", THIRTY_DAYS, where=TOUCH),
         feature("category_decayed_touches", "decay", "kind", (2 * DAY, HOUR), where=TOUCH, half_life="12h"),
+    ],
+)
+
+query_stats = view(
+    "query_stats",
+    [query],
+    [
+        count("query_searches_1h", ONE_HOUR, SEARCH),
+        count("query_searches_7d", SEVEN_DAYS, SEARCH),
+        count("query_clicks_1d", ONE_DAY, CLICK),
+        count("query_clicks_30d", THIRTY_DAYS, CLICK),
+        count("query_reformulations_7d", SEVEN_DAYS, "kind == 'reformulation'"),
+        count("query_carts_7d", SEVEN_DAYS, "kind == 'add_to_cart'"),
+        count("query_purchases_30d", THIRTY_DAYS, BUY),
+        feature("query_examined_30d", "sum", "examined", THIRTY_DAYS),
+        ratio("query_reformulated_7d", SEVEN_DAYS, "kind == 'reformulation'", SEARCH, prior=0.2, weight=10),
+        ratio("query_ctr_1d", ONE_DAY, CLICK, IMPRESSION, prior=0.05, weight=20),
+        ratio("query_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=20),
+        ratio("query_conversion_30d", THIRTY_DAYS, BUY, CLICK, prior=0.02, weight=20),
+        feature("query_play_seconds_7d", "mean", "play_seconds", SEVEN_DAYS),
+        feature("query_mean_price_7d", "mean", "price", SEVEN_DAYS, where=TOUCH),
+        feature("query_shoppers_7d", "count_distinct", "user", SEVEN_DAYS, Int64),
+        feature("query_trend", "decay", "kind", (6 * HOUR, 10 * MINUTE), where=SEARCH, half_life="1h"),
+    ],
+)
+
+query_item_stats = view(
+    "query_item_stats",
+    [query, item],
+    [
+        count("query_item_clicks_30d", THIRTY_DAYS, CLICK),
+        feature("query_item_examined_30d", "sum", "examined", THIRTY_DAYS),
+        count("query_item_purchases_30d", THIRTY_DAYS, BUY),
+        ratio("query_item_ctr_1d", ONE_DAY, CLICK, IMPRESSION, prior=0.05, weight=10),
+        ratio("query_item_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=10),
+        feature("query_item_decayed_touches", "decay", "kind", (2 * DAY, HOUR), where=TOUCH, half_life="12h"),
+    ],
+)
+
+query_category_stats = view(
+    "query_category_stats",
+    [query, category],
+    [
+        count("query_category_clicks_7d", SEVEN_DAYS, CLICK),
+        count("query_category_purchases_30d", THIRTY_DAYS, BUY),
+        ratio("query_category_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=20),
     ],
 )

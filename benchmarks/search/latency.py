@@ -13,7 +13,8 @@ answered. In turn, in the same run:
 - index: the same queries asked of the gateway's own index of words in this process
 - embed: vectors of such queries from Triton, by the gateway's own scorer
 - nearest: 200 items by vectors of such queries, in this process
-- read: what the gateway reads of this shopper for these candidates, in one round trip
+- read: what the gateway reads of this shopper and a query for these candidates, in one round trip
+- read_without_query: the same of somebody who searches for nothing: what features of queries add to it
 - onnxruntime: the released model in this process, the same inputs padded to 256
 - triton: the same inputs by the gateway's own scorer; less onnxruntime it is what Triton adds
 
@@ -61,6 +62,7 @@ from services.gateway.search.understand import Query, Synonyms, understand
 from services.gateway.search.wish import Filter
 from services.gateway.triton import TritonScorer
 from services.online.registry import load_plan
+from services.text.normal import query_key
 from tests.pipeline.loop import Loop
 
 QUERIES, REPEATED = 2_000, 20
@@ -83,9 +85,13 @@ class Searches:
     def __post_init__(self) -> None:
         self._turn = itertools.cycle(self.queries)
 
+    def turn(self) -> str:
+        """The next query."""
+        return next(self._turn)
+
     async def search(self, query: str = "", size: int = 0) -> ranking_pb2.RankingResponse:
         """One call of the gateway."""
-        query = query or next(self._turn)
+        query = query or self.turn()
         request = ranking_pb2.SearchRequest(shopper=self.bench.request.shopper, query=query, page_size=size)
         answer: ranking_pb2.RankingResponse = await self.bench.stub.Search(request, timeout=5.0)
         return answer
@@ -96,7 +102,7 @@ class Searches:
 
     async def look_up(self) -> None:
         """The index alone."""
-        wish = self.understood(next(self._turn)).wish
+        wish = self.understood(self.turn()).wish
         self.index.search(wish, ALL, CANDIDATES, wish.most_words)
 
 
@@ -153,9 +159,12 @@ def floors(searches: Searches, echo: Any, arrays: Arrays, slot: RowSlot, request
     schema, asking = schemas.build(plan, [bench.release.spec]), bench.request.shopper
     categories = list(bench.loop.world.domain.categories)
 
-    async def read() -> None:
+    candidates = sorted(bench.loop.world.items)[:CANDIDATES]
+
+    async def read(query: str) -> None:
         now_us = time.time_ns() // 1000
-        await store.read(schema, Ask(asking.user_id, asking.session_id, categories, (), slot, now_us), 5.0)
+        asked = (query_key(query) or "", candidates)
+        await store.read(schema, Ask(asking.user_id, asking.session_id, categories, (), slot, now_us, *asked), 5.0)
 
     async def onnxruntime() -> None:
         bench.model.run(arrays)
@@ -173,7 +182,8 @@ def floors(searches: Searches, echo: Any, arrays: Arrays, slot: RowSlot, request
         "index": searches.look_up,
         "embed": lambda: meaning.embed(scorer, next(turn)),
         "nearest": nearest,
-        "read": read,
+        "read": lambda: read(searches.turn()),
+        "read_without_query": lambda: read(""),
         "onnxruntime": onnxruntime,
         "triton": lambda: scorer.score(bench.release.name, arrays, 5.0),
     }

@@ -68,7 +68,9 @@ FUNCTIONS = {
 }
 """Every function. count, ratio and decay look only at whether their column has a value."""
 
-JOIN_COLUMNS = {"user_id": "user", "session_id": "session", "item_id": "item", "category": "category"}
+JOIN_COLUMNS = {
+    "user_id": "user", "session_id": "session", "item_id": "item", "category": "category", "query": "query",
+}  # fmt: skip
 """Column that holds each join key."""
 
 _TAGS = ("where", "n", "half_life", "numerator", "denominator", "prior", "prior_weight")
@@ -195,16 +197,22 @@ def define(
 
 
 def by_user(join_keys: Sequence[str]) -> bool:
-    """True when the view is folded from the log keyed by user; otherwise from the one keyed by item."""
+    """True when the view is folded from the log keyed by user; otherwise from the one keyed by item or query."""
     return "user_id" in join_keys or "session_id" in join_keys
+
+
+def by_query(join_keys: Sequence[str]) -> bool:
+    """True when the view is folded from the rows that lie on the partition of their query."""
+    return "query" in join_keys and not by_user(join_keys)
 
 
 def _check_keys(join_keys: Sequence[str]) -> None:
     for key in join_keys:
         if key not in JOIN_COLUMNS:
             raise _invalid("wrong_entity", f"no column holds the join key {key!r}; there are {', '.join(JOIN_COLUMNS)}")
-    if not by_user(join_keys) and "item_id" not in join_keys:
-        raise _invalid("wrong_entity", "a view needs user, session or item among its entities: logs are keyed by them")
+    if not by_user(join_keys) and "item_id" not in join_keys and "query" not in join_keys:
+        why = "a view needs user, session, item or query among its entities: logs are keyed by them"
+        raise _invalid("wrong_entity", why)
 
 
 def _rules(function: str) -> FunctionRules:

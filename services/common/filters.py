@@ -25,15 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
-from services.common.records import IMPRESSION
+from services.common.records import IMPRESSION, REFORMULATION
 
 Mask = NDArray[np.bool_]
 
 KINDS = {
     "view": 1, "click": 2, "add_to_cart": 3, "purchase": 4, "rate": 5, "search": 6, "like": 7, "follow": 8,
-    "comment": 9, "play": 10, "impression": IMPRESSION,
+    "comment": 9, "play": 10, "impression": IMPRESSION, "reformulation": REFORMULATION,
 }  # fmt: skip
-"""Names of the kinds that can be aggregated: freshrank.v1.EventKind, and one shown item of an impression."""
+"""Names of the kinds that can be aggregated: freshrank.v1.EventKind, one shown item of an impression, and a query that
+was given up for other words."""
 
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 
@@ -41,9 +42,11 @@ COLUMNS = {
     "kind": "kind", "time_us": "time", "user": "text", "session": "text", "item": "text", "category": "text",
     "value": "real", "quantity": "real", "price": "real", "rating": "real", "play_seconds": "real",
     "play_share": "real", "query": "text", "region": "text", "device": "text", "platform": "text",
+    "examined": "real",
 }  # fmt: skip
 """Columns that definitions may use -> kind, time (microseconds), text or real (float32): those that both
-`records.INTERACTIONS` and `records.ITEM_INTERACTIONS` have."""
+`records.INTERACTIONS` and `records.ITEM_INTERACTIONS` have, and `examined`: of a shown item 1 / its place on the page,
+how much of a look it got."""
 
 
 class Columns(Protocol):

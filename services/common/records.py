@@ -19,8 +19,12 @@ VERSION = 1
 MESSAGE_BYTES = 1_048_576
 """Aim for one columnar message: far below the broker's limit, large enough to cost little a row."""
 
-IMPRESSION, TICK, FORGET = 100, 101, 102
-"""Kinds of interaction beside the event kinds of freshrank.v1.EventKind."""
+IMPRESSION, TICK, FORGET, REFORMULATION = 100, 101, 102, 103
+"""Kinds of interaction beside the event kinds of freshrank.v1.EventKind. A REFORMULATION is on item_interactions alone:
+its query was given up for other words."""
+
+BY_QUERY = 1 << 30
+"""Bit of `src_index` on item_interactions: the row lies on the partition of its query, and is counted by that alone."""
 
 LATE, BOT, CLIPPED, DUPLICATE = 1, 2, 4, 8
 """Bits of an interaction's verdict, decided once by ingest. DUPLICATE rows are never emitted, only counted."""

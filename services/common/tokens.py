@@ -1,8 +1,9 @@
 """Attribution tokens: proof that an answer was given to this shopper, and the join key of the clicks on it.
 
 A token is base64url, without padding, of: key id (1 byte), impression id (16), second of issue (4, unsigned, big
-endian), and the first 16 bytes of HMAC-SHA256 over those and the user id. Keys rotate: one signs, all of them check,
-so a key is added everywhere first, then made the signing one, and taken away when its tokens have expired.
+endian), the query that was answered (UTF-8, of no length for what is no search), and the first 16 bytes of HMAC-SHA256
+over all those and the user id. Keys rotate: one signs, all of them check, so a key is added everywhere first, then made
+the signing one, and taken away when its tokens have expired.
 """
 
 import base64
@@ -24,6 +25,9 @@ MAX_AHEAD_S = 300
 _BODY = struct.Struct(">B16sI")
 _MAC_BYTES = 16
 _MIN_KEY_BYTES = 16
+_QUERY_BYTES = 320
+"""Most of a query: with it a token stays below the 512 characters that an event may carry."""
+
 _FIELD = "attribution_token"
 
 
@@ -57,15 +61,15 @@ class Tokens:
             raise InvalidInput("token_keys", "out_of_range", f"a key has at least {_MIN_KEY_BYTES} bytes")
         return Tokens(keys, next(iter(keys)), max_age_s)
 
-    def issue(self, impression_id: str, user: str, now_us: int) -> str:
-        """Token of an impression (32 hex digits) answered to `user`.
+    def issue(self, impression_id: str, user: str, now_us: int, query: str = "") -> str:
+        """Token of an impression (32 hex digits) answered to `user`; `query`: what was searched for.
 
         >>> tokens = Tokens({1: b"k" * 16}, 1)
         >>> token = tokens.issue("0" * 31 + "1", "ada", 5_000_000)
         >>> tokens.check(token, "ada", 6_000_000) == "0" * 31 + "1"
         True
         """
-        body = _BODY.pack(self.signing, bytes.fromhex(impression_id), now_us // 1_000_000)
+        body = _BODY.pack(self.signing, bytes.fromhex(impression_id), now_us // 1_000_000) + query.encode()
         signed = body + _mac(self.keys[self.signing], body, user)
         return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
@@ -107,15 +111,28 @@ def issued_us(token: str) -> int:
     return _parts(token)[2] * 1_000_000
 
 
+def query_of(token: str) -> str:
+    """Query that a token says was answered, unproved; empty when it is of no search, or no token at all.
+
+    >>> query_of(Tokens({1: b"k" * 16}, 1).issue("0" * 32, "ada", 5_900_000, "red shoes"))
+    'red shoes'
+    """
+    try:
+        body = _parts(token)[3]
+        return body[_BODY.size :].decode()
+    except (InvalidInput, UnicodeDecodeError):
+        return ""
+
+
 def _parts(token: str) -> tuple[int, bytes, int, bytes, bytes]:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise _bad("is not base64url") from error
-    if len(raw) != _BODY.size + _MAC_BYTES:
+    if not 0 <= len(raw) - _BODY.size - _MAC_BYTES <= _QUERY_BYTES:
         raise _bad("has the wrong length")
-    body, mac = raw[: _BODY.size], raw[_BODY.size :]
-    return *_BODY.unpack(body), body, mac
+    body, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+    return *_BODY.unpack_from(body), body, mac
 
 
 def _mac(secret: bytes, body: bytes, user: str) -> bytes:

@@ -45,7 +45,7 @@ INTERACTIONS = Topic(
 )
 ITEM_INTERACTIONS = Topic(
     "item_interactions",
-    "item's partition",
+    "item's or query's partition",
     "columns: records.ITEM_INTERACTIONS",
     ("features",),
     ("features",),
@@ -56,7 +56,7 @@ EXAMPLES = Topic(
 )
 ITEM_UPDATES = Topic(
     "item_updates",
-    "c|item, f|view|item, r|slot|item",
+    "c|item, f|view|item, r|slot|item, q|query",
     "CatalogueItem, ItemFeatures, ItemRow",
     ("gateway", "features", "publisher"),
     ("gateway", "ingest"),

@@ -14,6 +14,7 @@ from services.features.aggregates import Ints
 from services.features.fold import DUE_ROWS, ViewsFold
 from services.features.routing import item_messages
 from services.features.rows import Rows, at_home, packed, to_numpy, unseen, user_rows
+from services.features.searches import Visits
 
 
 class UserFold(ViewsFold):
@@ -27,6 +28,7 @@ class UserFold(ViewsFold):
         super().__init__(views, due_rows)
         self._partition, self._partitions, self._derive = partition, partitions, derive
         self._applied = -1
+        self.visits = Visits()
 
     @staticmethod
     def folds(view: ViewPlan) -> bool:
@@ -77,14 +79,16 @@ class UserFold(ViewsFold):
             return {}
         whole = bool(np.isin(np.flatnonzero(keep), last.source).all())
         rows = last if whole else user_rows(table, keep)
-        return item_messages(table, rows, origin, self._partition, self._partitions)
+        given_up = self.visits.take(table, keep)
+        return item_messages(table, rows, origin, self._partition, self._partitions, given_up)
 
     def applied_marks(self) -> dict[str, Any]:
         """`applied`: which rows of the log are in the state."""
-        return {"applied": self._applied}
+        return {"applied": self._applied, "visits": self.visits.save()}
 
     def _restore_applied(self, meta: Mapping[str, Any]) -> None:
         self._applied = meta["applied"]
+        self.visits = Visits(meta.get("visits", []), self.clock_us)
 
 
 def _between(keep: NDArray[np.bool_], start: int, end: int) -> NDArray[np.bool_]:

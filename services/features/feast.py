@@ -9,6 +9,7 @@ import numpy as np
 import redis.asyncio
 
 from services.common.clock import Clock
+from services.common.definitions import LONGEST_WINDOW_US
 from services.features.fold import ViewsFold
 from services.features.meters import Meters
 from services.features.views import ViewRows
@@ -20,6 +21,10 @@ from services.online.writer import AsyncMatrixWriter, Batch, Packer
 log = logging.getLogger(__name__)
 
 FIRST_EPOCH = 1
+
+QUERY_TTL_S = LONGEST_WINDOW_US // 1_000_000 + 2 * 24 * 3600
+"""Seconds until the store lets go of a query that is not written any more: longer than any value stays as it is. People
+never run out of new queries, and some say who they are."""
 
 
 class OnlineSink:
@@ -55,7 +60,8 @@ class OnlineSink:
         if key not in self._writers:
             kinds = {name: Kind[kind] for name, kind in rows.kinds.items()}
             kinds |= {"_pos": Kind.INT64, "_clock": Kind.INT64}
-            packer = Packer(self._project, rows.view, rows.join_keys, kinds)
+            live_s = QUERY_TTL_S if "query" in rows.join_keys else 0
+            packer = Packer(self._project, rows.view, rows.join_keys, kinds, key_ttl_s=live_s)
             self._writers[key] = AsyncMatrixWriter(self._client, packer)
         return self._writers[key]
 

@@ -1,6 +1,6 @@
 """What the two folds of the service share: messages in, changed values and derived rows out. Pure."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,8 @@ class Outputs:
     malformed: list[tuple[Message, str]] = field(default_factory=list)
     """Messages that are not columns of this topic, and why; they change nothing."""
     clock_us: int = 0
+    queries: list[tuple[str, int, int]] = field(default_factory=list)
+    """Changes of what may be suggested: `asked.News`."""
 
 
 class ViewsFold:
@@ -89,7 +91,7 @@ class ViewsFold:
         publish = self.next_offset >= self.publish_from
         views: list[ViewRows] = []
         for rows, last in self._segments(table, keep, fresh, counts):
-            views = self._fold_rows(rows, publish and last)
+            views = self._fold_rows(self.views.values(), rows, publish and last)
         counts |= {"aggregated": int(keep.sum()), "malformed": len(malformed)}
         return Outputs(views, self._derived(table, rows, keep, (offset, index)), counts, malformed, self.clock_us)
 
@@ -108,10 +110,8 @@ class ViewsFold:
                 malformed.append((message, "a message of another topic"))
         return batches, malformed
 
-    def _fold_rows(self, rows: Rows, publish: bool) -> list[ViewRows]:
-        found = [
-            view.apply(rows, self.clock_us, publish, self._due_rows, self.next_offset) for view in self.views.values()
-        ]
+    def _fold_rows(self, views: Collection[ViewState], rows: Rows, publish: bool) -> list[ViewRows]:
+        found = [view.apply(rows, self.clock_us, publish, self._due_rows, self.next_offset) for view in views]
         return [view for view in found if view is not None]
 
     def _fresh(self, table: pa.Table) -> NDArray[np.bool_]:

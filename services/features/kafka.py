@@ -165,7 +165,7 @@ class UserStage(FeatureStage):
 
 
 class ItemStage(FeatureStage):
-    """item_interactions to values of items, in the online store and on item_updates."""
+    """item_interactions to values of items and queries, in the online store and on item_updates."""
 
     topic = ITEM_INTERACTIONS
 
@@ -178,7 +178,8 @@ class ItemStage(FeatureStage):
 
     async def emit(self, partition: int, outputs: Outputs) -> None:
         """Store everything and tell the gateways; ends when all of it is acknowledged."""
-        updates = [update for rows in outputs.views for update in item_updates(rows)]
+        updates: list[tuple[bytes, bytes | None]] = [u for rows in outputs.views for u in item_updates(rows)]
+        updates += [query_update(*news) for news in outputs.queries]
         sent = [self._outbox.send(ITEM_UPDATES.name, value, key=key) for key, value in updates]
         await asyncio.gather(self._write(partition, outputs.views), self._refuse(partition, outputs.malformed), *sent)
 
@@ -208,6 +209,16 @@ def item_updates(rows: ViewRows) -> Iterator[tuple[bytes, bytes]]:
     for (item,), row, event_us in zip(rows.keys, values, rows.event_us.tolist(), strict=True):
         tail = ItemFeatures(pos=rows.position, time_us=event_us).SerializeToString()
         yield (prefix + item).encode(), head + tag + row.tobytes() + tail
+
+
+def query_update(query: str, shoppers: int, time_us: int) -> tuple[bytes, bytes | None]:
+    """Key and value that tell how many shoppers search for a query; none when they are too few.
+
+    >>> query_update("red shoes", 0, 0)
+    (b'q|red shoes', None)
+    """
+    value = ItemFeatures(values=[shoppers], time_us=time_us).SerializeToString() if shoppers else None
+    return f"q|{query}".encode(), value
 
 
 def _varint(number: int) -> bytes:

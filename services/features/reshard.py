@@ -4,7 +4,7 @@ A key goes with all that its groups hold to the partition of its shopper or item
 so every value is published again, under epochs that the caller raises in the online store.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,12 @@ from services.common.layout import sources
 from services.common.stage import Snapshot
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
 from services.features.aggregates import Ints
+from services.features.asked import joined
 from services.features.by_item import ItemFold
 from services.features.by_user import UserFold
 from services.features.fold import ViewsFold
 from services.features.keys import Keys
+from services.features.searches import Visits
 from services.features.views import ViewState
 
 
@@ -57,7 +59,21 @@ def resharded(old: Mapping[int, Snapshot], move: Move) -> Iterator[tuple[int, Sn
                 moved = np.flatnonzero(homes[source, name] == partition)
                 if len(moved):
                     made.views[name].adopt(view, moved, clock_us)
+        _take_over(made, folds, _is_of(partition, move.after))
         yield partition, _settled(made, partition, folds, move)
+
+
+def _is_of(partition: int, partitions: int) -> Callable[[str], bool]:
+    return lambda key: partition_of(key, partitions) == partition
+
+
+def _take_over(made: ViewsFold, folds: Mapping[int, ViewsFold], mine: Callable[[str], bool]) -> None:
+    """What a fold knows beside its views: queries that gateways were told, the last search of each visit."""
+    if isinstance(made, ItemFold):
+        made.asked = joined([fold.asked for fold in folds.values() if isinstance(fold, ItemFold)], mine)
+    if isinstance(made, UserFold):
+        known = [visit for fold in folds.values() if isinstance(fold, UserFold) for visit in fold.visits.of(mine)]
+        made.visits = Visits(known, made.clock_us)
 
 
 def _new(topic: str, partition: int, partitions: int) -> ViewsFold:
@@ -93,7 +109,7 @@ def _homes(keys: Keys, partition: int, partitions: int) -> Ints:
     """Partition of each slot, -1 where there is no key; a key of nobody stays."""
     used = keys.used()
     homes = np.full(int(used.max(initial=-1)) + 1, -1, np.int64)
-    column = next((keys.columns.index(name) for name in ("user", "item") if name in keys.columns), None)
+    column = next((keys.columns.index(name) for name in ("user", "query", "item") if name in keys.columns), None)
     if "session" in keys.columns and "user" not in keys.columns:
         column = None
     for slot, name in zip(used.tolist(), keys.names(used), strict=True):

@@ -1,31 +1,46 @@
-"""From the log keyed by user to the log keyed by item: one row per event with an item and per shown item.
+"""From the log keyed by user to the log keyed by item: one row per event with an item and per shown item, and one more
+of each that has a query, on the partition of the query.
 
 A derived row says where it came from: partition, offset, and a number within the record that only grows. So the item
 stage drops what it has seen, whoever sent it twice.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
 from services.common import ids
-from services.common.records import ITEM_INTERACTIONS, TICK, encode_split
+from services.common.records import BY_QUERY, ITEM_INTERACTIONS, REFORMULATION, TICK, encode_split
 from services.features.rows import MAX_PLACES, Ints, Rows, to_numpy
+from services.text.normal import MOST_LETTERS
 
 ROWS_PER_MESSAGE = 5_000
 
 
 def item_messages(
-    table: pa.Table, rows: Rows, origin: tuple[Ints, Ints], partition: int, partitions: int
+    table: pa.Table,
+    rows: Rows,
+    origin: tuple[Ints, Ints],
+    partition: int,
+    partitions: int,
+    given_up: Sequence[tuple[int, str]] = (),
 ) -> dict[int, list[bytes]]:
     """Messages for each partition of item_interactions.
 
     `origin`: offset and place in its message of each row of the table; `partition`: of interactions. The newest tick
-    goes to every partition: their clocks go on where nothing else happens.
+    goes to every partition: their clocks go on where nothing else happens. `given_up`: `searches.GivenUp`.
     """
-    target, at = _targets(table, rows, partitions)
+    target, at, mark = _targets(table, rows, origin[0], partitions)
     if not len(target):
         return {}
-    batch = _derived(table, rows, at, origin, partition)
+    batch = _derived(table, rows, at, mark, origin, partition)
+    if given_up:
+        more = _reformulations(table, given_up, origin, partition)
+        target = np.append(target, [ids.partition_of(query, partitions) for _, query in given_up])
+        batch = pa.Table.from_batches([batch, more]).combine_chunks().to_batches()[0]
+        order = np.lexsort((to_numpy(batch.column("src_index")), to_numpy(batch.column("src_offset")), target))
+        target, batch = target[order], batch.take(pa.array(order))
     ends = np.searchsorted(target, np.arange(partitions + 1)).tolist()
     return {
         number: [message for part in _cut(batch, start, end) for message in encode_split(part)]
@@ -34,26 +49,35 @@ def item_messages(
     }
 
 
-def _targets(table: pa.Table, rows: Rows, partitions: int) -> tuple[Ints, Ints]:
-    """Target partition and row of each derived row, in the order of targets and of the log.
+def _targets(table: pa.Table, rows: Rows, offset: Ints, partitions: int) -> tuple[Ints, Ints, Ints]:
+    """Target partition, row and mark (BY_QUERY or 0) of each derived row, in the order of targets and of positions.
 
     A row of -1 - n is row n of the table itself: the tick.
     """
-    codes, words = rows.text("item")
-    place = np.append(np.array([ids.partition_of(word, partitions) for word in words], np.int64), -1)
-    target, at = place[codes], np.arange(rows.length)
-    at, target = at[target >= 0], target[target >= 0]
-    source = rows.source[at]
+    at, target = _homes(rows, "item", partitions)
+    asked, theirs = _homes(rows, "query", partitions, MOST_LETTERS)
     ticks = np.flatnonzero(to_numpy(table.column("kind")) == TICK)[-1:]
-    if len(ticks):
-        target = np.concatenate([target, np.arange(partitions)])
-        at = np.concatenate([at, np.full(partitions, -1 - ticks[0])])
-        source = np.concatenate([source, np.full(partitions, ticks[0])])
-    order = np.lexsort((source, target))  # stable: the places of one impression keep their order
-    return target[order], at[order]
+    every = np.repeat(ticks, partitions)
+    target = np.concatenate([target, theirs, np.arange(len(every))])
+    mark = np.repeat([0, BY_QUERY, 0], [len(at), len(asked), len(every)])
+    source = np.concatenate([rows.source[at], rows.source[asked], every])
+    at = np.concatenate([at, asked, -1 - every])
+    order = np.lexsort((source, mark, offset[source], target))  # stable: places of one impression keep their order
+    return target[order], at[order], mark[order]
 
 
-def _derived(table: pa.Table, rows: Rows, at: Ints, origin: tuple[Ints, Ints], partition: int) -> pa.RecordBatch:
+def _homes(rows: Rows, column: str, partitions: int, letters: int = 2**31) -> tuple[Ints, Ints]:
+    """Rows that have a text of at most so many letters in a column, and the partition of it."""
+    codes, words = rows.text(column)
+    homes = [ids.partition_of(word, partitions) if len(word) <= letters else -1 for word in words]
+    target = np.array([*homes, -1], np.int64)[codes]
+    at = np.flatnonzero(target >= 0)
+    return at, target[at]
+
+
+def _derived(
+    table: pa.Table, rows: Rows, at: Ints, mark: Ints, origin: tuple[Ints, Ints], partition: int
+) -> pa.RecordBatch:
     event = at >= 0
     inside = np.where(event, at, rows.length)  # one beyond: what is appended for the tick
     source = np.where(event, np.append(rows.source, 0)[inside], -1 - at)
@@ -61,9 +85,32 @@ def _derived(table: pa.Table, rows: Rows, at: Ints, origin: tuple[Ints, Ints], p
     columns = {
         "src_partition": pa.array(np.full(len(at), partition, np.int32)),
         "src_offset": pa.array(origin[0][source]),
-        "src_index": pa.array((origin[1][source] * MAX_PLACES + place).astype(np.int32)),
+        "src_index": pa.array((origin[1][source] * MAX_PLACES + place + mark).astype(np.int32)),
         "item": _texts(rows, "item", at),
         "category": _texts(rows, "category", at),
+    }
+    taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
+    arrays = [
+        columns[f.name] if f.name in columns else taken.column(f.name).combine_chunks() for f in ITEM_INTERACTIONS
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=ITEM_INTERACTIONS)
+
+
+def _reformulations(
+    table: pa.Table, given_up: Sequence[tuple[int, str]], origin: tuple[Ints, Ints], partition: int
+) -> pa.RecordBatch:
+    """A row for each query that was given up: that of the search which followed, at a place that no shown item has."""
+    source = np.array([row for row, _ in given_up], np.int64)
+    place = origin[1][source] * MAX_PLACES + (MAX_PLACES - 1) + BY_QUERY
+    nothing = pa.nulls(len(source), pa.string())
+    columns = {
+        "src_partition": pa.array(np.full(len(source), partition, np.int32)),
+        "src_offset": pa.array(origin[0][source]),
+        "src_index": pa.array(place.astype(np.int32)),
+        "kind": pa.array(np.full(len(source), REFORMULATION, np.uint8)),
+        "item": nothing,
+        "category": nothing,
+        "query": pa.array([query for _, query in given_up]),
     }
     taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
     arrays = [

@@ -49,17 +49,27 @@ class Rows:
         """Place of the shown item within its impression; 0 for events."""
         return self._place
 
+    def where(self, mask: Mask) -> "Rows":
+        """Some of the rows, which are single already."""
+        return Rows(self._table, self._source[mask], self._place[mask], None)
+
     def _whole(self, name: str) -> Ints:
         return to_numpy(self._table.column(name))[self._source].astype(np.int64, copy=False)
 
     def number(self, name: str) -> tuple[NDArray[Any], Mask]:
         """Values of a column that is not text, and where there is one."""
+        if name == "examined" and name not in self._numbers:
+            self._numbers[name] = self._examined()
         if name not in self._numbers:
             column = self._table.column(name)
             valid = ~to_numpy(column.is_null())[self._source] if column.null_count else np.ones(self.length, np.bool_)
             values = to_numpy(column.fill_null(0) if column.null_count else column)[self._source]
             self._numbers[name] = values, valid
         return self._numbers[name]
+
+    def _examined(self) -> tuple[NDArray[Any], Mask]:
+        place = self._whole("src_index") % MAX_PLACES if "src_partition" in self._table.column_names else self._place
+        return (1 / (1 + place)).astype(np.float32), self._whole("kind") == IMPRESSION
 
     def text(self, name: str) -> tuple[NDArray[np.int32], list[str]]:
         """Codes of a text column, -1 where there is none (empty text is none), and its words."""

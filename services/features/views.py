@@ -1,6 +1,6 @@
 """The state of one view: its keys, its groups of features, and what changed since it was last published."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,6 +81,11 @@ class ViewState:
     def overdue(self) -> int:
         """Keys that wait to be published."""
         return self.keys.overdue()
+
+    @property
+    def current(self) -> Collection[FeatureDefinition]:
+        """The definitions of the newest plan."""
+        return self._current.values()
 
     def field(self, definition: FeatureDefinition) -> str:
         """Name a definition's values are stored under."""

@@ -75,7 +75,7 @@ class Candidates:
     features: Floats
     """[n, schema's item features]: item views are filled, the rest is NaN."""
     pos: Ints
-    """Fold position of each view of `Schema.positioned`, [n, views]; user x category ones are 0 until filled."""
+    """Fold position of each view of `Schema.positioned`, [n, views]; those of pairs are 0 until filled."""
     time_us: Ints
     """[n] newest event time in the item features; 0 = none."""
     rows: ItemRows

@@ -23,7 +23,7 @@ from services.gateway.calls import (
 )
 from services.gateway.candidates import Wanted
 from services.gateway.search.wish import Filter
-from services.gateway.track import FIRST_US, MOST_CONTEXT, MOST_EVENTS, MOST_ID
+from services.gateway.track import FIRST_US, MOST_CONTEXT, MOST_EVENTS, MOST_ID, MOST_TEXT
 from services.text.normal import normal_query
 
 MOST_CANDIDATES = 1000
@@ -220,7 +220,7 @@ def similar_call(request: pb.SimilarRequest, times: Times) -> SimilarCall:
 def explain_call(request: pb.ExplainRequest, times: Times) -> ExplainCall:
     """Raises BadCall."""
     faults = Faults()
-    faults.text("attribution_token", request.attribution_token, required=True)
+    faults.text("attribution_token", request.attribution_token, MOST_TEXT, required=True)
     faults.text("item_id", request.item_id)
     if request.top > MOST_LISTED:
         faults.add("top", "out_of_range", f"must be at most {MOST_LISTED}")

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.gateway.candidates import RowSlot
-from services.gateway.schema import ITEM, PAIR, SESSION, USER, Schema, ViewColumns
+from services.gateway.schema import (
+    ASKED_CATEGORY,
+    ASKED_ITEM,
+    ITEM,
+    PAIR,
+    QUERY,
+    SESSION,
+    USER,
+    Schema,
+    ViewColumns,
+)
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper, no_pairs
 from services.online.keys import KeyEncoder
 from services.online.reader import MatrixReader, Read, Rows
@@ -25,11 +35,15 @@ class Ask:
     user: str
     session: str
     categories: Sequence[str]
-    """Main categories among the candidates, for user x category features."""
+    """Main categories among the candidates, for features of pairs with them."""
     missing: Sequence[str]
     """Candidates that the item table has not seen."""
     row_slot: RowSlot
     now_us: int
+    query: str = ""
+    """What is searched for, as it is counted; empty = nothing is."""
+    items: Sequence[str] = ()
+    """Candidates, for features of item and query."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +54,16 @@ class Keys:
     session: KeyEncoder
     item: KeyEncoder
     pair: KeyEncoder
+    query: KeyEncoder
+    asked_category: KeyEncoder
+    asked_item: KeyEncoder
 
     @staticmethod
     @lru_cache(maxsize=4)
     def of(project: str) -> "Keys":
         """Those of a project, made once."""
-        return Keys(*(KeyEncoder(project, join_keys) for join_keys in (USER, SESSION, ITEM, PAIR)))
+        entities = (USER, SESSION, ITEM, PAIR, QUERY, ASKED_CATEGORY, ASKED_ITEM)
+        return Keys(*(KeyEncoder(project, join_keys) for join_keys in entities))
 
 
 class ShopperStore:
@@ -64,9 +82,12 @@ class ShopperStore:
         single: dict[tuple[str, ...], list[bytes]] = {USER: [keys.user.one((ask.user,))]}
         if ask.session:
             single[SESSION] = [keys.session.one((ask.session,))]
+        if ask.query:
+            single[QUERY] = [keys.query.one((ask.query,))]
         trip.add_views(single)
-        if ask.categories and schema.pair_views:
-            trip.add_pairs(_pairs(keys, ask))
+        trip.add_pairs(_pairs(schema, keys, ask))
+        if ask.query and ask.items and schema.asked_views:
+            trip.add_asked(keys.asked_item.batch(ask.items, [ask.query] * len(ask.items)))
         if ask.row_slot.name:
             trip.add_row("user", single[USER])
         if ask.missing:
@@ -75,10 +96,9 @@ class ShopperStore:
         return trip.shopper(answers)
 
     async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Pairs:
-        """Only user x category features [categories, pairs]: for candidates found with what `read` gave."""
+        """Only features of pairs with a category [categories, pairs]: for candidates found with what `read` gave."""
         trip = _Trip(schema, ask)
-        if ask.categories and schema.pair_views:
-            trip.add_pairs(_pairs(Keys.of(schema.project), ask))
+        trip.add_pairs(_pairs(schema, Keys.of(schema.project), ask))
         answers = await self._reader.read(trip.reads, timeout_s=timeout_s, now_us=ask.now_us)
         shopper = trip.shopper(answers)
         return Pairs(shopper.pair, shopper.pair_pos)
@@ -88,8 +108,15 @@ class ShopperStore:
         await self._reader.close()
 
 
-def _pairs(keys: Keys, ask: Ask) -> list[bytes]:
-    return keys.pair.batch(ask.categories, [ask.user] * len(ask.categories))
+def _pairs(schema: Schema, keys: Keys, ask: Ask) -> dict[tuple[str, ...], list[bytes]]:
+    """Keys of each kind of pair with a category that the schema reads."""
+    wanted = {tuple(sorted(view.join_keys)) for view in schema.pair_views} if ask.categories else set()
+    found: dict[tuple[str, ...], list[bytes]] = {}
+    if PAIR in wanted:
+        found[PAIR] = keys.pair.batch(ask.categories, [ask.user] * len(ask.categories))
+    if ASKED_CATEGORY in wanted and ask.query:
+        found[ASKED_CATEGORY] = keys.asked_category.batch(ask.categories, [ask.query] * len(ask.categories))
+    return found
 
 
 class _Trip:
@@ -111,9 +138,15 @@ class _Trip:
             objects = tuple(f"{p}_{part}" for p in arrays.prefixes for part in _PARTS) if arrays else ()
             self._add("view", Read(name, keys[entity], numeric=view.fields if view else (), objects=objects))
 
-    def add_pairs(self, keys: list[bytes]) -> None:
+    def add_pairs(self, keys: Mapping[tuple[str, ...], list[bytes]]) -> None:
         for view in self._schema.pair_views:
-            self._add("pair", Read(view.view, keys, numeric=view.fields))
+            entity = tuple(sorted(view.join_keys))
+            if entity in keys:
+                self._add("pair", Read(view.view, keys[entity], numeric=view.fields))
+
+    def add_asked(self, keys: list[bytes]) -> None:
+        for view in self._schema.asked_views:
+            self._add("asked", Read(view.view, keys, numeric=view.fields))
 
     def add_row(self, entity: str, keys: list[bytes]) -> None:
         slot = self._ask.row_slot
@@ -139,7 +172,7 @@ class _Trip:
         views = tuple(name for group, name in got if group == "view")
         rows = [got["view", name] for name in views]
         row = got.get(("row", f"user_row_{ask.row_slot.name}"))
-        pairs = self._pairs(got)
+        pairs = self._columns(got, "pair", schema.pair_views, len(ask.categories))
         there = row is not None and bool(_row_mask(row, ask.row_slot)[0])
         return Shopper(
             user=user,
@@ -153,14 +186,21 @@ class _Trip:
             row_seq=int(row.seq[0]) if row is not None and there else 0,
             row_time_us=int(row.event_us[0]) if row is not None and there else 0,
             misses=self._misses(got),
+            of_query=frozenset(v.view for v in schema.user_views if v.join_keys == QUERY and v.view in views),
+            asked=self._columns(got, "asked", schema.asked_views, len(ask.items)) if ask.query else None,
         )
 
-    def _pairs(self, got: Mapping[tuple[str, str], Rows]) -> Pairs:
-        views = [got["pair", view.view] for view in self._schema.pair_views if ("pair", view.view) in got]
-        if not views:
-            return no_pairs(len(self._ask.categories), self._schema.pairs, len(self._schema.pair_views))
-        pos = np.stack([rows.seq for rows in views], axis=1).astype(np.int64)
-        return Pairs(np.concatenate([rows.matrix for rows in views], axis=1), pos)
+    @staticmethod
+    def _columns(got: Mapping[tuple[str, str], Rows], group: str, views: Sequence[ViewColumns], keys: int) -> Pairs:
+        """Values and positions of `keys` entities, view beside view; missing where a view was not read."""
+        pairs = no_pairs(keys, sum(len(view.fields) for view in views), len(views))
+        start = 0
+        for place, view in enumerate(views):
+            rows, end = got.get((group, view.view)), start + len(view.fields)
+            if rows is not None:
+                pairs.values[:, start:end], pairs.pos[:, place] = rows.matrix, rows.seq
+            start = end
+        return pairs
 
     def _lists(self, got: Mapping[tuple[str, str], Rows]) -> dict[str, Recent]:
         out = {}

@@ -15,8 +15,8 @@ from services.common.spec import Arrays, ModelSpec, columns_for
 from services.gateway import cross
 from services.gateway.blocks import CATALOGUE
 from services.gateway.candidates import Candidates, ItemRows, RowSlot, item_rows
-from services.gateway.schema import Schema
-from services.gateway.shopper import Recent, Shopper
+from services.gateway.schema import Schema, ViewColumns
+from services.gateway.shopper import Pairs, Recent, Shopper
 from services.gateway.table import ItemTable
 
 Floats = NDArray[np.float32]
@@ -76,21 +76,29 @@ def history(
 
 
 def complete(candidates: Candidates, shopper: Shopper, schema: Schema, touched: Touches, now_us: int) -> Floats:
-    """Fill user x category and cross features into the candidates' matrix; returns it, [n, item features]."""
+    """Fill features of pairs and cross features into the candidates' matrix; returns it, [n, item features]."""
     features = candidates.features
-    start = 0
     known = np.flatnonzero(candidates.category >= 0)
-    for view in schema.pair_views:
-        values = shopper.pair[:, start : start + len(view.fields)]
-        start += len(view.fields)
-        if len(values):
-            features[known[:, None], view.places] = values[candidates.category[known]]
-    if schema.pair_views and len(shopper.pair_pos):
-        candidates.pos[known, len(schema.item_views) :] = shopper.pair_pos[candidates.category[known]]
+    if len(shopper.pair):
+        of_category = Pairs(shopper.pair[candidates.category[known]], shopper.pair_pos[candidates.category[known]])
+        _fill(candidates, known, schema.pair_views, of_category, len(schema.item_views))
+    if shopper.asked is not None and schema.asked_views:
+        first = len(schema.item_views) + len(schema.pair_views)
+        _fill(candidates, np.arange(len(candidates)), schema.asked_views, shopper.asked, first)
     if schema.cross.features:
         scene = scene_of(candidates, shopper, touched, now_us)
         features[:, schema.cross.places] = cross.compute(schema.cross.features, scene)
     return features
+
+
+def _fill(candidates: Candidates, places: Ints, views: Sequence[ViewColumns], pairs: Pairs, first: int) -> None:
+    """Values of some candidates, view beside view, into their columns; positions from column `first` on."""
+    start = 0
+    for view in views:
+        values = pairs.values[:, start : start + len(view.fields)]
+        candidates.features[places[:, None], view.places] = values
+        start += len(view.fields)
+    candidates.pos[places, first : first + len(views)] = pairs.pos
 
 
 def scene_of(candidates: Candidates, shopper: Shopper, touched: Touches, now_us: int) -> cross.Scene:

@@ -143,7 +143,7 @@ def watched_views(worlds: Worlds) -> list[str]:
     """Views whose loss of data must be noticed: those that the next requests will read."""
     schema: Schema = worlds.incumbent.schema
     slots = [world.champion.rows.name for world in worlds.arms.values() if world.champion]
-    views = [view.view for view in (*schema.user_views, *schema.pair_views, *schema.item_views)]
+    views = [view.view for view in (*schema.user_views, *schema.pair_views, *schema.asked_views, *schema.item_views)]
     return [*dict.fromkeys(views), *(f"{kind}_row_{slot}" for slot in slots if slot for kind in ("user", "item"))]
 
 

@@ -23,8 +23,9 @@ from services.gateway.meters import Meters
 from services.gateway.rank import Scored
 from services.gateway.releases import Serving, World, Worlds
 from services.gateway.schema import Schema
-from services.gateway.shopper import ItemMisses, Pairs, Shopper, no_pairs, unknown
+from services.gateway.shopper import ItemMisses, Pairs, Shopper, no_pairs, unknown, without_query
 from services.gateway.table import ItemTable
+from services.text.normal import query_key
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +41,7 @@ class Store(Protocol):
         ...
 
     async def read_pairs(self, schema: Schema, ask: Ask, timeout_s: float) -> Pairs:
-        """User x category features only."""
+        """Features of pairs with a category only."""
         ...
 
 
@@ -119,15 +120,18 @@ class Pipeline:
         """Drop what is remembered of a user."""
         self._last_seen.forget(user)
 
-    async def evaluate(self, caller: Caller, wanted: Wanted, now_us: int, budget: Budget) -> Evaluation:
-        """Rank the caller's candidates: one round trip for features, one for scores."""
+    async def evaluate(
+        self, caller: Caller, wanted: Wanted, now_us: int, budget: Budget, query: str = ""
+    ) -> Evaluation:
+        """Rank the caller's candidates: one round trip for features, one for scores. `query`: what is searched for."""
         world = self.state.worlds.of(caller.user, now_us)
         serving = next(iter(world.servings(caller.user)), None)
         rows = serving.rows if serving else RowSlot()
         with self.meters.stage("items"):
             candidates = cands.gather(self.table, world.schema, wanted, rows)
         missing = [wanted.ids[place] for place in np.flatnonzero(candidates.slots < 0).tolist()]
-        ask = Ask(caller.user, caller.session, candidates.categories, missing, rows, now_us)
+        asked = query_key(query) or ""
+        ask = Ask(caller.user, caller.session, candidates.categories, missing, rows, now_us, asked, wanted.ids)
         shopper, rung = await self.read(world.schema, ask, budget)
         return await self.score(world, caller, candidates, shopper, rung, now_us, budget)
 
@@ -146,11 +150,11 @@ class Pipeline:
             if seen is None:
                 return unknown(len(schema.user), absent), ladder.NO_USER_FEATURES
             return replace(with_pairs(seen, absent), misses=ItemMisses()), ladder.STALE_FEATURES
-        self._last_seen.put(ask.user, ask.session, columns, shopper, ask.now_us)
+        self._last_seen.put(ask.user, ask.session, columns, without_query(shopper, schema), ask.now_us)
         return shopper, ladder.STALE_FEATURES if self.state.lagging else ladder.NONE
 
     async def read_pairs(self, schema: Schema, ask: Ask, shopper: Shopper, budget: Budget) -> tuple[Shopper, Rung]:
-        """The shopper with user x category features for candidates that were found after the first trip."""
+        """The shopper with features of pairs with a category for candidates that were found after the first trip."""
         try:
             with self.meters.stage("features"):
                 timeout_s = budget.share(get_running_loop().time(), ladder.FEATURES_SHARE)
@@ -223,7 +227,7 @@ class Pipeline:
 
 
 def with_pairs(shopper: Shopper, pairs: Pairs) -> Shopper:
-    """The same shopper with these user x category features."""
+    """The same shopper with these features of pairs with a category."""
     return replace(shopper, pair=pairs.values, pair_pos=pairs.pos)
 
 

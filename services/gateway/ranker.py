@@ -27,6 +27,7 @@ from services.gateway.retrieve import Covisits, Quotas
 from services.gateway.served import as_served
 from services.gateway.shopper import Recent, Shopper, no_pairs
 from services.gateway.similar import Alike
+from services.text.normal import query_key
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -263,7 +264,7 @@ class Ranker:
             heads=found.scored.heads,
             objectives=objectives[order] if objectives is not None else np.zeros((len(order), 0), np.float32),
             reasons=reasons,
-            token=self._tokens.issue(served.impression_id, served.user, served.time_us) if traced else "",
+            token=self._token(served) if traced else "",
             next_page=next_page,
             release=served.release,
             arm=served.arm,
@@ -273,6 +274,10 @@ class Ranker:
             missing=missing,
             request_id=served.impression_id,
         )
+
+    def _token(self, served: AsServed) -> str:
+        query = query_key(served.query) or ""
+        return self._tokens.issue(served.impression_id, served.user, served.time_us, query)
 
 
 def _recent(shopper: Shopper, history: str) -> Recent:

@@ -14,6 +14,7 @@ from services.common.plans import CrossFeature, Plan, ViewPlan
 from services.common.spec import FeatureRef, ModelSpec
 
 USER, SESSION, PAIR, ITEM = ("user_id",), ("session_id",), ("category", "user_id"), ("item_id",)
+QUERY, ASKED_CATEGORY, ASKED_ITEM = ("query",), ("category", "query"), ("item_id", "query")
 """Join keys of the entities, sorted."""
 
 Ints = NDArray[np.int64]
@@ -60,8 +61,11 @@ class Schema:
     user: tuple[FeatureRef, ...]
     item: tuple[FeatureRef, ...]
     user_views: tuple[ViewColumns, ...]
-    """Views keyed by user or session."""
+    """Views keyed by user, session or query."""
     pair_views: tuple[ViewColumns, ...]
+    """Views keyed by category, and by user or query."""
+    asked_views: tuple[ViewColumns, ...]
+    """Views keyed by item and query."""
     item_views: tuple[ViewColumns, ...]
     cross: CrossColumns
     lists: tuple[Lists, ...]
@@ -80,18 +84,24 @@ class Schema:
 
     @property
     def positioned(self) -> list[str]:
-        """Views whose fold positions an impression carries per item: of items, then of user x category."""
-        return [view.view for view in self.item_views + self.pair_views]
+        """Views whose fold positions an impression carries per item: of items, of pairs with their category, of items
+        and query."""
+        return [view.view for view in self.item_views + self.pair_views + self.asked_views]
 
     @property
     def pairs(self) -> int:
-        """Number of user x category features."""
+        """Number of features of pairs with a category."""
         return sum(len(view.fields) for view in self.pair_views)
+
+    @property
+    def asked(self) -> int:
+        """Number of features of item and query."""
+        return sum(len(view.fields) for view in self.asked_views)
 
 
 def nothing() -> Schema:
     """The schema before the plan is known."""
-    return Schema("", "", (), (), (), (), (), CrossColumns((), np.zeros(0, np.int64)), (), "")
+    return Schema("", "", (), (), (), (), (), (), CrossColumns((), np.zeros(0, np.int64)), (), "")
 
 
 def build(plan: Plan, specs: Iterable[ModelSpec], past_crosses: Mapping[int, CrossFeature] | None = None) -> Schema:
@@ -112,8 +122,9 @@ def build(plan: Plan, specs: Iterable[ModelSpec], past_crosses: Mapping[int, Cro
         feature_service=plan.ranking.feature_service,
         user=user,
         item=item,
-        user_views=_columns(user, views, (USER, SESSION)),
-        pair_views=_columns(item, views, (PAIR,)),
+        user_views=_columns(user, views, (USER, SESSION, QUERY)),
+        pair_views=_columns(item, views, (PAIR, ASKED_CATEGORY)),
+        asked_views=_columns(item, views, (ASKED_ITEM,)),
         item_views=_columns(item, views, (ITEM,)),
         cross=cross,
         lists=_lists({history} | {f.list for f in cross.features if f.list}, views),

@@ -34,6 +34,9 @@ _FILES = ("*.bin", "*.stamp", "layout.json", "origin.json", "*.new")
 Update = tuple[bytes, bytes | None]
 """Key and value of one record of item_updates."""
 
+QUERY = b"q|"
+"""Keys of records about queries, which the table has no use for."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -70,6 +73,8 @@ class TableWriter:
         """Take over a batch; of one key the last wins. Returns the number of keys written."""
         groups: dict[str, dict[str, bytes | None]] = {}
         for key, value in updates:
+            if key.startswith(QUERY):
+                continue
             kind, _, item = _parsed(key)
             if item:
                 groups.setdefault(kind, {})[item] = value

@@ -11,6 +11,7 @@ from typing import Any
 from services.common.errors import InvalidInput
 from services.common.records import BOT, CLIPPED, IMPRESSION
 from services.common.stage import Snapshot
+from services.common.tokens import query_of
 from services.ingest.bots import BotRules, Bots
 from services.ingest.catalogue import Lookup
 from services.ingest.clip import Clipper
@@ -129,8 +130,9 @@ class Cleaner:
 
     def _text(self, draft: Draft) -> int:
         query, region, device, platform = draft.query, draft.region, draft.device, draft.platform
-        if query is not None and len(query) <= self._rules.limits.text_chars:
-            draft.query = normal_query(query)
+        asked = query or query_of(draft.token or "")  # whatever follows a search counts for what was searched for
+        if len(asked) <= self._rules.limits.text_chars:
+            draft.query = normal_query(asked)
         draft.region, draft.device, draft.platform = tidy(region), tidy(device), tidy(platform)
         same = draft.query == query and (draft.region, draft.device, draft.platform) == (region, device, platform)
         return KEPT if same else CHANGED

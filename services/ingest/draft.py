@@ -5,6 +5,7 @@ from operator import attrgetter
 from freshrank.v1.events_pb2 import Event, Impression
 
 from services.common.records import FORGET, IMPRESSION, INTERACTIONS, TICK
+from services.text.normal import query_key
 
 COLUMNS: tuple[str, ...] = tuple(INTERACTIONS.names)
 """The order of a row's values."""
@@ -75,6 +76,7 @@ def of_impression(shown: Impression, offset: int, index: int, received_us: int) 
     draft = Draft(offset, index, IMPRESSION, shown.time_us, received_us, shown.user_id or None)
     draft.session = shown.session_id or None
     draft.event_id = shown.impression_id or None
+    draft.query = query_key(shown.query)
     draft.region = shown.context.region or None
     draft.device = shown.context.device or None
     draft.platform = shown.context.platform or None

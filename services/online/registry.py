@@ -31,7 +31,8 @@ MARK = "_"
 
 _NUMBERS = frozenset({"INT32", "INT64", "FLOAT32", "FLOAT64", "BOOL"})
 _VALUE_TYPES = {"FLOAT": "FLOAT32", "DOUBLE": "FLOAT64"}
-_USER_KEYS = (("user_id",), ("session_id",))
+_USER_KEYS = (("user_id",), ("session_id",), ("query",))
+"""Whose features are the same for all candidates of a request."""
 
 
 def load_plan(feature_repo: Path) -> Plan:

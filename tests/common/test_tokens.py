@@ -1,7 +1,9 @@
+import base64
+
 import pytest
 
 from services.common.errors import InvalidInput
-from services.common.tokens import MAX_AGE_S, MAX_AHEAD_S, Tokens, impression_of
+from services.common.tokens import MAX_AGE_S, MAX_AHEAD_S, Tokens, impression_of, query_of
 
 OLD = Tokens({1: b"a" * 16}, 1)
 NEW = Tokens({2: b"b" * 16, 1: b"a" * 16}, 2)
@@ -12,6 +14,21 @@ NOW = 1_800_000_000_000_000
 def test_a_token_names_its_impression_to_its_user() -> None:
     token = OLD.issue(IMPRESSION, "ada", NOW)
     assert OLD.check(token, "ada", NOW + 1) == IMPRESSION == impression_of(token)
+
+
+def test_a_token_of_a_search_says_what_was_searched_for_and_vouches_for_it() -> None:
+    query = "𝕢" * 80  # as many letters as are counted, of four bytes each
+    token = OLD.issue(IMPRESSION, "ada", NOW, query)
+    assert (OLD.check(token, "ada", NOW), query_of(token)) == (IMPRESSION, query)
+    assert len(token) < 512
+    raw = base64.urlsafe_b64decode(OLD.issue(IMPRESSION, "ada", NOW, "red") + "==")
+    with pytest.raises(InvalidInput, match="not issued"):
+        OLD.check(base64.urlsafe_b64encode(raw.replace(b"red", b"bed")).decode().rstrip("="), "ada", NOW)
+
+
+@pytest.mark.parametrize("token", [OLD.issue(IMPRESSION, "ada", NOW), "not a token!", ""])
+def test_other_tokens_say_nothing_of_a_search(token: str) -> None:
+    assert query_of(token) == ""
 
 
 def test_a_token_of_the_old_key_is_good_after_rotation() -> None:

@@ -16,7 +16,10 @@ from services.online.registry import load_plan
 from services.online.repository import read_repository
 
 SHIPPED = Path(__file__).parents[2] / "feature_repo"
-ENTITIES = {("user_id",), ("item_id",), ("user_id", "category"), ("session_id",)}
+ENTITIES = {
+    ("user_id",), ("item_id",), ("user_id", "category"), ("session_id",),
+    ("query",), ("query", "item_id"), ("query", "category"),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -76,10 +79,11 @@ def test_there_are_enough_features_over_every_entity(repo: Path) -> None:
     assert {cross.builtin for cross in plan.crosses} == set(BUILTINS)
 
 
-def test_user_and_session_features_go_to_the_user_and_the_rest_to_the_item(repo: Path) -> None:
+def test_what_is_the_same_for_all_candidates_goes_to_the_user_and_the_rest_to_the_item(repo: Path) -> None:
     ranking = read_repository(repo).ranking
-    assert {ref.view for ref in ranking.user} == {"user_stats", "session_stats"}
-    assert {ref.view for ref in ranking.item} == {"item_stats", "user_category_stats", "cross"}
+    assert {ref.view for ref in ranking.user} == {"user_stats", "session_stats", "query_stats"}
+    pairs = {"user_category_stats", "query_item_stats", "query_category_stats"}
+    assert {ref.view for ref in ranking.item} == {"item_stats", "cross", *pairs}
     assert ranking.history.items == "user_stats:recent_items"
 
 
@@ -154,6 +158,7 @@ def test_a_destructive_change_is_refused_when_asked_to_and_nothing_is_changed(re
     assert freshrank("features", "apply", "--repo", str(repo))[0] == 0
 
 
+_SEARCHES = '"searches_1h", ONE_HOUR, SEARCH'
 BAD = [
     pytest.param(
         "views.py", '"std", "price"', '"median", "price"', "views.py: user_stats:std_price_30d", "unknown_function",
@@ -173,15 +178,15 @@ BAD = [
         "views.py: user_stats:distinct_items_1d", "wrong_type", id="count as text",
     ),
     pytest.param(
-        "views.py", '"kind == \'search\'"', '"kind = \'search\'"', "views.py: user_stats:searches_1h", "bad_filter",
-        id="filter that cannot be read",
+        "views.py", _SEARCHES, '"searches_1h", ONE_HOUR, "kind = \'search\'"',
+        "views.py: user_stats:searches_1h", "bad_filter", id="filter that cannot be read",
     ),
     pytest.param(
-        "views.py", '"kind == \'search\'"', '"kind == \'serch\'"', "views.py: user_stats:searches_1h", "bad_filter",
-        id="unknown kind in a filter",
+        "views.py", _SEARCHES, '"searches_1h", ONE_HOUR, "kind == \'serch\'"',
+        "views.py: user_stats:searches_1h", "bad_filter", id="unknown kind in a filter",
     ),
     pytest.param(
-        "views.py", '"kind == \'search\'"', '"__import__(\'os\')"', "views.py: user_stats:searches_1h",
+        "views.py", _SEARCHES, '"searches_1h", ONE_HOUR, "__import__(\'os\')"', "views.py: user_stats:searches_1h",
         "unknown_column", id="code in a filter",
     ),
     pytest.param(

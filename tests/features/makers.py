@@ -8,7 +8,16 @@ from typing import Any
 from services.common.definitions import JOIN_COLUMNS, FeatureDefinition, define
 from services.common.filters import And, Compare, Filter, In, IsNull, Not, Or, parse
 from services.common.plans import ViewPlan
-from services.common.records import IMPRESSION, INTERACTIONS, TICK, Message, batch_of, encode
+from services.common.records import (
+    FORGET,
+    IMPRESSION,
+    INTERACTIONS,
+    REFORMULATION,
+    TICK,
+    Message,
+    batch_of,
+    encode,
+)
 from services.features.views import ViewRows
 
 SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
@@ -77,10 +86,37 @@ def exploded(rows: Sequence[Row]) -> list[Row]:
     out: list[Row] = []
     for row in rows:
         if row["kind"] == IMPRESSION:
-            pairs = zip(row["impression_items"], row["impression_categories"], strict=True)
-            out += [{**row, "item": item, "category": category} for item, category in pairs]
+            pairs = enumerate(zip(row["impression_items"], row["impression_categories"], strict=True))
+            out += [{**row, "item": i, "category": c, "examined": 1 / (1 + place)} for place, (i, c) in pairs]
         elif row["kind"] != TICK:
             out.append(row)
+    return out
+
+
+def given_up(rows: Sequence[Row]) -> list[Row]:
+    """Queries of one partition's log that were given up for other words within five minutes of its clock."""
+    out: list[Row] = []
+    last: dict[str, Row] = {}
+    clock_us = 0
+    for row in rows:
+        clock_us = max(clock_us, row["time_us"])
+        if row["kind"] == FORGET:
+            last = {s: q for s, q in last.items() if q["user"] != row["user"] or q["time_us"] > row["time_us"]}
+        session, query = row.get("session"), row.get("query")
+        if not session or not query:
+            continue
+        before = last.get(session)
+        if before is not None and clock_us - before["time_us"] > 5 * MINUTE:
+            before = None
+        if row["kind"] not in (6, IMPRESSION):
+            if before is not None and before["query"] == query:
+                before["used"] = True
+        elif before is not None and before["query"] == query:
+            before["time_us"] = max(before["time_us"], row["time_us"])
+        else:
+            last[session] = {"user": row["user"], "query": query, "time_us": row["time_us"], "used": False}
+            if before is not None and not before["used"]:
+                out.append(event(row["time_us"], REFORMULATION, row["user"], session=session, query=before["query"]))
     return out
 
 

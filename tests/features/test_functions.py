@@ -20,6 +20,7 @@ from tests.features.makers import (
     expected,
     exploded,
     feature,
+    given_up,
     impression,
     keyed,
     message,
@@ -32,6 +33,8 @@ from tests.features.makers import (
 _real = st.floats(0, 1000, width=32, allow_subnormal=False)
 _items, _categories = st.sampled_from(["i1", "i2", "i3"]), st.sampled_from(["c1", "c2", None])
 
+_queries = st.sampled_from([None, "red", "blue", "x" * 81])
+
 
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
@@ -40,9 +43,12 @@ def rows(draw: st.DrawFn) -> Row:
     user, session = draw(st.sampled_from(["u1", "u2"])), draw(st.sampled_from(["s1", None, ""]))
     if draw(st.integers(0, 4)) == 0:
         shown = draw(st.lists(st.tuples(_items, _categories), max_size=3))
-        return impression(time_us, [i for i, _ in shown], [c for _, c in shown], user, session=session or None)
+        asked = {"session": session or None, "query": draw(_queries)}
+        return impression(time_us, [i for i, _ in shown], [c for _, c in shown], user, **asked)
+    if draw(st.integers(0, 4)) == 0:
+        return event(time_us, 6, user, session=session or None, query=draw(_queries))
     numbers = {name: draw(st.none() | _real) for name in ("value", "price", "rating")}
-    texts = {"item": draw(_items), "category": draw(_categories), "query": draw(st.sampled_from([None, "red", "blue"]))}
+    texts = {"item": draw(_items), "category": draw(_categories), "query": draw(_queries)}
     return event(time_us, draw(st.sampled_from([1, 2, 4])), user, session=session or None, **numbers, **texts)
 
 
@@ -72,6 +78,7 @@ CASES = [
     *[feature("decay", value_type=t, half_life="20m", where="kind == 'view'") for t in ("FLOAT32", "FLOAT64")],
     feature("sum", "value", where="kind in ('click', 'purchase') and (price > 10 or query is null)"),
     feature("mean", "rating", where="not (category == 'c1')"),
+    feature("sum", "examined", where="kind == 'impression'"),
     feature("count", "item", "INT64", view="by_session", join_keys=("session_id",)),
     feature("mean", "price", view="by_category", join_keys=("user_id", "category")),
     feature("last_n", "query", "STRING_LIST", n="2", where="query is not null", slide_us=HOUR, window_us=2 * HOUR),
@@ -124,8 +131,19 @@ ITEM_CASES = [
     feature("decay", view="items", join_keys=("item_id",), half_life="10m"),
 ]
 
+QUERY_CASES = [
+    feature("count", value_type="INT64", view="queries", join_keys=("query",), where="kind == 'search'"),
+    feature("count_distinct", "user", "INT64", view="queries", join_keys=("query",)),
+    feature("ratio", view="queries", join_keys=("query",), numerator=CLICKS, denominator="kind == 'impression'"),
+    feature("count", value_type="INT64", view="given_up", join_keys=("query",), where="kind == 'reformulation'"),
+    feature("sum", "examined", view="of_items", join_keys=("query", "item_id")),
+    feature("mean", "price", view="of_items", join_keys=("query", "item_id")),
+    feature("decay", view="of_items", join_keys=("query", "item_id"), half_life="10m"),
+    feature("last", "item", "STRING", view="of_categories", join_keys=("category", "query")),
+]
 
-@pytest.mark.parametrize("definition", ITEM_CASES, ids=name_of)
+
+@pytest.mark.parametrize("definition", [*ITEM_CASES, *QUERY_CASES], ids=name_of)
 @given(log=logs, swap=st.booleans(), repeat=st.booleans())
 @settings(max_examples=6)
 def test_an_item_feature_counts_what_all_partitions_sent_once(
@@ -145,6 +163,10 @@ def test_an_item_feature_counts_what_all_partitions_sent_once(
         for view in fold.apply([Message(offset, value)]).views:
             latest |= values_of(view, definition.name)
     rows_sent = exploded([row for batch in log for row in batch])
+    if "query" in definition.join_keys:
+        for sender in range(2):
+            rows_sent += given_up([row for batch in log[sender::2] for row in batch])
+        rows_sent = [row for row in rows_sent if len(row["query"] or "") <= 80]
     for key, mine in keyed(rows_sent, definition.join_keys).items():
         want = expected(definition, mine, fold.clock_us)
         if key in latest:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.common.errors import Conflict
 from services.common.ids import partition_of
 from services.common.plans import ViewPlan
-from services.common.records import FORGET, Message
+from services.common.records import FORGET, IMPRESSION, Message
 from services.common.snapshots import pack, unpack
 from services.common.stage import Snapshot
 from services.common.topics import INTERACTIONS, ITEM_INTERACTIONS
@@ -19,16 +19,17 @@ from services.features.by_user import UserFold
 from services.features.fold import Outputs, ViewsFold
 from services.features.reshard import Move, resharded
 from tests.features.makers import HOUR, MINUTE, START, Row, event, feature, message, same, tick, values_of, view_of
-from tests.features.test_functions import CASES, ITEM_CASES, rows
+from tests.features.test_functions import CASES, ITEM_CASES, QUERY_CASES, rows
 from tests.features.test_restart import renamed
 
 USERS = [f"u{n}" for n in range(9)]
+SEARCH = 6
 LAST = tick(START + 5 * HOUR)
 
 
 def plan() -> list[ViewPlan]:
-    """A feature of each function, by user, session, shopper and category, and by item."""
-    first = {(case.function, case.view): case for case in (*CASES, *ITEM_CASES)}
+    """A feature of each function, by user, session, shopper and category, by item, and by query."""
+    first = {(case.function, case.view): case for case in (*CASES, *ITEM_CASES, *QUERY_CASES)}
     named = [renamed(number, case) for number, case in enumerate(first.values())]
     views = dict.fromkeys(one.view for one in named)
     return [view_of(*(one for one in named if one.view == view)) for view in views]
@@ -36,9 +37,13 @@ def plan() -> list[ViewPlan]:
 
 @st.composite
 def theirs(draw: st.DrawFn) -> Row:
-    """A row of one of many shoppers, each with a session of their own."""
-    user = draw(st.sampled_from(USERS))
-    return {**draw(rows()), "user": user, "session": draw(st.sampled_from([None, f"s-{user}"]))}
+    """A row of one of many shoppers, each with a session of their own.
+
+    Searches have none: which of them is given up depends on the clock, and each partition has its own.
+    """
+    user, row = draw(st.sampled_from(USERS)), draw(rows())
+    session = draw(st.sampled_from([None, f"s-{user}"])) if row["kind"] not in (SEARCH, IMPRESSION) else None
+    return {**row, "user": user, "session": session}
 
 
 many = st.lists(st.lists(theirs(), max_size=6), min_size=1, max_size=5)
@@ -157,6 +162,18 @@ def test_of_two_events_of_one_moment_the_one_after_the_reshard_is_the_newer() ->
     moved.reshard(5)
     moved.take([event(START, user=mover, item="c")])
     assert moved.values["stats", "f", (mover,)] == ["c", "b", "a"]
+
+
+def test_a_search_is_given_up_although_its_visit_moved_meanwhile() -> None:
+    given_up = feature("count", value_type="INT64", view="q", join_keys=("query",), where="kind == 'reformulation'")
+    moved = Installation(2, [view_of(given_up)])
+    moved.take([event(START, SEARCH, user, session=f"s-{user}", query="red") for user in USERS])
+    moved.take([event(START, 2, "u0", session="s-u0", query="red", item="i")])
+    moved.reshard(5)
+    moved.take([event(START + MINUTE, SEARCH, user, session=f"s-{user}", query="blue") for user in USERS])
+    assert moved.values["q", "f", ("red",)] == len(USERS) - 1
+    moved.take([tick(START + 10 * MINUTE)])
+    assert [fold.visits.save() for fold in moved.users if isinstance(fold, UserFold)] == [[]] * 5
 
 
 def test_what_was_sent_before_is_dropped_after_the_reshard() -> None:

@@ -18,6 +18,7 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
+from services.common.definitions import by_query
 from services.common.plans import Plan, ViewPlan
 from services.common.topics import TOPICS
 from services.demo.kafka import TopicSpec, create_topics
@@ -38,6 +39,7 @@ from tests.features.makers import (
     event,
     expected,
     exploded,
+    given_up,
     impression,
     keyed,
     message,
@@ -60,6 +62,7 @@ class Loop:
         self.port = stack.take_port()
         self.archive_s = 1
         self.rows: list[Row] = []
+        self.logs: list[list[Row]] = [[] for _ in range(PARTITIONS)]
         self._producer = Producer({"bootstrap.servers": stack.kafka.bootstrap, "log_level": 0})
         self._offsets = [0] * PARTITIONS
         self._rng = np.random.default_rng(7)
@@ -102,6 +105,7 @@ class Loop:
         for partition in range(PARTITIONS):
             batch = [self._row(partition, at_us + n) for n in range(count)]
             self.rows += batch
+            self.logs[partition] += batch
             self._produce(partition, batch)
         self._producer.flush()
 
@@ -119,12 +123,15 @@ class Loop:
     def _row(self, partition: int, at_us: int) -> Row:
         rng = self._rng
         user, items = f"u{partition}-{rng.integers(20)}", [f"i{n}" for n in rng.integers(0, 15, 4)]
+        asked = {"session": f"s-{user}", "query": f"q{rng.integers(4)}" if rng.random() < 0.5 else None}
         if rng.random() < 0.2:
-            return impression(at_us, items, [f"c{item[-1]}" for item in items], user, session=f"s-{user}")
+            return impression(at_us, items, [f"c{item[-1]}" for item in items], user, **asked)
+        if rng.random() < 0.1:
+            return event(at_us, 6, user, **asked)
         kind = int(rng.choice([1, 2, 3, 4, 5]))
         numbers = {"price": float(rng.integers(1, 90)), "rating": 4.0 if kind == 5 else None}
         value = {"value": 9.5 if kind == 4 else None}
-        texts = {"item": items[0], "category": f"c{items[0][-1]}", "session": f"s-{user}"}
+        texts = {"item": items[0], "category": f"c{items[0][-1]}", **asked}
         return event(at_us, kind, user, **texts, **numbers, **value)
 
     def settle(self) -> None:
@@ -152,11 +159,16 @@ class Loop:
 
         return asyncio.run(ask())
 
+    def keyed(self, view: ViewPlan) -> dict[Key, list[Row]]:
+        """Rows of each key of a view."""
+        more = [row for log in self.logs for row in given_up(log)] if by_query(view.join_keys) else []
+        return keyed([*exploded(self.rows), *more], view.join_keys)
+
     def check(self) -> int:
         """Every value of every key equals a plain computation at its own clock; returns how many were compared."""
         plan, compared = load_plan(self.repo), 0
         for view in plan.views:
-            by_key = keyed(exploded(self.rows), view.join_keys)
+            by_key = self.keyed(view)
             found = self.read(plan, view, list(by_key), ["_clock", *(f.name for f in view.features)])
             for feature in view.features:
                 for place, rows in enumerate(by_key.values()):
@@ -250,7 +262,7 @@ def test_rows_that_wait_for_the_archive_are_in_it_after_a_stop(loop: Loop) -> No
         names = [feature.name for feature in view.features]
         rows = sorted(pq.read_table(archive / view.name).to_pylist(), key=lambda row: row["_pos"])
         last = {tuple(row[name] for name in view.join_keys): row for row in rows}
-        assert set(last) == set(keyed(exploded(loop.rows), view.join_keys))
+        assert set(last) == set(loop.keyed(view))
         stored = loop.read(plan, view, list(last), ["_pos", *names])
         for place, (key, row) in enumerate(last.items()):
             # A timestamp is a number of seconds in the store and a point in time in a file.

@@ -11,15 +11,18 @@ from prometheus_client import CollectorRegistry
 
 from services.common.clock import ManualClock
 from services.common.metrics import Metrics
+from services.common.records import Message
 from services.demo.redis import Redis
 from services.features.archive import FeatureArchive
+from services.features.by_item import ItemFold
+from services.features.by_user import UserFold
 from services.features.feast import OnlineSink, StoreGuard, epoch_of
 from services.features.kafka import Pace, UserStage
 from services.features.meters import Meters
 from services.online.keys import entity_keys, epoch_key
 from services.online.reader import MatrixReader, Read
 from services.online.wire import Endpoint
-from tests.features.makers import START, Row, event, feature, message, tick
+from tests.features.makers import START, Row, event, feature, message, tick, view_of
 from tests.features.test_pickup import never, plan_of
 
 pytestmark = pytest.mark.pipeline
@@ -178,3 +181,14 @@ async def test_an_older_write_changes_nothing(store: Store) -> None:
     await store.sink.write(newer, 1)
     await store.sink.write(older, 1)
     assert await store.counts("u1") == [2.0]
+
+
+async def test_the_store_lets_go_of_a_query_that_nobody_asks_any_more(store: Store) -> None:
+    by_query = feature("count", value_type="INT64", view="queries", join_keys=("query",))
+    sent = UserFold([], 0, 1).apply([message(0, [event(START, query="red")])])
+    views = ItemFold([view_of(by_query)]).apply([Message(0, sent.items[0][0])]).views
+    for rows in (*views, *store.fold.apply([message(0, [event(START)])]).views):
+        await store.sink.write(rows, 1)
+    keys = [entity_keys(store.project, names, [word])[0] for names, word in ((("query",), "red"), (("user_id",), "u1"))]
+    assert await store.client.ttl(keys[0]) > 30 * 24 * 3600
+    assert await store.client.ttl(keys[1]) == -1

@@ -156,6 +156,12 @@ class Stage:
         view = self.plan.view("user_category_stats")
         self._store(view.name, [keys[name] for name in view.join_keys], value)
 
+    def asked(self, query: str, item: str, category: str, value: float) -> None:
+        """What is counted of a query, alone and with an item and a category, in the online store."""
+        keys = {"query": [query], "item_id": [item], "category": [category]}
+        for name in ("query_stats", "query_item_stats", "query_category_stats"):
+            self._store(name, [keys[key] for key in self.plan.view(name).join_keys], value)
+
     def _store(self, name: str, entities: list[list[str]], value: float) -> None:
         view = self.plan.view(name)
         kinds = {feature.name: Kind[feature.value_type] for feature in view.features}

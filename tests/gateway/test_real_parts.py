@@ -26,6 +26,7 @@ from tests.gateway.stage import Stage, staged, until
 pytestmark = pytest.mark.pipeline
 
 ITEMS = [f"i{n}" for n in range(30)]
+ASKED = {"query_stats", "query_item_stats", "query_category_stats"}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,20 @@ def test_a_search_is_ranked_and_logged_as_it_was_seen(stage: Stage) -> None:
     assert max(lexical, key=lexical.__getitem__) == "i7"
 
 
+def test_what_is_counted_of_a_query_is_served_with_its_search_and_explained(stage: Stage) -> None:
+    stage.asked("thing i7", "i7", "c1", value=5)
+    answer = stage.client.search("ada", "Thing i7")
+    impression = stage.impression(answer.request_id)
+    found = dict(zip(impression.user_views, impression.user_pos, strict=True))
+    assert found["query_stats"] == 9
+    explained = stage.client.explain(answer.attribution_token, item_id="i7", top=200)
+    values = {part.feature: part.value for part in explained.contributions}
+    ours = [f"{view.name}:{f.name}" for view in stage.plan.views for f in view.features if view.name in ASKED]
+    assert {values[name] for name in ours} == {5.0}
+    other = stage.impression(stage.client.search("ada", "thing i8").request_id)
+    assert dict(zip(other.user_views, other.user_pos, strict=True))["query_stats"] == 0
+
+
 def test_a_changed_item_is_found_by_its_new_words_within_a_second(stage: Stage) -> None:
     began = time.monotonic()
     stage.client.upsert(Item(item_id="i3", title="parasol", categories=["c0"], price=4))
@@ -152,7 +167,7 @@ def test_a_tracked_event_lies_where_the_answer_says(stage: Stage) -> None:
 
 def test_an_answer_can_be_explained(stage: Stage) -> None:
     answer = stage.client.rank("ada", ITEMS)
-    found = stage.client.explain(answer.attribution_token, top=100)
+    found = stage.client.explain(answer.attribution_token, top=200)
     assert found.score == pytest.approx(answer.results[0].score, rel=1e-5)
     assert len(found.contributions) == len(stage.spec.user_features) + len(stage.spec.item_features) + 5
 

@@ -7,6 +7,7 @@ from freshrank.v1.events_pb2 import Context, EventBatch, EventKind, Forget, Impr
 
 from services.common import records
 from services.common.records import Message
+from services.common.tokens import Tokens
 from tests.ingest.makers import HOUR, SECOND, T0, event, fold, impression, inbound, letters, message, rows, run
 
 
@@ -167,3 +168,21 @@ def test_nan_scores_and_features_of_impressions_are_kept_as_missing() -> None:
     shown.items[0].features[0] = math.nan
     (row,) = rows(run([inbound(shown)]))
     assert math.isnan(Impression.FromString(row["impression"]).items[0].features[0])
+
+
+TOKENS = Tokens({1: b"k" * 16}, 1)
+
+
+def test_what_follows_a_search_counts_for_its_query() -> None:
+    asked, home = (TOKENS.issue(f"{n:032x}", "user-1", T0, query) for n, query in enumerate(("red shoes", "")))
+    records = [
+        impression(query="Red  SHOES"),
+        impression(1),
+        event(1, kind=EventKind.EVENT_KIND_CLICK, attribution_token=asked),
+        event(2, kind=EventKind.EVENT_KIND_PURCHASE, attribution_token=asked, query="Boots"),
+        event(3, kind=EventKind.EVENT_KIND_CLICK, attribution_token=home),
+        event(4, kind=EventKind.EVENT_KIND_CLICK, attribution_token="nonsense"),
+        impression(2, query="a conversation " * 20),
+    ]
+    found = [row["query"] for row in rows(run([inbound(record) for record in records]))]
+    assert found == ["red shoes", None, "red shoes", "boots", None, None, None]

@@ -26,6 +26,7 @@ from freshrank.v1.events_pb2 import (
 from services.cli.history.catalogue import Content
 from services.cli.history.events import NUMBERS, SHOWN, Interaction
 from services.common.tokens import Tokens
+from services.text.normal import query_key
 
 RELEASE = PLACEMENT = SOURCE = "import"
 POSITIVE = frozenset(
@@ -134,7 +135,8 @@ class Synthesis:
         if len(listed) < 2:
             return None, ""
         impression = self._made(row, listed)
-        token = self._tokens.issue(impression.impression_id, row.user, impression.time_us)
+        query = query_key(row.query) or ""
+        token = self._tokens.issue(impression.impression_id, row.user, impression.time_us, query)
         if row.kind != SHOWN:
             self._answer(row, token)
         return impression, token

@@ -113,7 +113,7 @@ def _event(row: Mapping[str, Any], application: str, places: Mapping[str, Mappin
         out["query_id"] = impression
     if row["session"]:
         out["session_id"] = row["session"]
-    if row["query"]:
+    if row["kind"] == EventKind.EVENT_KIND_SEARCH and row["query"]:
         out |= {"message_type": "QUERY", "message": row["query"]}
     attributes = out["event_attributes"]
     if row["item"]:

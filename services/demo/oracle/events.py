@@ -7,8 +7,25 @@ from typing import Any
 import pyarrow.parquet as pq
 from freshrank.v1 import events_pb2
 
-from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Brokers, Row, read, unwrap
+from services.demo.oracle.log import (
+    BOT,
+    BY_QUERY,
+    FORGET,
+    IMPRESSION,
+    KINDS,
+    REFORMULATION,
+    TICK,
+    Brokers,
+    Row,
+    read,
+    unwrap,
+)
 from services.demo.oracle.verdicts import Verdicts
+
+MOST_LETTERS = 80
+"""Longer queries are not counted."""
+
+SOON_US = 300_000_000
 
 
 def check_events(brokers: Brokers, acks: Path, log: list[Row], verdicts: Verdicts) -> None:
@@ -66,22 +83,53 @@ def check_events(brokers: Brokers, acks: Path, log: list[Row], verdicts: Verdict
 
 
 def check_item_rows(log: list[Row], items: list[Row], verdicts: Verdicts) -> None:
-    """The item topic holds a row for each acted-on item and for each item shown, and nothing else."""
-    want = expected_item_rows(log)
-    got = Counter((r["src_partition"], r["kind"], r["time_us"], r["item"]) for r in items if r["item"])
-    missing = sum((want - got).values()) + sum((got - want).values())
-    detail = f"{sum(want.values())} expected, {sum(got.values())} there, {missing} differ"
-    verdicts.add("item rows follow from the log", missing == 0, detail)
+    """The item topic holds a row for each acted-on item and for each item shown, one more of each that has a query, and
+    nothing else."""
+    for name, of_query in (("item", False), ("query", True)):
+        want = expected_rows(log, name)
+        mine = (r for r in items if r[name] and bool(r["src_index"] & BY_QUERY) == of_query)
+        got = Counter((r["src_partition"], r["kind"], r["time_us"], r["item"], r["query"]) for r in mine)
+        missing = sum((want - got).values()) + sum((got - want).values())
+        detail = f"{sum(want.values())} expected, {sum(got.values())} there, {missing} differ"
+        verdicts.add(f"{name} rows follow from the log", missing == 0, detail)
 
 
-def expected_item_rows(log: list[Row]) -> Counter[tuple[Any, ...]]:
-    """What the item topic must hold: a row for each acted-on item and for each item shown."""
+def expected_rows(log: list[Row], name: str) -> Counter[tuple[Any, ...]]:
+    """What the item topic must hold: a row for each act and for each item shown that has an `item`, or a `query`."""
     out: Counter[tuple[Any, ...]] = Counter()
     for row in log:
-        if row["verdict"] and row["verdict"] & BOT:
+        if row["kind"] in (TICK, FORGET) or (row["verdict"] and row["verdict"] & BOT):
             continue
-        items = row["impression_items"] if row["kind"] == IMPRESSION else [row["item"]] if row["item"] else []
-        for item in items or []:
-            if row["kind"] not in (TICK, FORGET):
-                out[row["p"], row["kind"], row["time_us"], item] += 1
+        if name == "query" and len(row["query"] or "") > MOST_LETTERS:
+            continue
+        for item in row["impression_items"] or [] if row["kind"] == IMPRESSION else [row["item"]]:
+            if item if name == "item" else row["query"]:
+                out[row["p"], row["kind"], row["time_us"], item, row["query"]] += 1
+    return out + given_up(log) if name == "query" else out
+
+
+def given_up(log: list[Row]) -> Counter[tuple[Any, ...]]:
+    """Queries that a visit gave up: other words within five minutes of the clock, nothing done with what was found."""
+    out: Counter[tuple[Any, ...]] = Counter()
+    last: dict[tuple[int, str], dict[str, Any]] = {}
+    clocks: dict[int, int] = {}
+    for row in log:
+        p = row["p"]
+        clocks[p] = max(clocks.get(p, 0), row["time_us"])
+        if row["kind"] == FORGET:
+            last = {k: s for k, s in last.items() if s["user"] != row["user"] or s["time_us"] > row["time_us"]}
+        if row["kind"] in (TICK, FORGET) or (row["verdict"] or 0) & BOT or not (row["query"] and row["session"]):
+            continue
+        before = last.get((p, row["session"]), {})
+        if before and clocks[p] > before["time_us"] + SOON_US:
+            before = {}
+        same = bool(before) and before["query"] == row["query"]
+        if row["kind"] not in (KINDS["search"], IMPRESSION):
+            before |= {"used": True} if same else {}
+        elif same:
+            before["time_us"] = max(before["time_us"], row["time_us"])
+        else:
+            last[p, row["session"]] = {**row, "used": False}
+            if before and not before["used"] and len(before["query"]) <= MOST_LETTERS:
+                out[p, REFORMULATION, row["time_us"], None, before["query"]] += 1
     return out

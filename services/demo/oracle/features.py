@@ -8,22 +8,28 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from services.demo.oracle.log import BOT, FORGET, IMPRESSION, TICK, Row
+from services.demo.oracle.log import BOT, BY_QUERY, FORGET, IMPRESSION, PLACES, TICK, Row
 from services.demo.oracle.table import Table
 from services.demo.oracle.verdicts import Verdicts
 
-COLUMN_OF = {"user_id": "user", "item_id": "item", "category": "category", "session_id": "session"}
+COLUMN_OF = {"user_id": "user", "item_id": "item", "category": "category", "session_id": "session", "query": "query"}
 
 
 def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Verdicts) -> None:
     """Values in the online store equal a recomputation at each key's clock, for all keys."""
-    tables = {"user": Table(explode(users)), "item": Table(r for r in items if r["kind"] not in (TICK, FORGET))}
-    ends = {"user": max(r["time_us"] for r in users), "item": max(r["time_us"] for r in items)}
+    counted = [examined(r, r["src_index"] % PLACES) for r in items if r["kind"] not in (TICK, FORGET)]
+    logs = {
+        "user": list(explode(users)),
+        "item": [r for r in counted if not r["src_index"] & BY_QUERY],
+        "query": [r for r in counted if r["src_index"] & BY_QUERY],
+    }
+    tables = {side: Table(log) for side, log in logs.items()}
+    newest = {"user": max(r["time_us"] for r in users), "item": max(r["time_us"] for r in items)}
+    ends = {**newest, "query": newest["item"]}
     for view, (join_keys, features) in definitions(store).items():
-        side = "item" if join_keys == ["item_id"] else "user"
+        side = side_of(join_keys)
         columns = [COLUMN_OF[key] for key in join_keys]
-        source = items if side == "item" else list(explode(users))
-        keys = list({tuple(r[c] for c in columns): None for r in source if all(r[c] for c in columns)})
+        keys = list({tuple(r[c] for c in columns): None for r in logs[side] if all(r[c] for c in columns)})
         names = [f["name"] for f in features]
         online = fetch(store, view, join_keys, keys, [*names, "_pos", "_clock"])
         known = [(*key, clock or ends[side]) for key, clock in zip(keys, online["_clock"], strict=True)]
@@ -48,6 +54,17 @@ def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Ver
         verdicts.add(f"features of {view} equal a recomputation", wrong == 0 and not due, detail)
 
 
+def side_of(join_keys: list[str]) -> str:
+    """The log that a view is folded from.
+
+    >>> side_of(["query", "item_id"]), side_of(["user_id", "category"])
+    ('query', 'user')
+    """
+    if {"user_id", "session_id"} & set(join_keys):
+        return "user"
+    return "query" if "query" in join_keys else "item"
+
+
 def explode(log: list[Row]) -> Iterator[Row]:
     """Rows as features see them: an impression becomes one row per shown item."""
     for row in log:
@@ -58,7 +75,12 @@ def explode(log: list[Row]) -> Iterator[Row]:
             continue
         categories = row["impression_categories"] or [None] * len(row["impression_items"])
         for place, (item, category) in enumerate(zip(row["impression_items"], categories, strict=True)):
-            yield {**row, "item": item, "category": category or None, "place": place}
+            yield examined({**row, "item": item, "category": category or None}, place)
+
+
+def examined(row: Row, place: int) -> Row:
+    """The row with how much of a look it got, if it is of a shown item."""
+    return {**row, "examined": 1 / (1 + place) if row["kind"] == IMPRESSION else None}
 
 
 def definitions(store: Any) -> dict[str, tuple[list[str], list[dict[str, Any]]]]:

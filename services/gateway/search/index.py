@@ -18,6 +18,7 @@ from tantivy import Occur, Query
 
 from services.common.errors import TemporaryError
 from services.gateway.search.spelling import FROM, TWO_FROM
+from services.gateway.search.suggest import Queries
 from services.gateway.search.wish import Filter, Wish
 from services.gateway.search.words import words
 
@@ -149,11 +150,12 @@ class IndexReader:
         self._schema = self._index.schema
         self._analysis = _Analysis(language)
         self._analysis.register(self._index)
-        self._seen = 0
+        self._seen, self.queries = 0, Queries(folder)
         self.refresh()
 
     def refresh(self) -> bool:
         """Look again; True when there was something new. May run in a thread beside `search`."""
+        self.queries.refresh()
         stamp = self._meta.stat().st_mtime_ns
         if stamp == self._seen:
             return False

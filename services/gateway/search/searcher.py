@@ -20,7 +20,7 @@ from services.gateway.search.finder import Hits, K, Meant, blended, find
 from services.gateway.search.index import IndexReader
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
-from services.gateway.search.suggest import QueryCounts, completed
+from services.gateway.search.suggest import completed
 from services.gateway.search.texts import Texts
 from services.gateway.search.understand import MOST_WORDS, Query, Synonyms, understand
 from services.gateway.search.words import words
@@ -95,7 +95,6 @@ class Searcher:
     def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, texts: Texts, policy: SearchPolicy) -> None:
         self._ranker, self._pipeline, self._index, self._policy = ranker, pipeline, index, policy
         self._texts = texts
-        self._counts = QueryCounts()
 
     async def search(self, call: SearchCall, budget: Budget) -> Answer:
         """Items for a query, or the next page of an earlier answer.
@@ -109,9 +108,7 @@ class Searcher:
         with self._pipeline.meters.stage("retrieve"):
             hits = self._hits(query, call, meant)
             wanted = replace(self._wanted(hits.slots, hits.lexical, query, meant), prior_rank=hits.prior_rank)
-        if len(hits.slots) and not call.preview:
-            self._counts.saw(query.corrected or query.text, call.caller.user, call.now_us / 1e6)
-        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
+        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, query.text)
         score, order = self._ordered(seen, hits.sure)
         shown = rerank.Shown(order[: call.size], None, None)
         served = as_served(seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text)
@@ -134,9 +131,10 @@ class Searcher:
 
     def suggest(self, call: SuggestCall) -> list[str]:
         """Queries that begin as typed."""
-        prefix = call.prefix
-        searched = self._counts.beginning(prefix, call.size, call.now_us / 1e6)
-        return completed(prefix, call.size, searched, self._reader().beginning, words)
+        prefix, reader = call.prefix, self._reader()
+        known = lambda query: all(reader.frequency(w) or not reader.tells(w) for w in words(query))  # noqa: E731
+        searched = reader.queries.beginning(prefix, call.size, known)
+        return completed(prefix, call.size, searched, reader.beginning, words)
 
     async def _understood(self, text: str, exact: bool) -> Query:
         reader, policy = self._reader(), self._policy
@@ -201,7 +199,7 @@ class Searcher:
         lexical, meant = reader.scores(query.wish, page), await self._meant(query, budget)
         wanted = self._wanted(table.slots(page), lexical, query, meant)
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
-        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget)
+        seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, rest.query)
         shown = rerank.Shown(np.arange(len(page)), None, None)
         score = (1 / (K + wanted.prior_rank)).astype(np.float32)
         served = as_served(

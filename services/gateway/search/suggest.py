@@ -1,64 +1,88 @@
-"""Queries that begin like what has been typed: those that shoppers search for, then words of the catalogue."""
+"""Queries that begin like what has been typed: those that shoppers search for, then words of the catalogue.
 
-import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+Which queries those are, and how many shoppers search for each, comes from the stream by `item_updates`: all gateways
+know the same. A query of too few shoppers is not on that topic at all (services/features/asked.py).
+"""
 
-from services.text.normal import normal_query
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import nsmallest
+from pathlib import Path
 
-SHOPPERS = 3
-"""So many different shoppers must have searched for a query before others are shown it: it may say who they are."""
+from freshrank.v1.models_pb2 import ItemFeatures
+from google.protobuf.message import DecodeError
 
-HALF_LIFE_S = 3 * 24 * 3600.0
-MOST_LETTERS = 80
+from services.gateway.table_writer import QUERY, Update
 
-
-@dataclass
-class _Seen:
-    weight: float
-    at_s: float
-    shoppers: set[int] = field(default_factory=set)
+FILE = "queries.tsv"
+WRITE_S = 5.0
+"""Seconds between two files, each of which holds all queries."""
 
 
-class QueryCounts:
-    """How often queries that found something were searched lately, as this process saw it: a hint, not a feature.
+class QueryBook:
+    """The writer's side: what the topic says, in a file of a folder."""
 
-    >>> counts = QueryCounts(); [counts.saw("Red shoes", user, 0.0) for user in ("a", "b", "c")] and None
-    >>> counts.beginning("red", 5, 0.0)
-    ['red shoes']
-    """
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._shoppers = dict(_read(self._path)) if self._path.is_file() else {}
+        self._dirty, self._written_s = False, 0.0
 
-    def __init__(self, most: int = 50_000) -> None:
-        self._most = most
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+    def apply(self, updates: Iterable[Update]) -> None:
+        """Take over what a batch says of queries."""
+        for key, value in updates:
+            if key.startswith(QUERY):
+                self._put(key[len(QUERY) :].decode(errors="replace"), value)
 
-    def saw(self, query: str, user: str, now_s: float) -> None:
-        """A shopper searched for it and found something."""
-        text = normal_query(query)
-        if text is None or len(text) > MOST_LETTERS:
+    def settle(self, now_s: float) -> bool:
+        """Write when it is time; True when nothing is left to be written."""
+        if self._dirty and now_s - self._written_s >= WRITE_S:
+            fresh = self._path.with_suffix(".new")
+            fresh.write_text("".join(f"{self._shoppers[query]}\t{query}\n" for query in sorted(self._shoppers)))
+            fresh.replace(self._path)
+            self._dirty, self._written_s = False, now_s
+        return not self._dirty
+
+    def _put(self, query: str, value: bytes | None) -> None:
+        try:
+            shoppers = int(next(iter(ItemFeatures.FromString(value).values), 0)) if value else 0
+        except (DecodeError, ValueError, OverflowError):
+            shoppers = 0
+        self._dirty = True
+        if shoppers > 0 and query.isprintable():
+            self._shoppers[query] = shoppers
+        else:
+            self._shoppers.pop(query, None)
+
+
+class Queries:
+    """The readers' side: the queries of a folder as they were last looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._seen = folder / FILE, 0
+        self._held: tuple[list[str], list[int]] = ([], [])
+
+    def refresh(self) -> None:
+        """Look again; may run in a thread beside `beginning`."""
+        try:
+            stamp = self._path.stat().st_mtime_ns
+            if stamp != self._seen:
+                pairs = list(_read(self._path))
+                self._held, self._seen = ([query for query, _ in pairs], [n for _, n in pairs]), stamp
+        except OSError:  # nobody has searched yet
             return
-        seen = self._seen.pop(text, None) or _Seen(0.0, now_s)
-        seen.weight = 1.0 + _faded(seen, now_s)
-        seen.at_s = now_s
-        if len(seen.shoppers) < SHOPPERS:
-            seen.shoppers.add(hash(user))
-        self._seen[text] = seen
-        if len(self._seen) > self._most:
-            self._seen.popitem(last=False)
 
-    def beginning(self, prefix: str, count: int, now_s: float) -> list[str]:
-        """The most searched queries that begin so."""
-        found = [
-            (_faded(seen, now_s), text)
-            for text, seen in self._seen.items()
-            if text.startswith(prefix) and len(seen.shoppers) >= SHOPPERS
-        ]
-        return [text for _, text in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:count]]
+    def beginning(self, prefix: str, count: int, keep: Callable[[str], bool] = lambda query: True) -> list[str]:
+        """The queries of most shoppers that begin so, of those to keep."""
+        queries, shoppers = self._held
+        start, end = bisect_left(queries, prefix), bisect_left(queries, f"{prefix}\U0010ffff")
+        best = nsmallest(4 * count, range(start, end), key=lambda place: (-shoppers[place], queries[place]))
+        return [queries[place] for place in best if keep(queries[place])][:count]
 
 
-def _faded(seen: _Seen, now_s: float) -> float:
-    return seen.weight * math.exp2(-max(0.0, now_s - seen.at_s) / HALF_LIFE_S)
+def _read(path: Path) -> Iterator[tuple[str, int]]:
+    for line in path.read_text().splitlines():
+        shoppers, _, query = line.partition("\t")
+        yield query, int(shoppers)
 
 
 def completed(

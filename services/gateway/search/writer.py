@@ -13,6 +13,7 @@ from freshrank.v1.models_pb2 import CatalogueItem
 from google.protobuf.message import DecodeError
 
 from services.gateway.search.index import IndexWriter
+from services.gateway.search.suggest import QueryBook
 from services.gateway.table_writer import Origin, Update
 
 VERSION = 1
@@ -35,13 +36,15 @@ class Indexer:
         self.positions = self._stored() if keep else {}
         if not self.positions:
             shutil.rmtree(folder, ignore_errors=True)
-        self._index = IndexWriter(folder, language)
+        self._index, self._queries = IndexWriter(folder, language), QueryBook(folder)
         self._settled_s = 0.0
         if not self.positions:
             self._index.commit()
 
     def apply(self, updates: Iterable[Update], slot_of: Callable[[str], int]) -> None:
-        """Take over the catalogue's part of a batch; of one item the last wins."""
+        """Take over what a batch says of items and of queries; of one item the last wins."""
+        updates = list(updates)
+        self._queries.apply(updates)
         last = {key: value for key, value in updates if key.startswith(_CATALOGUE)}
         for key, value in last.items():
             item = key[len(_CATALOGUE) :].decode(errors="replace")
@@ -61,7 +64,8 @@ class Indexer:
         elif self._index.dirty or waited_s < STORE_S or positions == self.positions:
             return
         self._settled_s = now_s
-        self._store(dict(positions))
+        if self._queries.settle(now_s):
+            self._store(dict(positions))
 
     def _stored(self) -> dict[int, int]:
         try:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from freshrank.v1.models_pb2 import CatalogueItem
+from freshrank.v1.models_pb2 import CatalogueItem, ItemFeatures
 
 from services.common.plans import cross
+from services.common.tokens import query_of
 from services.gateway import cross as crosses
-from services.gateway.calls import Caller, ExplainCall, SearchCall, SuggestCall
-from services.gateway.candidates import Match
+from services.gateway.calls import Caller, ExplainCall, RankCall, SearchCall, SuggestCall
+from services.gateway.candidates import Match, Wanted
 from services.gateway.impressions import to_message
 from services.gateway.search.finder import blended
 from services.gateway.search.searcher import Searcher, SearchPolicy
@@ -59,6 +60,15 @@ async def test_an_answer_is_an_impression_of_the_query(shop: Shop) -> None:
     assert [item.item_id for item in message.items] == list(answer.ids)
     assert answer.token
     assert (answer.query, answer.corrected) == ("thing 7", "")
+
+
+async def test_the_store_is_asked_for_the_query_as_it_is_counted(shop: Shop) -> None:
+    page = await shop.searcher.search(call("  Thing 7", size=3), budget())
+    await shop.searcher.search(call("", size=3, page_token=page.next_page), budget())
+    await shop.searcher.search(call("thing " * 20), budget())
+    await shop.ranker.rank(RankCall(ADA, "rank", Wanted.of(["i1"]), NOW), budget())
+    assert [ask.query for ask in shop.store.asked] == ["thing 7", "thing 7", "", ""]
+    assert query_of(page.token) == "thing 7"
 
 
 async def test_a_preview_leaves_no_trace(shop: Shop) -> None:
@@ -133,9 +143,11 @@ async def test_an_explanation_tells_the_words_that_matched(shop: Shop) -> None:
 
 
 async def test_suggestions_are_what_shoppers_search_for(shop: Shop) -> None:
-    for user in ("a", "b", "c"):
-        await shop.searcher.search(SearchCall(Caller(user), "thing seven 7", "search", 3, NOW), budget())
-    assert shop.searcher.suggest(SuggestCall("th", 5, NOW)) == ["thing seven 7", "thing"]
+    said = ItemFeatures(values=[3]).SerializeToString()
+    shop.indexer.apply([(b"q|thing 7", said), (b"q|thimg 7", said)], lambda item: 0)
+    shop.indexer.settle({0: 1}, 1e9, caught_up=True)
+    shop.look()
+    assert shop.searcher.suggest(SuggestCall("th", 5, NOW)) == ["thing 7", "thing"]  # nothing has the other word
 
 
 def test_features_of_the_match() -> None:

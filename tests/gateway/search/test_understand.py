@@ -7,7 +7,7 @@ import pytest
 from services.common.errors import InvalidInput
 from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.spelling import Speller
-from services.gateway.search.suggest import QueryCounts, completed
+from services.gateway.search.suggest import completed
 from services.gateway.search.understand import Synonyms, understand
 from services.gateway.search.words import words
 
@@ -109,25 +109,6 @@ def test_of_a_conversation_the_words_that_fewest_items_have_are_looked_for() -> 
 def test_a_long_query_is_cut() -> None:
     typed = " ".join(f"word{n}" for n in range(100))
     assert understand(typed, lambda word: 1, lambda word: None, NONE).size == 32
-
-
-def test_a_query_is_suggested_once_three_shoppers_searched_for_it() -> None:
-    counts = QueryCounts()
-    for user in ("a", "a", "b"):
-        counts.saw("Red Shoes", user, 0.0)
-    assert counts.beginning("red", 5, 0.0) == []
-    counts.saw("red  shoes", "c", 0.0)
-    assert counts.beginning("red", 5, 0.0) == ["red shoes"]
-
-
-def test_newer_searches_count_more_and_the_oldest_go() -> None:
-    counts = QueryCounts(most=2)
-    for day, query in ((0, "red hat"), (0, "red hat"), (6, "red bag")):
-        for user in ("a", "b", "c"):
-            counts.saw(query, user, day * 86_400.0)
-    assert counts.beginning("red", 5, 6 * 86_400.0) == ["red bag", "red hat"]
-    counts.saw("blue", "a", 7 * 86_400.0)
-    assert counts.beginning("red", 5, 7 * 86_400.0) == ["red bag"]
 
 
 def test_words_of_the_catalogue_complete_what_is_left() -> None:

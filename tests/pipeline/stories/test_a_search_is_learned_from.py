@@ -7,7 +7,7 @@ import pytest
 from freshrank.v1 import ranking_pb2
 
 from services.demo.api import Api
-from tests.pipeline.loop import Loop
+from tests.pipeline.loop import Loop, eventually
 from tests.pipeline.stories.test_a_click_changes_the_ranking import click
 
 pytestmark = pytest.mark.pipeline
@@ -43,6 +43,70 @@ async def test_a_search_with_a_typo_finds_is_logged_and_becomes_an_example(loop:
     assert (logged.query, logged.placement) == ("golf umbrela", "search")
     assert [item.item_id for item in logged.items] == [result.item_id for result in answer.results]
     assert await loop.ledger() == {}
+
+
+PARASOLS = [
+    ranking_pb2.Item(item_id=f"parasol-{n}", title=f"{word} parasol", categories=["shade"], price=30 + n, stock=5)
+    for n, word in enumerate(("garden", "beach", "patio"))
+]
+COUNTED = {
+    "query_stats:query_clicks_30d": 3,
+    "query_stats:query_shoppers_7d": 5,
+    "query_stats:query_reformulations_7d": 1,
+}
+OF_ITEM, OF_CATEGORY = "query_item_stats:query_item_clicks_30d", "query_category_stats:query_category_clicks_7d"
+
+
+async def test_what_follows_a_search_is_counted_for_its_query_and_seen_in_the_next_answer(loop: Loop) -> None:
+    await loop.serving()
+    async with loop.calling() as api:
+        await api.stock(PARASOLS)
+        asking = [ranking_pb2.Shopper(user_id=f"parasol-{n}", session_id=f"parasol-{n}-1") for n in range(4)]
+        for shopper in asking:
+            answer = await eventually(lambda shopper=shopper: all_of(api, shopper, "Garden parasol"))
+            if shopper is asking[-1]:
+                await search(api, shopper, "beach parasol")  # found nothing to click, and says it in other words
+            else:
+                event = click(f"found-{shopper.user_id}", shopper, "parasol-0", answer.attribution_token, time_us())
+                (result,) = await api.track([event])
+                assert not result.error_reason
+        last = ranking_pb2.Shopper(user_id="parasol-last")
+        counted = await eventually(lambda: explained(api, last, "garden parasol", wanted=(OF_ITEM, 3)))
+        assert [counted[name] for name in (OF_ITEM, OF_CATEGORY)] == [3, 3]
+        for name, want in COUNTED.items():
+            await eventually(lambda name=name, want=want: explained(api, last, "garden parasol", wanted=(name, want)))
+        await eventually(lambda: suggested(api, "garden p", "garden parasol"), 30)
+        other = await explained(api, last, "patio parasol")
+        assert other[OF_ITEM] != 3
+    assert await loop.ledger() == {}
+
+
+def time_us() -> int:
+    return time.time_ns() // 1000
+
+
+async def all_of(api: Api, shopper: ranking_pb2.Shopper, query: str) -> ranking_pb2.RankingResponse | None:
+    """The answer, once it has all parasols and a release has ranked it."""
+    answer = await search(api, shopper, query)
+    found = {result.item_id for result in answer.results}
+    return answer if answer.release and found >= {item.item_id for item in PARASOLS} else None
+
+
+async def explained(
+    api: Api, shopper: ranking_pb2.Shopper, query: str, wanted: tuple[str, float] | None = None
+) -> dict[str, float]:
+    """Features of the first parasol in the answer to a query; nothing while one is not what it should be."""
+    answer = await search(api, shopper, query)
+    request = ranking_pb2.ExplainRequest(attribution_token=answer.attribution_token, item_id="parasol-0", top=500)
+    found = await api.stub.Explain(request, timeout=2)
+    values = {part.feature: part.value for part in found.contributions}
+    return values if wanted is None or values[wanted[0]] == wanted[1] else {}
+
+
+async def suggested(api: Api, prefix: str, query: str) -> bool:
+    """Whether a query is suggested."""
+    answer = await api.stub.Suggest(ranking_pb2.SuggestRequest(prefix=prefix), timeout=2)
+    return query in answer.queries
 
 
 async def found(api: Api, shopper: ranking_pb2.Shopper, query: str) -> ranking_pb2.RankingResponse:
