@@ -29,6 +29,9 @@ from services.trainer.text.meters import TextMeters
 from services.trainer.text.model import Text
 from services.trainer.text.tuner import Learning, Tuner
 
+STALL_S = 900.0
+"""Judging and exporting a large encoder takes minutes on one core, in which no position moves."""
+
 
 def folder_of(store: Path) -> Path:
     """Where its checkpoints and its lock lie."""
@@ -43,7 +46,7 @@ def serve(settings: TrainerSettings) -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    metrics, health, texts = Metrics("trainer"), Health(), Texts()
+    metrics, health, texts = Metrics("trainer"), Health(stall_seconds=STALL_S), Texts()
     with ExitStack() as undo:
         undo.enter_context(alone(folder_of(settings.store)))
         undo.callback(probes.serve(health, metrics.registry, settings.http_port, settings.http_host).shutdown)

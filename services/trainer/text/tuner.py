@@ -102,6 +102,7 @@ class Tuner:
         self._checkpoints = TextCheckpoints(folder, hooks)
         self._work: deque[Pairs] = deque()
         self._forgot = False
+        self._judged_early: tuple[list[Search], NDArray[np.float64]] = ([], figures(self.base, []))
         self._restore()
         self.reader = Reader(StepSize(), seen=self.progress.seen, kinds=KINDS)
         self.progress.seen = self.reader.seen
@@ -162,7 +163,7 @@ class Tuner:
         out = Tally(self.progress.tally).means()
         early = self.progress.early
         if early:
-            now, then = figures(self.learner.text, early), figures(self.base, early)
+            now, then = figures(self.learner.text, early), self._of_base(early)
             out |= {"early_lists": float(len(early))} | _means("early_", now) | _means("early_base_", then)
         return {name: round(value, 6) for name, value in out.items()} | {"pairs": float(self.progress.learned)}
 
@@ -170,6 +171,12 @@ class Tuner:
         """An encoder was exported, or there was nothing new to export."""
         self.progress.released_us, self.progress.unreleased, self.progress.tally = now_us, 0, {}
         self.save()
+
+    def _of_base(self, early: list[Search]) -> NDArray[np.float64]:
+        """Figures of the early lists by the encoder that does not change: asked once for each set of them."""
+        if self._judged_early[0] != early:
+            self._judged_early = (list(early), figures(self.base, early))
+        return self._judged_early[1]
 
     def _take(self, example: Example) -> None:
         if example.kind == FORGET:
