@@ -11,6 +11,10 @@ from services.cli.failures import Commands
 from services.cli.options import Json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from freshrank.v1.ranking_pb2 import Item
+
     from services.text.folder import Encoder
 
 Model = Annotated[str, typer.Option(help="Folder as sentence-transformers has it; 'default': all-MiniLM-L6-v2.")]
@@ -23,6 +27,7 @@ def group() -> typer.Typer:
     app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="The text encoder.")
     app.command("export")(export)
     app.command("release")(release)
+    app.command("pretrain")(pretrain)
     return app
 
 
@@ -58,6 +63,56 @@ def release(
     out = incoming(store) / encoder_id(now_us, text.about.source)
     dated = Text(text.model, text.tokens, replace(text.about, created_us=now_us))
     _show(out, exports.export(dated, out, int8), as_json)
+
+
+def pretrain(
+    catalogue: Annotated[Path, typer.Option(help="Parquet or CSV with item, title, categories, brand, description.")],
+    out: Annotated[Path, typer.Option(help="Folder to write, as sentence-transformers has it.")],
+    model: Model = "default",
+    columns: Annotated[
+        list[str] | None, typer.Option("--map-catalogue", help="Columns of other names, such as item=sku.")
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, max=100, help="Times that every text is read.")] = 1.0,
+    max_tokens: MaxTokens = 64,
+    as_json: Json = False,
+) -> None:
+    """Let an encoder read the catalogue before it learns from searches: words are hidden, and it names them.
+
+    What is written is a model for `--model` and for the trainer. Whether it is better is for its searches to tell.
+    """
+    from services.cli.history.catalogue import COLUMNS, read_catalogue
+    from services.cli.history.files import mapping_of
+    from services.common.clock import WallClock
+    from services.trainer.text import mlm
+    from services.trainer.text.load import load
+
+    mapping = mapping_of("--map-catalogue", columns or [], COLUMNS)
+    items = read_catalogue(catalogue, mapping, WallClock().now_us()).items
+    texts, text = _texts(items), load(model, max_tokens)
+    with output.progress("texts", round(epochs * len(texts))) as bar:
+        losses = mlm.pretrain(text, texts, mlm.Plan(epochs), bar.at)
+    mlm.write(text, model, out)
+    tenth = max(1, len(losses) // 10)
+    found: dict[str, float] = {
+        "texts": len(texts),
+        "steps": len(losses),
+        "loss_first": round(sum(losses[:tenth]) / tenth, 4),
+        "loss_last": round(sum(losses[-tenth:]) / tenth, 4),
+    }
+    output.show(found, as_json, output.facts(str(out), found))
+
+
+def _texts(items: "Sequence[Item]") -> list[str]:
+    """What encoders read of each, once."""
+    from freshrank.v1.models_pb2 import CatalogueItem
+
+    from services.text.item import item_text
+
+    known = (
+        CatalogueItem(title=one.title, brand=one.brand, categories=one.categories, description=one.description)
+        for one in items
+    )
+    return [text for text in dict.fromkeys(map(item_text, known)) if text]
 
 
 def _show(out: Path, about: "Encoder", as_json: bool) -> None:
