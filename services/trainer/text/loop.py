@@ -70,7 +70,7 @@ class TextLoop:
         self.frozen = False
         self._looked_us = -math.inf
         self._saved_us = clock.now_us()
-        remove_staging(incoming(store)) if incoming(store).is_dir() else None
+        remove_staging(incoming(store))
         source.seek(tuner.progress.positions)
 
     def turn(self) -> None:
@@ -86,10 +86,10 @@ class TextLoop:
         if batch is not None:
             self.tuner.take(batch)
         due = self._clock.now_us() - self.tuner.progress.released_us >= self._when.interval_us
-        if self.tuner.waiting >= (self._when.batch if due else self._when.pairs):
-            self.tuner.cut()
-        elif due and self.tuner.progress.unreleased:
+        if due and self.tuner.progress.unreleased:
             self.release()
+        elif self.tuner.waiting >= (self._when.batch if due else self._when.pairs):
+            self.tuner.cut()
         elif self._clock.now_us() - self._saved_us >= self._when.interval_us:
             self._save()  # of a shop that searches little: its log is not to be read again from far back
 

@@ -44,23 +44,26 @@ class Service:
         for item, title in ITEMS.items():
             value = CatalogueItem(item_id=item, title=title).SerializeToString()
             self._producer.produce(ITEM_UPDATES.name, value, key=f"c|{item}".encode())
-        self._producer.flush(20)
+        self._arrived()
 
     def searched(self, times: int) -> None:
         """More searches, into every partition in turn."""
         for value in self._shop.messages(times):
             self._send(value)
-        self._producer.flush(20)
+        self._arrived()
 
     def forget(self, user: str) -> None:
         """A shopper asks to be forgotten."""
         self._send(self._shop.forget(user))
-        self._producer.flush(20)
+        self._arrived()
 
     def _send(self, value: bytes) -> None:
         partition = sum(self.ends.values()) % PARTITIONS
         self._producer.produce(EXAMPLES.name, value, partition=partition)
         self.ends[partition] += 1
+
+    def _arrived(self) -> None:
+        assert self._producer.flush(60) == 0
 
     def get(self, path: str) -> str:
         try:
@@ -83,7 +86,7 @@ class Service:
         return [read(path) for path in sorted(found) if ENCODER_ID.fullmatch(path.name)]
 
 
-def until(reached: Callable[[], bool], seconds: float = 90) -> None:
+def until(reached: Callable[[], bool], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < end, "not in time"
@@ -112,7 +115,7 @@ def service(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         }
         argv = (sys.executable, "-m", "services.trainer", "text")
         ready = lambda: '"ready": true' in made.get("positions")  # noqa: E731
-        stack.supervisor.start(Program("text", argv, variables, cwd=ROOT, ready=ready, ready_seconds=120))
+        stack.supervisor.start(Program("text", argv, variables, cwd=ROOT, ready=ready, ready_seconds=240))
         stack.supervisor.wait_ready("text")
         yield made
 

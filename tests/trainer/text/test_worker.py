@@ -114,6 +114,14 @@ def test_searches_make_an_encoder_that_orders_better_than_the_one_it_began_from(
     assert not seen.failures
 
 
+def test_searches_that_do_not_end_hold_no_release_up(model: Path, tmp_path: Path) -> None:
+    source = FileSource({0: Searches().messages(120)}, (30,))
+    loop, seen = worker(settings(tmp_path, model, text_interval=1), source)
+    while not source.done:
+        loop.turn()
+    assert len(seen.releases) > 1
+
+
 def test_a_slice_is_judged_before_it_is_learned(model: Path, tmp_path: Path) -> None:
     source = FileSource({0: Searches().messages(40)})
     loop, _ = worker(settings(tmp_path, model), source)
