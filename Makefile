@@ -72,7 +72,9 @@ docs: $(STAMP) ## write the generated tables of docs/ anew
 
 pins: $(STAMP) ## resolve the pinned requirements again
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/all.txt
-	@for s in $(SERVICES) federated tracking text; do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
+	@for s in $(filter-out trainer,$(SERVICES)) federated tracking; do $(BIN)/uv pip compile -q pyproject.toml --extra $$s -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/$$s.txt; done
+	@# The trainer's image also runs the text encoder's worker.
+	@$(BIN)/uv pip compile -q pyproject.toml --extra text -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/trainer.txt
 	@echo hatchling | $(BIN)/uv pip compile -q - -c requirements/all.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 -o requirements/build.txt
 
 clean: ## remove what the commands made inside the checkout

@@ -62,7 +62,7 @@ def _sequence(name: str, paper: str, row: str, module: str, test: str) -> Techni
 
 def _text(name: str, paper: str, line: str, module: str, test: str) -> Technique:
     test = f"tests/trainer/text/test_ways.py::{test}"
-    return Technique(name, paper, f"services/trainer/text/{module}.py", test, how=f"`Learner(text, '{line}')`")
+    return Technique(name, paper, f"services/trainer/text/{module}.py", test, {"text_way": line})
 
 
 FAMILIES: Mapping[str, tuple[Technique, ...]] = {
@@ -298,12 +298,19 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "losses",
             "test_a_hard_negative_is_pushed_away",
         ),
-        _text(
+        Technique(
+            "Hard negatives above the last click",
+            "Joachims, 2002",
+            "services/trainer/text/searches.py",
+            "tests/trainer/text/test_searches.py::test_a_closed_search_tells_what_was_chosen_and_what_was_passed_over",
+            {"text_negatives": 2},
+        ),
+        Technique(
             "Grades read off the cosine",
             "Reimers, Gurevych, 2019",
-            "full()",
-            "losses",
-            "test_grades_are_learned_as_a_line_of_the_cosine",
+            "services/trainer/text/losses.py",
+            "tests/trainer/text/test_ways.py::test_grades_are_learned_as_a_line_of_the_cosine",
+            how="`Learner(text, 'full()')` of pairs with grades",
         ),
         _text("Whole encoder", "", "full()", "ways", "test_full_moves_every_block"),
         _text(

@@ -59,7 +59,7 @@ ITEM_UPDATES = Topic(
     "c|item, f|view|item, r|slot|item, q|query",
     "CatalogueItem, ItemFeatures, ItemRow",
     ("gateway", "features", "publisher"),
-    ("gateway", "ingest"),
+    ("gateway", "ingest", "trainer"),
     fixed=True,
     config=_COMPACT,
 )

@@ -131,6 +131,11 @@ class Tokenizer:
         """Ids and mask [B, T] of titles and other words of items."""
         return self._encode(texts, self._prompts.get("item", ""))
 
+    def id_of(self, token: str) -> int | None:
+        """Number of a token; None: there is none of this spelling."""
+        found: int | None = self._tokens.token_to_id(token)
+        return found
+
     def to_json(self) -> str:
         """As it is written to tokenizer.json."""
         text: str = self._tokens.to_str()

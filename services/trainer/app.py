@@ -3,7 +3,7 @@
 import json
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -76,6 +76,18 @@ class Trainer:
             "release_seq": arm.name.seq,
             "examples_learned": arm.learner.learned,
         }
+
+
+def start(settings: TrainerSettings, arguments: Sequence[str]) -> None:
+    """Be what the arguments say: nothing, the ranker's trainer; `text`, the text encoder's. Raises as they do."""
+    if list(arguments) not in ([], ["text"]):
+        raise InvalidInput("arguments", "unknown", f"{' '.join(arguments)} is neither nothing nor text")
+    if arguments:
+        from services.trainer.text.app import serve as serve_text  # the ranker needs no Transformer
+
+        serve_text(settings)
+    else:
+        serve(settings)
 
 
 def serve(settings: TrainerSettings) -> None:

@@ -108,12 +108,18 @@ class Reader:
     """
 
     def __init__(
-        self, size: StepSize, share: float = 1.0, seen: Mapping[int, Place] | None = None, arm: str = ""
+        self,
+        size: StepSize,
+        share: float = 1.0,
+        seen: Mapping[int, Place] | None = None,
+        arm: str = "",
+        kinds: frozenset[int] | None = None,
     ) -> None:
-        """`arm`: whose shoppers' impressions are taken; empty = everybody's."""
+        """`arm`: whose shoppers' impressions are taken; empty = everybody's. `kinds` of example; None = all."""
         self._size = size
         self._share = share
         self._arm = arm
+        self._kinds = kinds
         self.seen: dict[int, Place] = dict(seen or {})
         self.repeated = 0
         """Examples dropped because they came a second time."""
@@ -123,16 +129,20 @@ class Reader:
     def steps(self, batch: Batch) -> Iterator[Step]:
         """The steps of a batch, in order; each ends as soon as it is large enough."""
         step, filled = Step(), 0
-        for partition in sorted(batch.messages):
-            for value in batch.messages[partition]:
-                for example in self._examples(partition, value):
-                    step.add(example)
-                    filled += len(example.impression.items) if example.kind != CLOSED else 1
-                    if filled >= self._size.candidates and step.learned >= self._size.impressions:
-                        yield step
-                        step, filled = Step(), 0
+        for example in self.examples(batch):
+            step.add(example)
+            filled += len(example.impression.items) if example.kind != CLOSED else 1
+            if filled >= self._size.candidates and step.learned >= self._size.impressions:
+                yield step
+                step, filled = Step(), 0
         if step.examples:
             yield step
+
+    def examples(self, batch: Batch) -> Iterator[Example]:
+        """The examples of a batch that were not seen before, one by one, in order."""
+        for partition in sorted(batch.messages):
+            for value in batch.messages[partition]:
+                yield from self._examples(partition, value)
 
     def _examples(self, partition: int, value: bytes) -> Iterator[Example]:
         try:
@@ -147,6 +157,8 @@ class Reader:
                 self.repeated += 1
                 continue
             self.seen[partition] = place
+            if self._kinds is not None and columns["kind"][k] not in self._kinds:
+                continue
             wanted = share_of(columns["user"][k] or "", "trainer-share") < self._share
             if wanted or columns["kind"][k] == FORGET:
                 yield from self._example({name: column[k] for name, column in columns.items()})

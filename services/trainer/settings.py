@@ -8,10 +8,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.errors import InvalidInput
-from services.common.settings import ServiceSettings
 from services.trainer import expression, maintenance, presets, tracking
 from services.trainer.privacy import config as privacy
 from services.trainer.strategies import expression as strategies
+from services.trainer.text.settings import TextSettings
 
 
 def _a_trigger(text: str) -> str:
@@ -55,7 +55,7 @@ _PLACES = {"arm", "tensorboard", "transfer_from", "privacy_items", "device", "th
 """Settings that say where, not how."""
 
 
-class TrainerSettings(ServiceSettings):
+class TrainerSettings(TextSettings):
     """Every field with its unit and the reason for its default."""
 
     model_config = SettingsConfigDict(env_prefix="FRESHRANK_TRAINER_", frozen=True, extra="forbid")
@@ -234,12 +234,12 @@ class TrainerSettings(ServiceSettings):
     @property
     def about(self) -> dict[str, str]:
         """The trainer's own settings that are not the defaults, as text: what a run was made with."""
-        own = set(type(self).model_fields) - set(ServiceSettings.model_fields) - {"trackers"}
+        own = set(type(self).model_fields) - set(TextSettings.model_fields) - {"trackers"}
         return {k: str(v) for k, v in self.model_dump(mode="json", exclude_defaults=True).items() if k in own}
 
     def way(self) -> dict[str, Any]:
         """What is learned and how, as plain data: every field but the names of other machines and folders."""
-        own = set(type(self).model_fields) - set(ServiceSettings.model_fields)
+        own = set(type(self).model_fields) - set(TextSettings.model_fields)
         return {name: value for name, value in self.model_dump(mode="json").items() if name in own - _PLACES}
 
     @model_validator(mode="after")

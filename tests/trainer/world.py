@@ -159,6 +159,11 @@ class FileSource:
         return Batch(ranges, {p: self._logs[p][a:b] for p, (a, b) in ranges.items()})
 
     @property
+    def read_so_far(self) -> int:
+        """Messages before where it stands."""
+        return sum(self._at.values())
+
+    @property
     def done(self) -> bool:
         """True at the end of every partition."""
         return all(at >= len(self._logs[p]) for p, at in self._at.items())

@@ -93,6 +93,10 @@ class Learner:
         model = self._way.merged(self.text.model).eval()
         return Text(model, self.text.tokens, replace(self.text.about, source=identity(model, self.text.tokens)))
 
+    def forget(self, owner: int) -> int:
+        """Let the pairs of a shopper that replay keeps go; returns how many. Weights that learned them stay."""
+        return self._replay.forget(owner) if self._replay else 0
+
     def state(self) -> dict[str, Tensor]:
         """Everything that a restart needs beside the encoder that it began with."""
         found = {f"weights/{name}": value.detach().clone() for name, value in self._named().items()}
@@ -106,7 +110,7 @@ class Learner:
         with torch.no_grad():
             for name, value in self._named().items():
                 value.copy_(state[f"weights/{name}"])
-                memory = {kind: v.clone() for kind, v in _under(state, f"adam/{name}/").items()}
+                memory = {kind: _beside(value, kind, v) for kind, v in _under(state, f"adam/{name}/").items()}
                 if memory:
                     self._optimiser.state[value] = memory
         self._way.load(self.text.model, _under(state, "way/"))
@@ -137,6 +141,11 @@ def _chance(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed >> 1)
         yield
+
+
+def _beside(weight: Tensor, kind: str, value: Tensor) -> Tensor:
+    """The optimiser's memory where its weight is; it counts its steps on the processor."""
+    return value.clone() if kind == "step" else value.clone().to(weight.device)
 
 
 def _under(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:

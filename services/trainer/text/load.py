@@ -65,6 +65,11 @@ def folder_of(name: str) -> tuple[Path, str]:
     return Path(get_model_path()), "all-MiniLM-L6-v2"
 
 
+def transformer_of(folder: Path) -> str:
+    """Where in a model's folder its Transformer lies."""
+    return _modules(folder).get("Transformer", [""])[0]
+
+
 def identity(model: nn.Module, tokens: Tokenizer) -> str:
     """SHA-256 of weights and tokens: equal vectors have an equal name."""
     found = hashlib.sha256(tokens.to_json().encode())

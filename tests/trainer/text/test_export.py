@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from services.cli.app import build
 from services.common.errors import CorruptState
 from services.text.folder import INPUTS, OUTPUT, Tokenizer, read
+from services.text.names import encoder_id, incoming
 from services.trainer.text import export as exports
 from services.trainer.text.load import load
 from services.trainer.text.model import Text
@@ -97,3 +98,17 @@ def test_the_command_names_what_it_cannot_read(tmp_path: Path) -> None:
     assert ran.exit_code == 2
     assert "model.safetensors" in ran.output
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_puts_an_encoder_where_it_is_judged(tmp_path: Path) -> None:
+    model = tiny.folder(tmp_path / "model")
+    for _ in range(2):
+        ran = CliRunner().invoke(
+            build(), ["text", "release", "--model", str(model), "--store", str(tmp_path), "--json"]
+        )
+        assert ran.exit_code == 0, ran.output
+        folder = Path(json.loads(ran.stdout)["folder"])
+        about = read(folder)
+        assert folder.parent == incoming(tmp_path)
+        assert folder.name == encoder_id(about.created_us, load(str(model)).about.source)
+        assert about.parent == ""
