@@ -7,6 +7,7 @@ sides change at one moment. Until then what serves is left alone; the one before
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from services.publisher.book import Lane
 from services.publisher.checks import Verdict, holds, verdict
 from services.publisher.encoders import golden
 from services.publisher.encoders.book import Decided, TextBook, TextKeeper, TextLane
-from services.publisher.encoders.filler import TOGETHER, Filler, Log
+from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
 from services.publisher.encoders.judge import Encoding, Judged, RelevanceBounds, figures, judge
 from services.publisher.encoders.store import EncoderStore
@@ -34,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 
-STEP_ITEMS = 2_048
-"""Vectors that one step makes at most."""
+TOGETHER, AT_ONCE = 8, 2
+"""Texts of one request, for which a query that comes meanwhile waits, and requests on their way at once."""
 _RETRY_US = 2_000_000
 _LATER = 2
 """Priority of what nobody waits for, where Triton has priorities."""
@@ -89,6 +90,7 @@ class Encoders:
         self._golden: dict[str, EncoderGolden] = {}
         self._published: TextRoute | None = None
         self._retry_us = 0
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vectors")
         self._asked: deque[tuple[str, str]] = deque()
 
     @property
@@ -156,6 +158,7 @@ class Encoders:
 
     def close(self) -> None:
         """Give connections back."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         for filler in self._fillers.values():
             filler.close()
 
@@ -200,8 +203,7 @@ class Encoders:
         for lane in self.book.lanes:  # what serves comes first
             filler, began = self._fillers[lane], self._fillers[lane].made
             try:
-                while filler.step(now_us) and filler.made - began < STEP_ITEMS:
-                    pass
+                filler.step(now_us)
             finally:
                 self._outside.filled(lane, filler.made - began, filler.waiting)
         filling = self.book.filling
@@ -288,10 +290,12 @@ class Encoders:
         """Vectors [n, dim] of queries or items; a few texts at a time, behind the queries that people wait for."""
         tokens = self._tokens[encoder]
         of = tokens.queries if kind == "queries" else tokens.items
-        parts = []
-        for start in range(0, len(texts), TOGETHER):
-            arrays = dict(zip(INPUTS, of(texts[start : start + TOGETHER]), strict=True))
-            parts.append(self._fleet.ask(encoder, arrays, priority=_LATER))
+        some = [texts[start : start + TOGETHER] for start in range(0, len(texts), TOGETHER)]
+
+        def ask(few: Sequence[str]) -> Floats:
+            return self._fleet.ask(encoder, dict(zip(INPUTS, of(few), strict=True)), priority=_LATER)
+
+        parts = list(self._threads.map(ask, some))
         dim = self._golden[encoder].vectors.shape[1]
         found = np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
         if found.shape != (len(texts), dim) or not np.isfinite(found).all():

@@ -21,10 +21,8 @@ from services.text.item import item_text, text_hash
 
 Floats = NDArray[np.float32]
 
-CHUNK = 256
-"""Items that are sorted by length at a time, so that texts of one request are of about one length."""
-TOGETHER = 8
-"""Texts of one request: a query that comes meanwhile waits for no more."""
+CHUNK = 64
+"""Vectors that one step makes at most: a text that changes meanwhile waits for no more."""
 
 
 class Log(Protocol):
@@ -45,7 +43,7 @@ class Log(Protocol):
 
 
 Encode = Callable[[Sequence[str]], Floats]
-"""Texts of items to vectors [n, dim]."""
+"""Texts of items, the shortest first, to vectors [n, dim]."""
 Send = Callable[[Lane, Rows], None]
 """Puts rows on the topic; a row of zeros takes one away."""
 
@@ -102,8 +100,8 @@ class Filler:
                 self._gone.discard(item)
                 self._have.pop(item, None)
         due = sorted(islice(self._todo.items(), CHUNK), key=lambda pair: len(pair[1]))
-        for start in range(0, len(due), TOGETHER):
-            self._make(due[start : start + TOGETHER], now_us)
+        if due:
+            self._make(due, now_us)
         return len(due)
 
     def read(self, records: Iterable[Record]) -> None:
