@@ -153,6 +153,19 @@ def test_no_workload_selects_the_pods_of_another(tmp_path: Path) -> None:
     assert len(set(selectors)) == len(sets) == 9
 
 
+def test_the_text_encoder_learns_in_a_pod_of_its_own(tmp_path: Path) -> None:
+    given = {"enabled": True, "settings": {"text_pairs": 200}}
+    objects = chart(tmp_path, textEncoder=given, services={"trainer": {"settings": {"seed": 7}}}, gpu={"enabled": True})
+    container = first(objects, "text-encoder")
+    assert container["command"] == ["python", "-m", "services.trainer", "text"]
+    found = variables(objects, container)
+    assert found["FRESHRANK_TRAINER_TEXT_PAIRS"] == "200"
+    assert found["FRESHRANK_TRAINER_TEXT_MODEL"] == "default"
+    assert "FRESHRANK_TRAINER_SEED" not in found
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    assert first(objects, "trainer")["command"] == ["python", "-m", "services.trainer"]
+
+
 def test_a_train_job_takes_the_place_of_the_trainer(tmp_path: Path) -> None:
     objects = chart(
         tmp_path, distributed={"enabled": True, "nodes": 2, "processes": 4}, arms={"towers": {"slots": "cd"}}

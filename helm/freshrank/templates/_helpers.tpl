@@ -32,7 +32,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 
 {{/* Every workload of the services by name, with the defaults beneath it, as JSON (in YAML 2000000 would become 2e+06).
-Of each further arm there is a trainer and a publisher. */}}
+Of each further arm there is a trainer and a publisher. The text encoder's is a trainer with an argument, its `part`. */}}
 {{- define "freshrank.workloads" -}}
 {{- $found := dict -}}
 {{- range $name, $own := .Values.services -}}
@@ -42,6 +42,12 @@ Of each further arm there is a trainer and a publisher. */}}
 {{- $settings := dict "trainer" (merge (dict "arm" $arm) (default dict $own.settings)) "publisher" (dict "arm" $arm "slots" $own.slots) -}}
 {{- range $service := list "trainer" "publisher" -}}
 {{- $_ := set $found (printf "%s-%s" $service $arm) (mergeOverwrite (deepCopy (index $found $service)) (dict "arm" $arm "settings" (index $settings $service))) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.textEncoder -}}
+{{- if .enabled -}}
+{{- $own := dict "part" "text" "gpu" false "settings" .settings "resources" .resources -}}
+{{- $_ := set $found "text-encoder" (mergeOverwrite (deepCopy (omit (index $found "trainer") "settings" "resources")) $own) -}}
 {{- end -}}
 {{- end -}}
 {{ toJson $found }}

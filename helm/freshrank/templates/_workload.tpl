@@ -41,7 +41,7 @@ spec:
         - name: {{ $service }}
           image: {{ include "freshrank.serviceImage" (dict "root" .root "service" $service) }}
           imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-          command: [python, -m, services.{{ $service }}]
+          command: [python, -m, services.{{ $service }}{{ with $workload.part }}, {{ . }}{{ end }}]
           securityContext: {{- include "freshrank.containerSecurity" . | nindent 12 }}
           envFrom:
             - configMapRef: {name: {{ $fullname }}-settings}
