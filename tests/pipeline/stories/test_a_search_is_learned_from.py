@@ -98,14 +98,14 @@ async def explained(
     """Features of the first parasol in the answer to a query; nothing while one is not what it should be."""
     answer = await search(api, shopper, query)
     request = ranking_pb2.ExplainRequest(attribution_token=answer.attribution_token, item_id="parasol-0", top=500)
-    found = await api.stub.Explain(request, timeout=2)
+    found = await api.stub.Explain(request, timeout=10)
     values = {part.feature: part.value for part in found.contributions}
     return values if wanted is None or values[wanted[0]] == wanted[1] else {}
 
 
 async def suggested(api: Api, prefix: str, query: str) -> bool:
     """Whether a query is suggested."""
-    answer = await api.stub.Suggest(ranking_pb2.SuggestRequest(prefix=prefix), timeout=2)
+    answer = await api.stub.Suggest(ranking_pb2.SuggestRequest(prefix=prefix), timeout=10)
     return query in answer.queries
 
 
@@ -125,5 +125,5 @@ async def search(
     api: Api, shopper: ranking_pb2.Shopper, query: str, keep: ranking_pb2.Filter | None = None
 ) -> ranking_pb2.RankingResponse:
     request = ranking_pb2.SearchRequest(shopper=shopper, query=query, filter=keep)
-    answer: ranking_pb2.RankingResponse = await api.stub.Search(request, timeout=2)
+    answer: ranking_pb2.RankingResponse = await api.stub.Search(request, timeout=10)
     return answer
