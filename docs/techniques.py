@@ -312,6 +312,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "tests/trainer/text/test_ways.py::test_grades_are_learned_as_a_line_of_the_cosine",
             how="`Learner(text, 'full()')` of pairs with grades",
         ),
+        Technique(
+            "Hidden words of the catalogue, before",
+            "Devlin et al., 2019; Gururangan et al., 2020",
+            "services/trainer/text/mlm.py",
+            "tests/trainer/text/test_mlm.py::test_it_learns_what_stands_beside_what",
+            how="`freshrank text pretrain`",
+        ),
         _text("Whole encoder", "", "full()", "ways", "test_full_moves_every_block"),
         _text(
             "Top blocks of the encoder",

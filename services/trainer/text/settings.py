@@ -31,7 +31,7 @@ class TextSettings(ServiceSettings):
         500,
         ge=1,
         le=1_000_000,
-        description="pairs of a search and a chosen item that are judged, then learned together; about 3 minutes of a"
+        description="pairs of a search and a chosen item that are judged, then learned together; 1 to 2 minutes of a"
         " core with the packaged model",
     )
     text_interval: float = Field(
