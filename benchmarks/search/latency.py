@@ -89,10 +89,10 @@ class Searches:
         """The next query."""
         return next(self._turn)
 
-    async def search(self, query: str = "", size: int = 0) -> ranking_pb2.RankingResponse:
+    async def search(self, query: str = "", keep: ranking_pb2.Filter | None = None) -> ranking_pb2.RankingResponse:
         """One call of the gateway."""
         query = query or self.turn()
-        request = ranking_pb2.SearchRequest(shopper=self.bench.request.shopper, query=query, page_size=size)
+        request = ranking_pb2.SearchRequest(shopper=self.bench.request.shopper, query=query, filter=keep)
         answer: ranking_pb2.RankingResponse = await self.bench.stub.Search(request, timeout=5.0)
         return answer
 
