@@ -12,6 +12,7 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
+from services.common.keytable import writing
 from services.common.layout import snapshots_of
 from services.common.metrics import Metrics
 from services.common.plans import Plan
@@ -120,11 +121,12 @@ class Features:
         """The same of blocks of the log; what is younger than a block is on the log itself."""
         block, folder = self._settings.archive_block, self._settings.store / "archive" / "interactions"
         archives: dict[int, LogArchive] = {}
+        keys = writing(self._settings.store, folder, self._settings.seal) if block else None
         while block:
             await asyncio.sleep(_ARCHIVE_EVERY_S)
             ends = {p: fold.next_offset for (topic, p), fold in self._folds().items() if topic == INTERACTIONS.name}
             for partition in ends.keys() - archives.keys():
-                archives[partition] = LogArchive(folder, partition, block)
+                archives[partition] = await asyncio.to_thread(LogArchive, folder, partition, block, keys)
             due = [partition for partition, end in ends.items() if end - archives[partition].next_offset >= block]
             for partition in due:
                 await asyncio.to_thread(self._catch_up, archives[partition], partition, ends[partition])

@@ -4,6 +4,7 @@ Files of the log hold a fixed range of offsets, so writing one again gives the s
 named by the positions they span; a row holds at its `_pos` whoever wrote it, so one that is there twice says the same.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,12 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from services.common import sealed
 from services.common.clock import Clock
 from services.common.errors import CorruptState
+from services.common.keytable import KeyTable, is_sealed
 from services.common.records import INTERACTIONS, TICK, Message, decode
 from services.features.rows import joined, to_numpy
 from services.features.views import ViewRows
 from services.online.encode import Column
+
+log = logging.getLogger(__name__)
 
 _TYPES = {
     "INT64": pa.int64(), "INT32": pa.int32(), "FLOAT32": pa.float32(), "FLOAT64": pa.float64(), "BOOL": pa.bool_(),
@@ -99,10 +104,15 @@ def _array(columns: Sequence[Column], sizes: Sequence[int], kind: str) -> pa.Arr
 
 
 class LogArchive:
-    """The cleaned log of one partition in files of `block` offsets each: `put` messages in order from `next_offset`."""
+    """The cleaned log of one partition in files of `block` offsets each: `put` messages in order from `next_offset`.
 
-    def __init__(self, folder: Path, partition: int, block: int) -> None:
-        self._folder, self._block = folder / str(partition), block
+    With keys the files are sealed, those of before too.
+    """
+
+    def __init__(self, folder: Path, partition: int, block: int, keys: KeyTable | None = None) -> None:
+        self._folder, self._partition, self._block, self._keys = folder / str(partition), partition, block, keys
+        if keys is not None:
+            self._seal_plain(keys)
         self._held: list[tuple[int, pa.RecordBatch]] = []
         done = [int(path.stem) for path in self._folder.glob("*.parquet")]
         self.next_offset = self._start = max(done) + block if done else 0
@@ -127,17 +137,38 @@ class LogArchive:
             return
         if batch.schema == INTERACTIONS:
             self._held.append((message.offset, batch))
+            self._heed(message.offset, batch)
+
+    def _heed(self, offset: int, batch: pa.RecordBatch) -> None:
+        if self._keys is not None:
+            for shopper, place in sealed.forgets(batch):
+                self._keys.forget(shopper, self._partition, (offset, place))
 
     def _write(self) -> None:
         held, self._held = self._held, []
-        write_whole(_log_rows(held), self._folder / f"{self._start:016d}.parquet")
+        path = self._folder / f"{self._start:016d}.parquet"
+        if self._keys is None:
+            write_whole(_log_rows(held), path)
+        elif not path.exists():  # of a worker that went on here: what is forgotten since gets no key again
+            write_whole(sealed.seal(_log_rows(held), self._partition, sealed.LOG, self._keys), path)
+
+    def _seal_plain(self, keys: KeyTable) -> None:
+        """Seal the blocks of before, in the order of the log."""
+        for path in sorted(self._folder.glob("*.parquet")):
+            try:
+                table = pq.read_table(path)
+            except (OSError, pa.ArrowException) as error:
+                log.warning("a block cannot be sealed", extra={"file": path.name, "error": str(error)})
+                continue
+            if not is_sealed(table.schema):
+                write_whole(sealed.seal(table, self._partition, sealed.LOG, keys), path)
 
 
 def _log_rows(held: Sequence[tuple[int, pa.RecordBatch]]) -> pa.Table:
     table, offset, index = joined(held, INTERACTIONS)
     events = pa.array(to_numpy(table.column("kind")) != TICK)
-    table = table.append_column("log_offset", pa.array(offset))
-    return table.append_column("log_index", pa.array(index)).filter(events)
+    table = table.append_column(sealed.LOG.offset, pa.array(offset))
+    return table.append_column(sealed.LOG.place, pa.array(index)).filter(events)
 
 
 def write_whole(table: pa.Table, path: Path) -> None:
@@ -145,4 +176,11 @@ def write_whole(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(table, temporary, compression="zstd")
+    if path.exists():  # what is replaced may be on disk alone
+        _sync(temporary)
     temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from services.common import sealed
 from services.common.clock import ManualClock
-from services.common.records import Message
+from services.common.keytable import reading, writing
+from services.common.records import FORGET, Message
 from services.features.archive import FeatureArchive, LogArchive
 from services.features.by_user import UserFold
-from tests.features.makers import START, event, feature, message, messages, tick, view_of
+from tests.features.makers import START, Row, event, feature, message, messages, tick, view_of
 
 
 def test_the_log_is_archived_in_blocks_whose_content_does_not_depend_on_when(tmp_path: Path) -> None:
@@ -73,3 +75,60 @@ def test_an_archive_of_no_rows_keeps_none(tmp_path: Path) -> None:
     for rows in fold.apply([message(0, [event(START)])]).views:
         archive.add("interactions", 0, rows)
     assert archive.take(all_of_it=True) == []
+
+
+def _sealed(store: Path, block: int = 3) -> LogArchive:
+    folder = store / "archive" / "interactions"
+    return LogArchive(folder, 0, block, writing(store, folder, wanted=True))
+
+
+def _opened(store: Path) -> list[tuple[int, int, str]]:
+    """Offset, place and item of each event that can be read."""
+    folder, out = store / "archive" / "interactions", []
+    with reading(folder) as keys:
+        for path in sorted(folder.rglob("*.parquet")):
+            rows = sealed.read(path, sealed.LOG, keys).rows
+            out += zip(*(rows[name].to_pylist() for name in ("log_offset", "log_index", "item")), strict=True)
+    return out
+
+
+def _wish(user: str) -> Row:
+    return event(START, FORGET, user)
+
+
+def test_a_sealed_log_opens_as_it_was_but_for_who_is_forgotten(tmp_path: Path) -> None:
+    ada, ben = event(START, user="ada", item="a"), event(START, user="ben", item="b")
+    archive = _sealed(tmp_path)
+    archive.put(messages([[ben, ada, tick(START)], [ada], [ben]]))
+    archive.put(messages([[ada, _wish("ada"), ben, ada], [ben]], first=3))
+    archive.put(messages([[ada], [ben]], first=5))
+    assert _opened(tmp_path) == [(0, 0, "b"), (2, 0, "b"), (3, 2, "b"), (3, 3, "a"), (4, 0, "b"), (5, 0, "a")]
+    assert not any(b"ada" in path.read_bytes() for path in tmp_path.rglob("*.parquet"))
+
+
+def test_a_log_sealed_again_after_a_crash_holds_the_same(tmp_path: Path) -> None:
+    ada, ben = event(START, user="ada", item="a"), event(START, user="ben", item="b")
+    log = messages([[ada], [ben], [ada], [_wish("ada"), ada], [ben], [ada], [ada], [_wish("ben")], [ben], [ada]])
+    for crash in range(len(log)):
+        store = tmp_path / str(crash)
+        _sealed(store).put(log[:crash])
+        again = _sealed(store)
+        again.put(log[again.next_offset :])
+        assert _opened(store) == [(3, 1, "a"), (5, 0, "a"), (6, 0, "a"), (8, 0, "b")]
+
+
+def test_a_worker_that_lost_its_partition_brings_nobody_back(tmp_path: Path) -> None:
+    log = messages([[event(START, user="ada", item="a")], [tick(START)], [_wish("ada")], [tick(START)]])
+    late, other = _sealed(tmp_path, 2), _sealed(tmp_path, 2)
+    late.put(log[:2])
+    other.put(log)
+    late.put(log[2:3])
+    assert _opened(tmp_path) == []
+
+
+def test_blocks_of_before_are_sealed_by_who_goes_on(tmp_path: Path) -> None:
+    ada, ben = event(START, user="ada", item="i"), event(START, user="ben", item="i")
+    plain = LogArchive(tmp_path / "archive" / "interactions", 0, 1)
+    plain.put(messages([[ada], [_wish("ada")], [ben], [ada], [ben]]))
+    _sealed(tmp_path, 1)
+    assert _opened(tmp_path) == [(2, 0, "i"), (3, 0, "i")]
