@@ -36,6 +36,9 @@ class Order:
     """In its message."""
 
 
+FEATURES = Order("_pos", "_row")
+"""Of the archive of emitted feature rows."""
+
 LOG = Order("log_offset", "log_index")
 """Of the archive of the cleaned log."""
 
@@ -59,21 +62,23 @@ def read(path: Path, order: Order, keys: KeyTable | None) -> Opened:
     return unseal(table, order, keys) if is_sealed(table.schema) else Opened(table)
 
 
-def seal(rows: pa.Table, partition: int, order: Order, keys: KeyTable) -> pa.Table:
-    """Groups of rows of one partition, by the column `user`; FORGET rows delete keys, and nobody's rows outlive theirs.
-
-    Keys that were made or deleted are so on disk when this returns.
-    """
-    rows, forgotten = _remembered(rows, order)
-    for shopper, place in forgotten.items():
-        keys.forget(shopper, partition, place)
-    groups = list(_grouped(rows, order))
+def seal(rows: pa.Table, partition: int, order: Order, keys: KeyTable, owner: str = "user") -> pa.Table:
+    """Groups of rows of one partition, by the column `owner`. Keys that were made are on disk when this returns."""
+    groups = list(_grouped(rows, order, owner))
     taken = keys.take(partition, {shopper: _place(group, order) for shopper, group in groups})
     sealed = sorted((taken[shopper][0], _sealed(group, *taken[shopper])) for shopper, group in groups)
     columns = [[id for id, _ in sealed], [text for _, text in sealed]]
     return pa.table(
         columns, schema=_SCHEMA.with_metadata({_ROWS: rows.schema.remove_metadata().serialize().to_pybytes()})
     )
+
+
+def seal_log(rows: pa.Table, partition: int, order: Order, keys: KeyTable) -> pa.Table:
+    """The same of rows with FORGET rows among them: these delete keys, and what lies before them is left out."""
+    rows, forgotten = _remembered(rows, order)
+    for shopper, place in forgotten.items():
+        keys.forget(shopper, partition, place)
+    return seal(rows, partition, order, keys)
 
 
 def unseal(table: pa.Table, order: Order, keys: KeyTable | None) -> Opened:
@@ -108,20 +113,20 @@ def _remembered(rows: pa.Table, order: Order) -> tuple[pa.Table, dict[str, Place
             pc.less(rows[order.offset], offset),
             pc.and_(pc.equal(rows[order.offset], offset), pc.less(rows[order.place], at)),
         )
-        keep = pc.and_not(keep, pc.and_(earlier, pc.equal(_owners(rows), shopper)))
+        keep = pc.and_not(keep, pc.and_(earlier, pc.equal(_owners(rows, "user"), shopper)))
     return (rows.filter(keep) if forgotten else rows), forgotten
 
 
-def _owners(rows: pa.Table) -> pa.ChunkedArray:
+def _owners(rows: pa.Table, owner: str) -> pa.ChunkedArray:
     """Whose each row is; rows of nobody are under one key that nobody deletes."""
-    return pc.fill_null(rows["user"], "")
+    return pc.fill_null(rows[owner], "")
 
 
-def _grouped(rows: pa.Table, order: Order) -> Iterator[tuple[str, pa.RecordBatch]]:
+def _grouped(rows: pa.Table, order: Order, owner: str) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Rows of each shopper, in the order of the log."""
     if not rows.num_rows:
         return
-    by = pa.table({"user": _owners(rows), "offset": rows[order.offset], "place": rows[order.place]})
+    by = pa.table({"user": _owners(rows, owner), "offset": rows[order.offset], "place": rows[order.place]})
     at = pc.sort_indices(by, [(name, "ascending") for name in by.column_names])
     batch = rows.take(at).combine_chunks().to_batches()[0]
     owners = by["user"].combine_chunks().take(at)

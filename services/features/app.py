@@ -53,9 +53,9 @@ class Features:
         )
         project = self._pickup.plan.project
         self._guard = StoreGuard(self._redis, project, meters)
-        self._archive = FeatureArchive(
-            settings.store / "archive" / "features", clock, settings.archive_rows, int(settings.archive_s * 1e6)
-        )
+        emitted = settings.store / "archive" / "features"
+        keys = writing(settings.store, emitted, settings.seal)
+        self._archive = FeatureArchive(emitted, clock, settings.archive_rows, int(settings.archive_s * 1e6), keys)
         sink = OnlineSink(self._redis, project, meters, clock)
         plan: Callable[[], Plan] = lambda: self._pickup.plan  # noqa: E731
         user_pace, item_pace = Pace(settings.step_ms / 1000), Pace(settings.item_step_ms / 1000)
@@ -84,8 +84,8 @@ class Features:
         try:
             await self._runtime.run(self._alongside)
         finally:
-            for path, rows in self._archive.take(all_of_it=True):
-                self._archive.write(path, rows)
+            for due in self._archive.take(all_of_it=True):
+                self._archive.write(*due)
             self._outbox.close()
             self._tracing.close()
             self._log.close()
@@ -114,8 +114,8 @@ class Features:
                     await asyncio.to_thread(self._archive.write, *due.popleft())
                     await asyncio.sleep(pause_s)
             finally:
-                for path, rows in due:  # the service stops
-                    self._archive.write(path, rows)
+                for one in due:  # the service stops
+                    self._archive.write(*one)
 
     async def _archive_log(self) -> None:
         """The same of blocks of the log; what is younger than a block is on the log itself."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from services.online.encode import Column
 
 log = logging.getLogger(__name__)
 
+_USER = "_user"
+"""Column of a sealed file that says whose a row is."""
+
 _TYPES = {
     "INT64": pa.int64(), "INT32": pa.int32(), "FLOAT32": pa.float32(), "FLOAT64": pa.float64(), "BOOL": pa.bool_(),
     "STRING": pa.string(), "BYTES": pa.binary(), "UNIX_TIMESTAMP": pa.timestamp("s", "UTC"),
@@ -33,10 +37,16 @@ _TYPES = {
 
 
 class FeatureArchive:
-    """Collects emitted rows for a file per view and partition, ready when there are enough or time has passed."""
+    """Collects emitted rows for a file per view and partition, ready when there are enough or time has passed.
 
-    def __init__(self, folder: Path, clock: Clock, roll_rows: int, roll_us: int) -> None:
-        self._folder, self._clock, self._rows, self._us = folder, clock, roll_rows, roll_us
+    With keys the rows of shoppers are sealed; those of items belong to nobody.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, roll_rows: int, roll_us: int, keys: KeyTable | None = None) -> None:
+        self._folder, self._clock, self._rows, self._us, self._keys = folder, clock, roll_rows, roll_us, keys
+        self._forgotten: dict[str, tuple[int, int]] = {}
+        """Offset and time of the newest wish of each shopper: what is written yet may be from before."""
+        self._lock = Lock()
         self._held: dict[tuple[str, str, int], list[ViewRows]] = {}
         self._since_us: dict[tuple[str, str, int], int] = {}
 
@@ -49,22 +59,49 @@ class FeatureArchive:
         self._since_us.setdefault(key, self._clock.now_us())
         held.append(rows)
 
-    def take(self, all_of_it: bool = False) -> list[tuple[Path, list[ViewRows]]]:
-        """What is to be written now: file and rows. Give each to `write`, in another thread if you like."""
+    def forget(self, user: str, partition: int, offset: int, before_us: int) -> None:
+        """Forget what was emitted of a shopper up to a message of interactions."""
+        if self._keys is not None:
+            with self._lock:  # else a file that is being written now would give them a key again
+                self._forgotten[user] = (offset, before_us)
+                self._keys.forget(user, partition, (offset + 1, 0))
+
+    def take(self, all_of_it: bool = False) -> list[tuple[Path, int, list[ViewRows]]]:
+        """What is to be written now: file, partition, rows. Give each to `write`, in another thread if you like."""
         now_us, ready = self._clock.now_us(), []
         for key, held in list(self._held.items()):
             full = sum(len(part.keys) for part in held) >= self._rows
             if all_of_it or full or now_us - self._since_us[key] >= self._us:
                 view, topic, partition = key
                 name = f"{topic}-{partition}-{held[0].position:016d}-{held[-1].position:016d}.parquet"
-                ready.append((self._folder / view / name, self._held.pop(key)))
+                ready.append((self._folder / view / name, partition, self._held.pop(key)))
                 self._since_us.pop(key)
         return ready
 
-    def write(self, path: Path, held: Sequence[ViewRows]) -> None:
+    def write(self, path: Path, partition: int, held: Sequence[ViewRows]) -> None:
         """Write one file."""
         tables = [_table(list(parts), self._clock.now_us()) for _, parts in groupby(held, _shape)]
-        write_whole(pa.concat_tables(tables, promote_options="default"), path)
+        table = pa.concat_tables(tables, promote_options="default")
+        users = [user for rows in held for user in rows.users]
+        if self._keys is None or not users:
+            write_whole(table, path)
+            return
+        table = table.append_column(_USER, pa.array(users, pa.string()))
+        table = table.append_column(sealed.FEATURES.place, pa.array(np.arange(len(users))))
+        with self._lock:
+            made = sealed.seal(self._remembered(table), partition, sealed.FEATURES, self._keys, _USER)
+        write_whole(made, path)
+
+    def _remembered(self, table: pa.Table) -> pa.Table:
+        """Rows that no wish is about: one that was emitted after it, without newer events, says nothing and names."""
+        users = table[_USER].to_pylist()
+        if self._forgotten.keys().isdisjoint(users):
+            return table
+        positions = to_numpy(table["_pos"])
+        times = to_numpy(table["event_timestamp"].cast(pa.int64()))
+        wishes = [self._forgotten.get(user, (-1, -1)) for user in users]
+        offset, before_us = np.array(wishes, np.int64).T
+        return table.filter(pa.array((positions > offset) & (times >= before_us)))
 
 
 def _shape(rows: ViewRows) -> tuple[tuple[str, str], ...]:
@@ -150,7 +187,7 @@ class LogArchive:
         if self._keys is None:
             write_whole(_log_rows(held), path)
         elif not path.exists():  # of a worker that went on here: what is forgotten since gets no key again
-            write_whole(sealed.seal(_log_rows(held), self._partition, sealed.LOG, self._keys), path)
+            write_whole(sealed.seal_log(_log_rows(held), self._partition, sealed.LOG, self._keys), path)
 
     def _seal_plain(self, keys: KeyTable) -> None:
         """Seal the blocks of before, in the order of the log."""
@@ -161,7 +198,7 @@ class LogArchive:
                 log.warning("a block cannot be sealed", extra={"file": path.name, "error": str(error)})
                 continue
             if not is_sealed(table.schema):
-                write_whole(sealed.seal(table, self._partition, sealed.LOG, keys), path)
+                write_whole(sealed.seal_log(table, self._partition, sealed.LOG, keys), path)
 
 
 def _log_rows(held: Sequence[tuple[int, pa.RecordBatch]]) -> pa.Table:

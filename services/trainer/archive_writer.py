@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from services.common.clock import Clock, WallClock
 from services.common.keytable import KeyTable, is_sealed
-from services.common.sealed import seal
+from services.common.sealed import seal_log
 from services.common.spec import ModelSpec
 from services.trainer.archive import SPEC, files, partitions, path_of
 from services.trainer.examples import Batch
@@ -111,7 +111,7 @@ class Archive:
                     log.warning("a file cannot be sealed", extra={"file": path.name, "error": str(error)})
                     continue
                 if not is_sealed(table.schema):
-                    made = seal(opened(table, keys).rows, partition, ORDER, keys)
+                    made = seal_log(opened(table, keys).rows, partition, ORDER, keys)
                     self._put(path, made, table.schema.metadata or {}, path.stat().st_mtime)
 
     def describe(self, spec: ModelSpec) -> None:
@@ -155,7 +155,7 @@ class Archive:
             return table if small is None else pa.concat_tables([small, table])
         rows = rows_of(held.offsets, held.values)
         before = [] if small is None else [opened(small, self._keys).rows]
-        table = seal(pa.concat_tables([*before, rows]), partition, ORDER, self._keys)
+        table = seal_log(pa.concat_tables([*before, rows]), partition, ORDER, self._keys)
         self._hooks.at("archive.sealed")
         return table
 
