@@ -164,6 +164,14 @@ def test_no_copy_of_a_forgotten_shopper_opens_again(tmp_path: Path) -> None:
         assert b"ben" not in each
 
 
+def test_a_key_goes_with_the_record_and_not_with_the_next_file(tmp_path: Path) -> None:
+    archive, log = _sealed(tmp_path), _log([[("ada", False)], [("ada", True)]])
+    archive.add(_one(0, log))
+    archive.flush()
+    archive.add(_one(1, log))
+    assert _read(tmp_path) == {}
+
+
 def test_without_its_keys_nobody_can_be_read_and_nothing_plain_joins_what_is_sealed(tmp_path: Path) -> None:
     archive, log = _sealed(tmp_path), _log([[("ada", False)], [("ben", False)]])
     archive.add(_one(0, log))
