@@ -39,8 +39,8 @@ PROFILE: Mapping[str, Any] = {
 
 KAFKA = "kafka.elsewhere:9092"
 TOKEN_KEYS = "1:" + "d3" * 16
-JOB_SECONDS = 120
-READY_SECONDS = 120
+JOB_SECONDS = 300
+READY_SECONDS = 300
 RESTARTS = 3
 
 

@@ -18,7 +18,7 @@ from tests.cluster.machine import ChartFault, Machine
 from tests.deploy.manifests import CHART, ROOT, parse
 
 RELEASE = "freshrank"
-WAIT = ("--wait", "--wait-for-jobs", "--timeout", "240s")
+WAIT = ("--wait", "--wait-for-jobs", "--timeout", "900s")
 NOT_STARTED = 128
 """Exit status of a container that cannot be started."""
 

@@ -26,16 +26,23 @@ from tests.pipeline.loop import PatientApi, eventually, ids_of, manifest_of
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 ADA = ranking_pb2.Shopper(user_id="ada", session_id="ada-1")
-STEADY = Pace(seconds=1200, events_per_second=40, sessions_per_second=4)
-DEADLINE_S = 10.0
+STEADY = Pace(seconds=3600, events_per_second=20, sessions_per_second=2)
+"""Little: what is told here takes longer than traffic has to be dense for."""
+DEADLINE_S = 30.0
 """Of a call: a busy machine is slow, and slow is not failed."""
+PATIENCE_S = 600.0
+"""For what has to come."""
 LENIENT = {
-    "FRESHRANK_TRAINER_UPDATE_INTERVAL": "12",
+    "FRESHRANK_TRAINER_UPDATE_INTERVAL": "25",
     "FRESHRANK_PUBLISHER_AUC_LOSS": "0.3",
     "FRESHRANK_PUBLISHER_LOG_LOSS_RISE": "0.5",
     "FRESHRANK_PUBLISHER_STABILITY": "20",
+    "FRESHRANK_PUBLISHER_RIPE_S": "30",
+    "FRESHRANK_PUBLISHER_LATENCY_MS": "2000",
+    "FRESHRANK_PUBLISHER_ROWS_WAIT_S": "120",
 }
-"""Releases follow each other here however little they have learned: the gate has stories of its own."""
+"""Releases follow each other here however little they have learned and however slow the machine is, where clicks come
+late, too: the gate has stories of its own."""
 
 NAME = "story_views_1d"
 ADDED = changed(
@@ -73,7 +80,7 @@ def step(name: str) -> Iterator[None]:
 
 async def test_definitions_come_by_an_upgrade_and_go_by_a_rollback(loop: RollingLoop) -> None:
     with step("first release"):
-        first = await loop.serving()
+        first = await loop.serving(PATIENCE_S)
     pids = {name: loop.stack.supervisor.pid(name) for name in ("triton", *SERVICES)}
     pods = loop.pods_of_services()
     before = await plan_of(loop)
@@ -94,7 +101,7 @@ async def test_definitions_come_by_an_upgrade_and_go_by_a_rollback(loop: Rolling
     assert loop.pods_of_services() == pods
     assert loop.record.failed == {}
     with step("ledger"):
-        assert await loop.ledger() == {}
+        assert await loop.ledger(PATIENCE_S) == {}
 
 
 async def upgraded_and_filled(loop: RollingLoop, api: Api) -> int:
@@ -104,17 +111,17 @@ async def upgraded_and_filled(loop: RollingLoop, api: Api) -> int:
     loop.before["apply-features"] = lambda: loop.stack.kill("features", signal.SIGSTOP)
     with step("helm upgrade, back-fill included"):
         upgrade = asyncio.create_task(asyncio.to_thread(loop.upgrade, ADDED))
-        await eventually(lambda: len(loop.ran) >= ran + 2 or upgrade.done(), 240)
+        await eventually(lambda: len(loop.ran) >= ran + 2 or upgrade.done(), PATIENCE_S)
         (added,) = [f.id for f in (await plan_of(loop)).definitions().values() if f.name == NAME]
         with step("gateways ask for it, and it is null"):
-            (first, *_) = await eventually(lambda: seen(loop, api, added), 180, 1.0)
+            (first, *_) = await eventually(lambda: seen(loop, api, added), PATIENCE_S, 1.0)
         assert math.isnan(first)
         loop.before.clear()
         loop.stack.kill("features", signal.SIGCONT)
         with step("back-filled"):
             counted = await asyncio.to_thread(views_on_log, loop)
             assert counted == 3
-            await eventually(lambda: newest_is(loop, api, added, counted), 240, 1.0)
+            await eventually(lambda: newest_is(loop, api, added, counted), PATIENCE_S, 1.0)
         ended = await upgrade
     assert ended.returncode == 0, ended.stderr
     hook, rest = loop.ran[ran : ran + 2], loop.ran[ran + 2 :]
@@ -214,5 +221,5 @@ async def routed(loop: RollingLoop, reads: int = 0, lacks: int = 0) -> str:
         known = {answer.release for answer in loop.record.answers[-50:] if not answer.degradation}
         return name if name in known else ""
 
-    found: str = await eventually(answering, 240, 1.0)
+    found: str = await eventually(answering, PATIENCE_S, 1.0)
     return found
