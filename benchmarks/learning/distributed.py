@@ -26,7 +26,8 @@ import torch
 
 from benchmarks.machine import commit, load, machine, rounded, versions, write_json
 from benchmarks.trainer import LISTED, SPEC
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.examples import Batch
 from services.trainer.factory import learner_of
 from services.trainer.settings import TrainerSettings

@@ -24,7 +24,7 @@ from flwr.app import Message
 
 from benchmarks.machine import commit, load, machine, rounded, versions, write_json
 from services.common.clock import WallClock
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.evaluation.planted.log import PlantedSource
 from services.trainer.evaluation.planted.plan import Plan as Shop
 from services.trainer.evaluation.planted.shop import Happened, happen

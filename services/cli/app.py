@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from services.cli import (
+    archive,
     arms,
     bring,
     distil,
@@ -57,6 +58,7 @@ def build() -> typer.Typer:
     app.command("distil")(distil.distil)
     app.add_typer(text.group(), name="text")
     app.add_typer(store.group(), name="store")
+    app.add_typer(archive.group(), name="archive")
     app.add_typer(ubi.group(), name="ubi")
     app.command("reshard")(reshard.reshard)
     app.command("presets")(presets.presets)
@@ -78,3 +80,4 @@ def freshrank(
 ) -> None:
     """Keep quiet what libraries remark: a command says itself what matters."""
     logging.basicConfig(level=logging.ERROR)
+    logging.getLogger("services.trainer.archive").setLevel(logging.WARNING)  # groups that nobody can open

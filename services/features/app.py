@@ -12,6 +12,7 @@ from services.common.clock import Clock, WallClock
 from services.common.faust import Runtime
 from services.common.health import Health
 from services.common.kafka import Outbox
+from services.common.keytable import writing
 from services.common.layout import snapshots_of
 from services.common.metrics import Metrics
 from services.common.plans import Plan
@@ -52,9 +53,9 @@ class Features:
         )
         project = self._pickup.plan.project
         self._guard = StoreGuard(self._redis, project, meters)
-        self._archive = FeatureArchive(
-            settings.store / "archive" / "features", clock, settings.archive_rows, int(settings.archive_s * 1e6)
-        )
+        emitted = settings.store / "archive" / "features"
+        keys = writing(settings.store, emitted, settings.seal)
+        self._archive = FeatureArchive(emitted, clock, settings.archive_rows, int(settings.archive_s * 1e6), keys)
         sink = OnlineSink(self._redis, project, meters, clock)
         plan: Callable[[], Plan] = lambda: self._pickup.plan  # noqa: E731
         user_pace, item_pace = Pace(settings.step_ms / 1000), Pace(settings.item_step_ms / 1000)
@@ -83,8 +84,8 @@ class Features:
         try:
             await self._runtime.run(self._alongside)
         finally:
-            for path, rows in self._archive.take(all_of_it=True):
-                self._archive.write(path, rows)
+            for due in self._archive.take(all_of_it=True):
+                self._archive.write(*due)
             self._outbox.close()
             self._tracing.close()
             self._log.close()
@@ -113,18 +114,19 @@ class Features:
                     await asyncio.to_thread(self._archive.write, *due.popleft())
                     await asyncio.sleep(pause_s)
             finally:
-                for path, rows in due:  # the service stops
-                    self._archive.write(path, rows)
+                for one in due:  # the service stops
+                    self._archive.write(*one)
 
     async def _archive_log(self) -> None:
         """The same of blocks of the log; what is younger than a block is on the log itself."""
         block, folder = self._settings.archive_block, self._settings.store / "archive" / "interactions"
         archives: dict[int, LogArchive] = {}
+        keys = writing(self._settings.store, folder, self._settings.seal) if block else None
         while block:
             await asyncio.sleep(_ARCHIVE_EVERY_S)
             ends = {p: fold.next_offset for (topic, p), fold in self._folds().items() if topic == INTERACTIONS.name}
             for partition in ends.keys() - archives.keys():
-                archives[partition] = LogArchive(folder, partition, block)
+                archives[partition] = await asyncio.to_thread(LogArchive, folder, partition, block, keys)
             due = [partition for partition, end in ends.items() if end - archives[partition].next_offset >= block]
             for partition in due:
                 await asyncio.to_thread(self._catch_up, archives[partition], partition, ends[partition])

@@ -4,22 +4,31 @@ Files of the log hold a fixed range of offsets, so writing one again gives the s
 named by the positions they span; a row holds at its `_pos` whoever wrote it, so one that is there twice says the same.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from services.common import sealed
 from services.common.clock import Clock
 from services.common.errors import CorruptState
+from services.common.keytable import KeyTable, is_sealed
 from services.common.records import INTERACTIONS, TICK, Message, decode
 from services.features.rows import joined, to_numpy
 from services.features.views import ViewRows
 from services.online.encode import Column
+
+log = logging.getLogger(__name__)
+
+_USER = "_user"
+"""Column of a sealed file that says whose a row is."""
 
 _TYPES = {
     "INT64": pa.int64(), "INT32": pa.int32(), "FLOAT32": pa.float32(), "FLOAT64": pa.float64(), "BOOL": pa.bool_(),
@@ -28,10 +37,16 @@ _TYPES = {
 
 
 class FeatureArchive:
-    """Collects emitted rows for a file per view and partition, ready when there are enough or time has passed."""
+    """Collects emitted rows for a file per view and partition, ready when there are enough or time has passed.
 
-    def __init__(self, folder: Path, clock: Clock, roll_rows: int, roll_us: int) -> None:
-        self._folder, self._clock, self._rows, self._us = folder, clock, roll_rows, roll_us
+    With keys the rows of shoppers are sealed; those of items belong to nobody.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, roll_rows: int, roll_us: int, keys: KeyTable | None = None) -> None:
+        self._folder, self._clock, self._rows, self._us, self._keys = folder, clock, roll_rows, roll_us, keys
+        self._forgotten: dict[str, tuple[int, int]] = {}
+        """Offset and time of the newest wish of each shopper: what is written yet may be from before."""
+        self._lock = Lock()
         self._held: dict[tuple[str, str, int], list[ViewRows]] = {}
         self._since_us: dict[tuple[str, str, int], int] = {}
 
@@ -44,22 +59,49 @@ class FeatureArchive:
         self._since_us.setdefault(key, self._clock.now_us())
         held.append(rows)
 
-    def take(self, all_of_it: bool = False) -> list[tuple[Path, list[ViewRows]]]:
-        """What is to be written now: file and rows. Give each to `write`, in another thread if you like."""
+    def forget(self, user: str, partition: int, offset: int, before_us: int) -> None:
+        """Forget what was emitted of a shopper up to a message of interactions."""
+        if self._keys is not None:
+            with self._lock:  # else a file that is being written now would give them a key again
+                self._forgotten[user] = (offset, before_us)
+                self._keys.forget(user, partition, (offset + 1, 0))
+
+    def take(self, all_of_it: bool = False) -> list[tuple[Path, int, list[ViewRows]]]:
+        """What is to be written now: file, partition, rows. Give each to `write`, in another thread if you like."""
         now_us, ready = self._clock.now_us(), []
         for key, held in list(self._held.items()):
             full = sum(len(part.keys) for part in held) >= self._rows
             if all_of_it or full or now_us - self._since_us[key] >= self._us:
                 view, topic, partition = key
                 name = f"{topic}-{partition}-{held[0].position:016d}-{held[-1].position:016d}.parquet"
-                ready.append((self._folder / view / name, self._held.pop(key)))
+                ready.append((self._folder / view / name, partition, self._held.pop(key)))
                 self._since_us.pop(key)
         return ready
 
-    def write(self, path: Path, held: Sequence[ViewRows]) -> None:
+    def write(self, path: Path, partition: int, held: Sequence[ViewRows]) -> None:
         """Write one file."""
         tables = [_table(list(parts), self._clock.now_us()) for _, parts in groupby(held, _shape)]
-        write_whole(pa.concat_tables(tables, promote_options="default"), path)
+        table = pa.concat_tables(tables, promote_options="default")
+        users = [user for rows in held for user in rows.users]
+        if self._keys is None or not users:
+            write_whole(table, path)
+            return
+        table = table.append_column(_USER, pa.array(users, pa.string()))
+        table = table.append_column(sealed.FEATURES.place, pa.array(np.arange(len(users))))
+        with self._lock:
+            made = sealed.seal(self._remembered(table), partition, sealed.FEATURES, self._keys, _USER)
+        write_whole(made, path)
+
+    def _remembered(self, table: pa.Table) -> pa.Table:
+        """Rows that no wish is about: one that was emitted after it, without newer events, says nothing and names."""
+        users = table[_USER].to_pylist()
+        if self._forgotten.keys().isdisjoint(users):
+            return table
+        positions = to_numpy(table["_pos"])
+        times = to_numpy(table["event_timestamp"].cast(pa.int64()))
+        wishes = [self._forgotten.get(user, (-1, -1)) for user in users]
+        offset, before_us = np.array(wishes, np.int64).T
+        return table.filter(pa.array((positions > offset) & (times >= before_us)))
 
 
 def _shape(rows: ViewRows) -> tuple[tuple[str, str], ...]:
@@ -99,10 +141,15 @@ def _array(columns: Sequence[Column], sizes: Sequence[int], kind: str) -> pa.Arr
 
 
 class LogArchive:
-    """The cleaned log of one partition in files of `block` offsets each: `put` messages in order from `next_offset`."""
+    """The cleaned log of one partition in files of `block` offsets each: `put` messages in order from `next_offset`.
 
-    def __init__(self, folder: Path, partition: int, block: int) -> None:
-        self._folder, self._block = folder / str(partition), block
+    With keys the files are sealed, those of before too.
+    """
+
+    def __init__(self, folder: Path, partition: int, block: int, keys: KeyTable | None = None) -> None:
+        self._folder, self._partition, self._block, self._keys = folder / str(partition), partition, block, keys
+        if keys is not None:
+            self._seal_plain(keys)
         self._held: list[tuple[int, pa.RecordBatch]] = []
         done = [int(path.stem) for path in self._folder.glob("*.parquet")]
         self.next_offset = self._start = max(done) + block if done else 0
@@ -127,17 +174,38 @@ class LogArchive:
             return
         if batch.schema == INTERACTIONS:
             self._held.append((message.offset, batch))
+            self._heed(message.offset, batch)
+
+    def _heed(self, offset: int, batch: pa.RecordBatch) -> None:
+        if self._keys is not None:
+            for shopper, place in sealed.forgets(batch):
+                self._keys.forget(shopper, self._partition, (offset, place))
 
     def _write(self) -> None:
         held, self._held = self._held, []
-        write_whole(_log_rows(held), self._folder / f"{self._start:016d}.parquet")
+        path = self._folder / f"{self._start:016d}.parquet"
+        if self._keys is None:
+            write_whole(_log_rows(held), path)
+        elif not path.exists():  # of a worker that went on here: what is forgotten since gets no key again
+            write_whole(sealed.seal_log(_log_rows(held), self._partition, sealed.LOG, self._keys), path)
+
+    def _seal_plain(self, keys: KeyTable) -> None:
+        """Seal the blocks of before, in the order of the log."""
+        for path in sorted(self._folder.glob("*.parquet")):
+            try:
+                table = pq.read_table(path)
+            except (OSError, pa.ArrowException) as error:
+                log.warning("a block cannot be sealed", extra={"file": path.name, "error": str(error)})
+                continue
+            if not is_sealed(table.schema):
+                write_whole(sealed.seal_log(table, self._partition, sealed.LOG, keys), path)
 
 
 def _log_rows(held: Sequence[tuple[int, pa.RecordBatch]]) -> pa.Table:
     table, offset, index = joined(held, INTERACTIONS)
     events = pa.array(to_numpy(table.column("kind")) != TICK)
-    table = table.append_column("log_offset", pa.array(offset))
-    return table.append_column("log_index", pa.array(index)).filter(events)
+    table = table.append_column(sealed.LOG.offset, pa.array(offset))
+    return table.append_column(sealed.LOG.place, pa.array(index)).filter(events)
 
 
 def write_whole(table: pa.Table, path: Path) -> None:
@@ -145,4 +213,11 @@ def write_whole(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(table, temporary, compression="zstd")
+    if path.exists():  # what is replaced may be on disk alone
+        _sync(temporary)
     temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

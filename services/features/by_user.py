@@ -82,6 +82,11 @@ class UserFold(ViewsFold):
         given_up = self.visits.take(table, keep)
         return item_messages(table, rows, origin, self._partition, self._partitions, given_up)
 
+    def _wishes(self, table: pa.Table, offset: Ints) -> list[tuple[str, int, int]]:
+        at = np.flatnonzero(to_numpy(table.column("kind")) == FORGET)
+        users, times = (table.column(name).take(at).to_pylist() for name in ("user", "time_us"))
+        return list(zip(map(str, users), offset[at].tolist(), times, strict=True))
+
     def applied_marks(self) -> dict[str, Any]:
         """`applied`: which rows of the log are in the state."""
         return {"applied": self._applied, "visits": self.visits.save()}

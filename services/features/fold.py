@@ -39,6 +39,8 @@ class Outputs:
     clock_us: int = 0
     queries: list[tuple[str, int, int]] = field(default_factory=list)
     """Changes of what may be suggested: `asked.News`."""
+    forgotten: list[tuple[str, int, int]] = field(default_factory=list)
+    """Who is forgotten: shopper, offset of the wish, and the time from before which."""
 
 
 class ViewsFold:
@@ -93,7 +95,8 @@ class ViewsFold:
         for rows, last in self._segments(table, keep, fresh, counts):
             views = self._fold_rows(self.views.values(), rows, publish and last)
         counts |= {"aggregated": int(keep.sum()), "malformed": len(malformed)}
-        return Outputs(views, self._derived(table, rows, keep, (offset, index)), counts, malformed, self.clock_us)
+        derived, forgotten = self._derived(table, rows, keep, (offset, index)), self._wishes(table, offset)
+        return Outputs(views, derived, counts, malformed, self.clock_us, forgotten=forgotten)
 
     def _read(self, messages: Sequence[Message]) -> tuple[Batches, list[tuple[Message, str]]]:
         batches: list[tuple[int, pa.RecordBatch]] = []
@@ -131,6 +134,9 @@ class ViewsFold:
         self, table: pa.Table, last: Rows, keep: NDArray[np.bool_], origin: tuple[Ints, Ints]
     ) -> dict[int, list[bytes]]:
         return {}
+
+    def _wishes(self, table: pa.Table, offset: Ints) -> list[tuple[str, int, int]]:
+        return []
 
     def replan(self, views: Sequence[ViewPlan], keep: Callable[[int], bool]) -> None:
         """Take a new plan: new features start at this position (see `unfilled`), removed views stop.

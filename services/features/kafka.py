@@ -153,6 +153,8 @@ class UserStage(FeatureStage):
 
     async def emit(self, partition: int, outputs: Outputs) -> None:
         """Send and store everything; ends when all of it is acknowledged."""
+        for user, offset, before_us in outputs.forgotten:
+            await asyncio.to_thread(self._archive.forget, user, partition, offset, before_us)
         await asyncio.gather(
             *(self._send(target, messages) for target, messages in outputs.items.items()),
             self._write(partition, outputs.views),

@@ -104,6 +104,13 @@ class Keys:
         names = self._names
         return [name for slot in slots.tolist() if (name := names[slot]) is not None]
 
+    def owners(self, slots: Ints) -> list[str]:
+        """Shopper of each slot in use; none where keys belong to nobody."""
+        if "user" in self.columns:
+            place = self.columns.index("user")
+            return [name[place] for name in self.names(slots)]
+        return [self.users.get(slot, "") for slot in slots.tolist()] if "session" in self.columns else []
+
     def used(self) -> Ints:
         """Slots in use, ascending."""
         return np.sort(np.fromiter(self._slots.values(), np.int64, len(self._slots)))

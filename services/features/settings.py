@@ -32,6 +32,11 @@ class FeaturesSettings(ServiceSettings):
     )
     archive_s: float = Field(60.0, gt=0, description="s after which a smaller file is written; a crash loses so much")
     archive_block: int = Field(2_000, ge=0, description="messages of the cleaned log per Parquet file; 0 archives none")
+    seal: bool = Field(
+        False,
+        description="seal the archives with a key per shopper, the cleaned log of before too; forgetting deletes the "
+        "key. What has keys stays sealed whatever this says",
+    )
     fetch_wait_ms: int = Field(
         80, ge=0, le=1000, description="ms the broker gathers messages for an answer; 0 = answers with the first"
     )

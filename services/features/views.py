@@ -1,7 +1,7 @@
 """The state of one view: its keys, its groups of features, and what changed since it was last published."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class ViewRows:
     """The values hold for everything below this offset ..."""
     clock_us: int
     """... at this time of the log."""
+    users: list[str] = field(default_factory=list)
+    """Whose each row is; none where keys belong to no shopper."""
 
 
 class ViewState:
@@ -134,6 +136,7 @@ class ViewState:
             received,
             position,
             clock_us,
+            self.keys.owners(asked),
         )
         self._let_go(asked)
         return out

@@ -16,13 +16,14 @@ from services.common import health as probes
 from services.common.clock import Clock, WallClock
 from services.common.errors import InvalidInput
 from services.common.health import Health
+from services.common.keytable import writing
 from services.common.metrics import Metrics
 from services.common.spec import ModelSpec
 from services.common.topics import EXAMPLES
 from services.common.tracing import tracing_for
 from services.online.registry import PlanSource
 from services.trainer import maintenance, tracking
-from services.trainer.archive import DAY_S, Archive
+from services.trainer.archive_writer import DAY_S, Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.checkpoint import Checkpoints, Name
 from services.trainer.factory import hold_of, learner_of, trigger_of
@@ -136,7 +137,7 @@ def build(
     """Restore the arm and wire the loop."""
     points = hooks or NoHooks()
     paths = ArmPaths(settings.store, settings.arm)
-    archive = Archive(paths.examples, settings.archive_days * DAY_S, clock) if settings.archive else None
+    archive = _archive(settings, paths, clock, points) if settings.archive else None
     arm = Arm(
         paths,
         source,
@@ -158,6 +159,11 @@ def build(
     hold = hold_of(settings)
     loop = Loop(arm, source, config, wanted, trigger_of(settings), clock, observer, points, hold, policy)
     return Trainer(loop, source, health)
+
+
+def _archive(settings: TrainerSettings, paths: ArmPaths, clock: Clock, hooks: Hooks) -> Archive:
+    keys = writing(paths.store, paths.examples, settings.seal)
+    return Archive(paths.examples, settings.archive_days * DAY_S, clock, keys, hooks)
 
 
 def begin(settings: TrainerSettings, learner: Learner) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from services.common.errors import CorruptState, InvalidInput
 from services.common.spec import ModelSpec
 from services.trainer import champion, journal
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.checkpoint import Checkpoints, Name, Saved
 from services.trainer.control import Control
 from services.trainer.deltas import DeltaFiles, DeltaInfo

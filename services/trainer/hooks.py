@@ -14,12 +14,15 @@ POINTS = (
 )
 """Every point, in the order a release passes them."""
 
+ARCHIVE_POINTS = ("archive.forgotten", "archive.sealed", "archive.staged", "archive.renamed")
+"""Those of an archive that is sealed."""
+
 
 class Hooks(Protocol):
     """Told when a point is passed."""
 
     def at(self, point: str) -> None:
-        """`point` is one of POINTS."""
+        """`point` is one of POINTS or ARCHIVE_POINTS."""
         ...
 
 

@@ -199,6 +199,11 @@ class TrainerSettings(TextSettings):
         True, description="keep what is learned as Parquet under the arm, for full retrains and `freshrank evaluate`"
     )
     archive_days: float = Field(30.0, gt=0, description="days after which such a file is taken away")
+    seal: bool = Field(
+        False,
+        description="seal the archive with a key per shopper, that of before too; forgetting deletes the key. What has "
+        "keys stays sealed whatever this says",
+    )
     transfer_from: Path | None = Field(
         None, description="checkpoint of another arm (folder <lineage>-<seq>) that this one begins with; none = anew"
     )

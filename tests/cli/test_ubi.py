@@ -12,7 +12,9 @@ from freshrank.v1.events_pb2 import EventKind, Impression
 from services.cli.history import events as history
 from services.cli.history.ubi import read, read_queries
 from services.cli.history.ubi_out import export
+from services.common import sealed
 from services.common.errors import InvalidInput
+from services.common.keytable import writing
 from services.common.records import FORGET, IMPRESSION, INTERACTIONS, TICK
 from services.common.tokens import Tokens
 from tests.cli.fakes import Ranking, run, serving
@@ -216,6 +218,22 @@ def test_the_archive_comes_out_and_goes_in_again(tmp_path: Path) -> None:
         ("ada", "", "search"),
     ]
     assert again[0]["list"] == ["s1", "s2"]
+
+
+def test_a_sealed_archive_comes_out_without_those_who_have_no_key(tmp_path: Path) -> None:
+    folder = tmp_path / "archive" / "interactions"
+    keys = writing(tmp_path, folder, wanted=True)
+    assert keys is not None
+    rows = [{"kind": 2, "user": user, "item": "s1", "event_id": user, "time_us": 1} for user in ("ada", "bob")]
+    table = pa.Table.from_pylist([{name: row.get(name) for name in INTERACTIONS.names} for row in rows], INTERACTIONS)
+    table = table.append_column("log_offset", pa.array([0, 1])).append_column("log_index", pa.array([0, 0]))
+    (folder / "0").mkdir(parents=True)
+    pq.write_table(sealed.seal(table, 0, sealed.LOG, keys), folder / "0" / "0.parquet")
+    keys.forget("bob", 0, (2, 0))
+    for archive in (folder, folder / "0"):
+        written = export(archive, tmp_path / "q", tmp_path / "e", "shop")
+        assert (written.events, written.lost) == (1, 1)
+        assert json.loads((tmp_path / "e").read_text())["client_id"] == "ada"
 
 
 def test_an_empty_or_damaged_archive_is_named(tmp_path: Path) -> None:

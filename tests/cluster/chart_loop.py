@@ -39,8 +39,8 @@ PROFILE: Mapping[str, Any] = {
 
 KAFKA = "kafka.elsewhere:9092"
 TOKEN_KEYS = "1:" + "d3" * 16
-JOB_SECONDS = 120
-READY_SECONDS = 120
+JOB_SECONDS = 300
+READY_SECONDS = 300
 RESTARTS = 3
 
 
@@ -92,22 +92,25 @@ class ChartLoop(Loop):
 
     def _machine(self) -> Machine:
         objects, outside = self._render(), {KAFKA: self.stack.kafka.bootstrap}
-        made = Machine(objects, self.folder, self._secrets(), self._image(), self.namespace, outside)
+        made = Machine(objects, self.folder, self.secrets(), self._image(), self.namespace, outside)
         if self.cluster:
             publish(self.cluster, self.namespace, objects, made)
         return made
 
     def _render(self) -> list[Object]:
+        return parse(render("--namespace", self.namespace, *self.values_files()))
+
+    def values_files(self) -> list[str]:
+        """What helm is told."""
         outside = {"kafka": {"bootstrap": KAFKA, "partitions": self.partitions}}
         quick = [values_of(name, value) for name, value in {**QUICK, **self.settings}.items()]
         files = []
         for number, values in enumerate((PROFILE, *quick, self.values, outside)):
             files.append(self.folder / f"values-{number}.yaml")
             files[-1].write_text(yaml.safe_dump(dict(values)))
-        words = [word for file in files for word in ("-f", str(file))]
-        return parse(render("--namespace", self.namespace, *words))
+        return [word for file in files for word in ("-f", str(file))]
 
-    def _secrets(self) -> dict[str, dict[str, str]]:
+    def secrets(self) -> dict[str, dict[str, str]]:
         """The two that NOTES.txt asks for."""
         return {"freshrank-redis": {"url": self.stack.redis.url}, "freshrank-tokens": {"keys": TOKEN_KEYS}}
 
@@ -127,8 +130,7 @@ class ChartLoop(Loop):
         self.plan = ChartPlan(
             folder, repo, self.partitions, grpc_port, admin_port, ports, pods=pods, claims=folder / "claims"
         )
-        for job in self.machine.jobs():
-            self.run_to_the_end(job, job.main)
+        self._run_jobs()
         for name in ("triton", *self.services):
             for first in pods[name].spec.get("initContainers", []):
                 self.run_to_the_end(pods[name], first)
@@ -137,6 +139,10 @@ class ChartLoop(Loop):
             self._until_ready(name)
         self.stack.supervisor.exits()
         self.follower = Follower(self.stack.kafka.bootstrap, self.partitions, self.plan.urls)
+
+    def _run_jobs(self) -> None:
+        for job in self.machine.jobs():
+            self.run_to_the_end(job, job.main)
 
     def _until_ready(self, name: str) -> None:
         """Start again what has ended itself, as a cluster does."""
@@ -151,12 +157,15 @@ class ChartLoop(Loop):
 
     def run_to_the_end(self, pod: Pod, container: Object) -> str:
         """A container that ends: what it has printed. AssertionError when it fails."""
-        command = self._local(self.machine.command(pod, container))
-        environment = os.environ | command.environment
-        given: dict[str, Any] = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
-        ended = subprocess.run(command.argv, **given, timeout=JOB_SECONDS, check=False)
+        ended = self.executed(self.machine, pod, container)
         assert ended.returncode == 0, f"{pod.name}: {ended.stderr[-2000:]}"
         return ended.stdout
+
+    def executed(self, machine: Machine, pod: Pod, container: Object) -> subprocess.CompletedProcess[str]:
+        """Run a container that ends. Raises TimeoutExpired when it does not."""
+        command = self._local(machine.command(pod, container))
+        given: dict[str, Any] = {"cwd": ROOT, "env": os.environ | command.environment, "text": True}
+        return subprocess.run(command.argv, **given, capture_output=True, timeout=JOB_SECONDS, check=False)
 
     def program(self, name: str) -> Program:
         """A workload's first container, ready when its readiness probe says so."""

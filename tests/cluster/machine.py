@@ -164,13 +164,18 @@ class Machine:
 
     @staticmethod
     def _fill(folder: Path, source: Object, content: Mapping[str, str]) -> None:
+        """As a kubelet does it: what is seen are links into a folder that it can swap at once."""
         items = source.get("items") or [{"key": key, "path": key} for key in content]
         for item in items:
             if item["key"] not in content:
                 raise ChartFault(f"a volume asks for the key {item['key']}, which is not there")
-            path = folder / item["path"]
+            path = folder / "..files" / item["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content[item["key"]])
+            first = Path(item["path"]).parts[0]
+            for link, target in (("..data", "..files"), (first, f"..data/{first}")):
+                if not (folder / link).is_symlink():
+                    (folder / link).symlink_to(target)
 
     def _translate(self, pod: Pod, container: Object) -> "Translation":
         return Translation(self._hosts(), self.mounts(pod, container), pod, self._outside)

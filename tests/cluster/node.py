@@ -1,14 +1,14 @@
 """Stands for scheduler, kubelet, volumes and the operators that fill Secrets, so that what is installed becomes ready.
 
 No container runs: a pod is ready as soon as everything that it refers to is there, and a pod that is not to be started
-again has succeeded. What a real node would wait for, this one waits for too: a claim, a ConfigMap, a Secret and its
-key.
+again has succeeded, unless a test runs it. What a real node would wait for, this one waits for too: a claim, a
+ConfigMap, a Secret and its key.
 """
 
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 from kubernetes.client import ApiException
@@ -39,6 +39,9 @@ class Node:
         self._filled: set[str] = set()
         self.waiting: dict[str, list[str]] = {}
         """What each pod lacks, by its name: for the message of a test that waited in vain."""
+        self.runners: dict[str, Callable[[Object], Mapping[str, int]]] = {}
+        """Who runs pods that end, by namespace: the exit status of each container that was started."""
+        self._ended_pods: dict[str, Object] = {}
 
     def __enter__(self) -> Self:
         self._api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME}})
@@ -94,11 +97,38 @@ class Node:
 
     def _status(self, pod: Object) -> Object:
         if not runs_for_ever(pod):
-            return {"phase": "Succeeded"}
+            return self._end(pod)
         self._addresses += 1
         address = f"10.97.{self._addresses >> 8}.{self._addresses & 255}"
         conditions = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "ContainersReady", "Ready")]
         return {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
+
+    def _end(self, pod: Object) -> Object:
+        """Run once, whatever a cached list says of it afterwards."""
+        runner, uid = self.runners.get(pod["metadata"]["namespace"]), pod["metadata"]["uid"]
+        if runner is None:
+            return {"phase": "Succeeded"}
+        if uid not in self._ended_pods:
+            self._ended_pods[uid] = _ended(pod, runner(pod))
+        return self._ended_pods[uid]
+
+
+def _ended(pod: Object, codes: Mapping[str, int]) -> Object:
+    """What a kubelet says of a pod whose containers have ended with these."""
+
+    def statuses(containers: list[Object]) -> list[Object]:
+        known = {"imageID": "", "ready": False, "restartCount": 0}
+        started = [container for container in containers if container["name"] in codes]
+        return [
+            {"name": c["name"], "image": c["image"], "state": {"terminated": {"exitCode": codes[c["name"]]}}} | known
+            for c in started
+        ]
+
+    return {
+        "phase": "Failed" if any(codes.values()) else "Succeeded",
+        "initContainerStatuses": statuses(pod["spec"].get("initContainers", [])),
+        "containerStatuses": statuses(pod["spec"]["containers"]),
+    }
 
 
 def filled(api: Api) -> Iterator[tuple[Object, str, dict[str, str]]]:

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.deploy.manifests import CHART, ROOT, Object, containers, named, parse, pods, render
 from tests.deploy.test_options import chart, of_kind
 
@@ -83,3 +85,24 @@ def job(objects: list[Object]) -> Object:
 def container(spec: Object) -> dict[str, Any]:
     found: dict[str, Any] = spec["template"]["spec"]["containers"][0]
     return found
+
+
+@pytest.mark.parametrize("learns", ["trainer", "train"])
+def test_the_keys_of_archives_are_with_those_who_write_and_read_archives(tmp_path: Path, learns: str) -> None:
+    seal = {"seal": {"enabled": True, "existingClaim": "keys"}}
+    together = {"enabled": learns == "train"}
+    objects = chart(tmp_path, store=seal, maintenance={"enabled": True}, distributed=together)
+    mounts: dict[str, list[Object]] = {}
+    for name, spec in pods(objects):
+        mounts[name] = [mount for one in containers(spec) for mount in one["volumeMounts"] if mount["name"] == "keys"]
+        claim = {"name": "keys", "persistentVolumeClaim": {"claimName": "keys"}}
+        assert (claim in spec["volumes"]) == bool(mounts[name])
+    there = [{"name": "keys", "mountPath": "/srv/freshrank/store/keys"}]
+    assert {name: found for name, found in mounts.items() if found} == dict.fromkeys(
+        ("features", learns, "maintenance"), there
+    )
+    assert named(objects, "ConfigMap", "freshrank-settings")["data"]["FRESHRANK_SEAL"] == "true"
+
+
+def test_archives_are_plain_unless_they_are_wished_sealed(tmp_path: Path) -> None:
+    assert "FRESHRANK_SEAL" not in named(chart(tmp_path), "ConfigMap", "freshrank-settings")["data"]

@@ -12,7 +12,7 @@ import torch
 
 from services.common.clock import ManualClock
 from services.common.spec import ModelSpec
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.arm import Arm, ArmPaths, Source
 from services.trainer.factory import learner_of
 from services.trainer.hooks import Hooks, NoHooks

@@ -8,7 +8,8 @@ import pytest
 from services.common.clock import ManualClock
 from services.common.errors import CorruptState
 from services.common.records import decode
-from services.trainer.archive import DAY_S, SMALL_BYTES, Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import DAY_S, SMALL_BYTES, Archive
 from services.trainer.examples import Batch
 from tests.trainer.arm import arm, digest, run
 from tests.trainer.world import FileSource, Shop, message

@@ -11,7 +11,8 @@ import pytest
 from benchmarks.learning import __main__ as repeated
 from benchmarks.learning.ranking import _BASE, trials
 from benchmarks.learning.ratings import compare
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.evaluation.rehearsal import Trial
 from services.trainer.evaluation.study import Settings, Study
 from services.trainer.examples import Batch

@@ -13,7 +13,8 @@ from services.common.errors import InvalidInput
 from services.common.ids import keys_of, share_of
 from services.common.settings import load_settings
 from services.trainer import presets
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.evaluation.rehearsal import Trial
 from services.trainer.examples import Batch
 from services.trainer.factory import learner_of, trigger_of

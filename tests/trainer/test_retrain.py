@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import CorruptState, InvalidInput, NotFound
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.arm import ArmPaths
 from services.trainer.checkpoint import Checkpoints
 from services.trainer.factory import learner_of

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from services.common.clock import ManualClock
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.distributed.peers import Peers, joined
 from services.trainer.distributed.run import Options, Outcome, learn
 from services.trainer.examples import Batch

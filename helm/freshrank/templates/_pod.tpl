@@ -46,11 +46,15 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* Mounts and volumes. Take (dict "root" $ "store" write|read|none "tls" parts "scratch" size "repo" true|false). */}}
+{{/* Mounts and volumes. Take (dict "root" $ "store" write|read|none "tls" parts "scratch" size "repo" true|false), and
+"serves" or "service", whose pods they are. */}}
 {{- define "freshrank.mounts" -}}
 - {name: scratch, mountPath: /tmp}
 {{- if ne .store "none" }}
 - {name: store, mountPath: /srv/freshrank/store, readOnly: {{ eq .store "read" }}{{ include "freshrank.propagation" .root }}}
+{{- end }}
+{{- if include "freshrank.keysClaim" . }}
+- {name: keys, mountPath: /srv/freshrank/store/keys}
 {{- end }}
 {{- if include "freshrank.repoMap" .root }}
 - {name: feature-repo, mountPath: /srv/freshrank/feature_repo, readOnly: true}
@@ -71,11 +75,23 @@ imagePullSecrets:
   persistentVolumeClaim:
     claimName: {{ include "freshrank.claim" .root }}
 {{- end }}
+{{- with include "freshrank.keysClaim" . }}
+- name: keys
+  persistentVolumeClaim:
+    claimName: {{ . }}
+{{- end }}
 {{- with include "freshrank.repoMap" .root }}
 - name: feature-repo
   configMap: {name: {{ . }}{{ if $.hook }}-hook{{ end }}}
 {{- end }}
 {{- include "freshrank.tlsVolumes" . }}
+{{- end -}}
+
+{{/* Claim of the keys of archives, for the pods that write or read archives; empty = the keys lie in the store. */}}
+{{- define "freshrank.keysClaim" -}}
+{{- if or (eq (default "" .service) "trainer") (has (default "" .serves) (list "features" "trainer")) -}}
+{{ .root.Values.store.seal.existingClaim }}
+{{- end -}}
 {{- end -}}
 
 {{/* ConfigMap that the feature repository comes from; empty = the one inside the image. */}}

@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from freshrank.v1.events_pb2 import EventKind, Impression
 
-from services.common.errors import InvalidInput
+from services.common.errors import CorruptState, InvalidInput
+from services.common.keytable import KeyTable, is_sealed, reading
 from services.common.records import FORGET, IMPRESSION
 from services.common.tokens import impression_of
 
@@ -36,6 +37,8 @@ class Written:
 
     queries: int = 0
     events: int = 0
+    lost: int = 0
+    """Groups of a sealed archive that no key opens: of forgotten shoppers."""
 
 
 def export(archive: Path, queries: Path, events: Path, application: str) -> Written:
@@ -46,10 +49,12 @@ def export(archive: Path, queries: Path, events: Path, application: str) -> Writ
     files = sorted(archive.rglob("*.parquet"))
     if not files:
         raise InvalidInput("--archive", "missing_value", f"{archive}: holds no Parquet file")
-    written, places, forgotten = Written(), dict[str, dict[str, int]](), _forgotten(files)
+    written, places = Written(), dict[str, dict[str, int]]()
     with ExitStack() as held:
+        keys = held.enter_context(reading(archive))
+        forgotten = _forgotten(files, keys)
         to_queries, to_events = (held.enter_context(path.open("w", encoding="utf-8")) for path in (queries, events))
-        for row in _rows(files, _COLUMNS):
+        for row in _rows(files, _COLUMNS, keys, written):
             if row["time_us"] < forgotten.get(row["user"], 0):
                 continue
             if row["kind"] == IMPRESSION:
@@ -63,20 +68,29 @@ def export(archive: Path, queries: Path, events: Path, application: str) -> Writ
     return written
 
 
-def _forgotten(files: Sequence[Path]) -> dict[str, int]:
+def _forgotten(files: Sequence[Path], keys: KeyTable | None) -> dict[str, int]:
     """Until when everything of a shopper who was forgotten is left out."""
     out: dict[str, int] = {}
-    for row in _rows(files, ("kind", "time_us", "user")):
+    for row in _rows(files, ("kind", "time_us", "user"), keys, Written()):
         if row["kind"] == FORGET:
             out[row["user"]] = max(out.get(row["user"], 0), row["time_us"])
     return out
 
 
-def _rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(
+    files: Sequence[Path], columns: Sequence[str], keys: KeyTable | None, written: Written
+) -> Iterator[dict[str, Any]]:
     for path in files:
         try:
-            table = pq.read_table(path, columns=list(columns))
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors are kinds of these
+            if is_sealed(pq.read_schema(path)):
+                from services.common import sealed
+
+                found = sealed.read(path, sealed.LOG, keys)
+                written.lost += found.lost
+                table = found.rows.select(columns)
+            else:
+                table = pq.read_table(path, columns=list(columns))
+        except (OSError, ValueError, KeyError, CorruptState) as error:  # pyarrow's own errors are kinds of these
             raise InvalidInput("--archive", "unreadable", f"{path.name}: {error}") from error
         yield from table.to_pylist()
 

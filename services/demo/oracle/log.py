@@ -1,10 +1,11 @@
 """The log as the oracle reads it: its own statement of the columns, and what a stage must drop."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from freshrank.v1 import events_pb2
 
 IMPRESSION, TICK, FORGET, REFORMULATION = 100, 101, 102, 103
@@ -40,6 +41,8 @@ EXAMPLES = pa.schema(
 )  # fmt: skip
 _SCHEMAS = {1: INTERACTIONS, 2: ITEM_INTERACTIONS, 3: EXAMPLES}
 
+_TRIES = 20
+
 Row = dict[str, Any]
 Brokers = str | Mapping[str, str]
 """host:port, or the client's settings where more is needed."""
@@ -49,17 +52,31 @@ def read(brokers: Brokers, topic: str) -> Iterator[tuple[int, int, int, bytes]]:
     """Every record of a topic as (partition, offset, timestamp in ms, value), partition by partition."""
     where = {"bootstrap.servers": brokers} if isinstance(brokers, str) else brokers
     consumer = Consumer({**where, "group.id": "oracle", "enable.auto.commit": False})
-    for partition in sorted(consumer.list_topics(topic, 10).topics[topic].partitions):
-        low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-        consumer.assign([TopicPartition(topic, partition, low)])
-        at = low
-        while at < end:
-            for message in consumer.consume(min(1000, end - at), 1.0):
-                if message.error():
-                    raise SystemExit(f"reading {topic}: {message.error()}")
-                at = message.offset() + 1
-                yield partition, message.offset(), message.timestamp()[1], message.value() or b""
-    consumer.close()
+    try:
+        for partition in sorted(consumer.list_topics(topic, 10).topics[topic].partitions):
+            low, end = _bounds(consumer, TopicPartition(topic, partition))
+            consumer.assign([TopicPartition(topic, partition, low)])
+            at = low
+            while at < end:
+                for message in consumer.consume(min(1000, end - at), 1.0):
+                    if message.error():
+                        raise SystemExit(f"reading {topic}: {message.error()}")
+                    at = message.offset() + 1
+                    yield partition, message.offset(), message.timestamp()[1], message.value() or b""
+    finally:
+        consumer.close()
+
+
+def _bounds(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """First offset and the next one; a client that has just come knows no partition for a moment."""
+    for _ in range(_TRIES):
+        try:
+            found: tuple[int, int] = consumer.get_watermark_offsets(place, timeout=10)
+            return found
+        except KafkaException as error:
+            failure = error
+            time.sleep(0.5)
+    raise SystemExit(f"reading {place.topic}: {failure}")
 
 
 def rows(brokers: Brokers, topic: str) -> Iterator[Row]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from services.common.errors import CorruptState
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.evaluation.judge import common
 from services.trainer.evaluation.rehearsal import Outcome, Trial, rehearse
 from services.trainer.evaluation.study import Settings, Study

@@ -9,7 +9,8 @@ import pytest
 
 from services.common.errors import Conflict, InvalidInput
 from services.trainer.app import begin
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.arm import Arm, ArmPaths
 from services.trainer.evaluation.rehearsal import Trial
 from services.trainer.evaluation.students import Graduation, Lesson, _teacher, teach

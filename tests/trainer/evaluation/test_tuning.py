@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import InvalidInput
-from services.trainer.archive import Archive, ArchiveSource
+from services.trainer.archive import ArchiveSource
+from services.trainer.archive_writer import Archive
 from services.trainer.evaluation.tuning import Dimension, tune
 from services.trainer.examples import Batch
 from tests.cli.fakes import run as command

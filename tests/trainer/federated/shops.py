@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.examples import Batch
 from services.trainer.federated.apps import client_app
 from services.trainer.federated.coordinator import Coordinator

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import InvalidInput
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.evaluation.planted.log import PlantedSource
 from services.trainer.evaluation.planted.plan import Plan
 from services.trainer.evaluation.planted.shop import happen

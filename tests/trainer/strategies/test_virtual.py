@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from services.trainer.archive import Archive
+from services.trainer.archive_writer import Archive
 from services.trainer.learner import Learner
 from services.trainer.strategies.base import Update
 from services.trainer.strategies.virtual import VirtualClicks
