@@ -52,7 +52,7 @@ ADDED = changed(
 )
 LOSING = changed(
     ADDED,
-    ("views.py", '        count("searches_1h", ONE_HOUR, "kind == \'search\'"),\n', ""),
+    ("views.py", '        count("searches_1h", ONE_HOUR, SEARCH),\n', ""),
     ("feature_services.py", ' "searches_1h",', ""),
 )
 
