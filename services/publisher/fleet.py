@@ -97,14 +97,18 @@ class Fleet:
             raise refusals[0]
         raise next(error for error in errors if isinstance(error, TemporaryError))
 
-    def tend(self, wanted: Mapping[str, Expected], mark: bool = True) -> list[str]:
+    def tend(
+        self, wanted: Mapping[str, Expected], mark: bool = True, besides: Mapping[str, Expected] | None = None
+    ) -> list[str]:
         """Bring every server to what it must have: load what it lacks, ask what it has, load anew what answers wrong.
 
-        `mark`: tell each server's readiness probe whether it has everything. Returns a release for each reload of one
-        that had been right. A server that hangs is waited for in the background.
+        `mark`: tell each server's readiness probe whether it has all that is `wanted`; what it has `besides` is tended
+        alike, and rankings do without it. Returns a release for each reload of one that had been right. A server that
+        hangs is waited for in the background.
         """
+        every, needed = {**wanted, **(besides or {})}, frozenset(wanted) if mark else None
         idle = {address: pod for address, pod in self.pods().items() if address not in self._tending}
-        begun = {address: self._threads.submit(pod.tend, dict(wanted), mark) for address, pod in idle.items()}
+        begun = {address: self._threads.submit(pod.tend, every, needed) for address, pod in idle.items()}
         self._tending |= begun
         wait(begun.values(), self._patience_s)
         healed: list[str] = []

@@ -103,18 +103,19 @@ class Pod:
         self._now(release, good=True)
         return gap
 
-    def tend(self, wanted: Mapping[str, Expected], mark: bool) -> list[str]:
+    def tend(self, wanted: Mapping[str, Expected], needed: Collection[str] | None) -> list[str]:
         """Load what is lacking, ask what is there, load anew what answers wrong; returns what was right and is again.
 
-        What cannot be done now is due the next time.
+        `needed`: what the readiness probe is told to be there or not; None = it is told nothing. What cannot be done
+        now is due the next time.
         """
         healed: list[str] = []
         try:
             have = self.server.loaded()
             healed = [release for release, golden in wanted.items() if self._mend(release, golden, have)]
-            if mark:
+            if needed is not None:
                 self._fence()
-                self.server.mark(all(release in self.good for release in wanted))
+                self.server.mark(all(release in self.good for release in needed))
             self.away = False
             self._late.pop("", None)
         except NotOwner as error:

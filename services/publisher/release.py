@@ -112,14 +112,14 @@ class Releases:
         `mark`: tell readiness probes; `besides`: models that are not releases. May be called by another thread than
         `step`.
         """
-        wanted: dict[str, Expected] = dict(besides or {})
+        wanted: dict[str, Expected] = {}
         for name in sorted(self._serving()):
             try:
                 self._store.stage_model(name)
                 wanted[name] = self._shelf.get(name).golden
             except (PermanentError, OSError) as error:  # just being collected, or lost with the disk
                 logger.error("release cannot be read", extra={"release": name, "error": str(error)})
-        return self._fleet.tend(wanted, mark)
+        return self._fleet.tend(wanted, mark, besides)
 
     def _serving(self) -> set[str]:
         book = self.book

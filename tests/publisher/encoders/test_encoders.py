@@ -261,3 +261,13 @@ def test_the_vectors_are_those_of_the_model(stage: Stage, made: Made) -> None:
     assert all(abs(float(np.linalg.norm(vector)) - 1) < 0.01 for vector in found.values())
     assert float(found["i0"] @ found["i9"]) < 0.9999
     assert found["i0"].tolist() != found["i1"].tolist()
+
+
+def test_a_server_without_the_encoder_is_ready_for_rankings(stage: Stage, made: Made) -> None:
+    name = made.candidate(stage.root)
+    stage.steps()
+    stage.triton.dead.add(name)
+    stage.triton.refuses_loads = True
+    stage.fleet.tend({}, mark=True, besides=stage.encoders.wanted())
+    assert stage.triton.marked is True
+    assert stage.fleet.placed(name) == []
