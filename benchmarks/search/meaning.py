@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 NEAREST, RECALL = 100, 0.95
 MEANT = "a couch for two in the living room"
-SAYS = "small grey settee"
+SAYS = "loveseat sofa for small spaces"
 """A query and a title that have no word in common."""
 
 
