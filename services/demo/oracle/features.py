@@ -41,7 +41,7 @@ def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Ver
             want = tables[side].values(feature)
             for number, got in enumerate(online[feature["name"]]):
                 if not present[number]:
-                    due |= {number} if want.get(number) else set()
+                    due |= {number} if says(feature, want.get(number)) else set()
                     continue
                 values += 1
                 if not same(feature, want.get(number), got):
@@ -120,6 +120,17 @@ def fetch(
         for name in names:
             out[name] += answer[name]
     return out
+
+
+def says(feature: dict[str, Any], want: Any) -> bool:
+    """Whether a value says more than nothing would: no count, an empty list, a share that is its prior.
+
+    >>> ratio = {"function": "ratio", "prior": 0.05, "prior_weight": 20.0}
+    >>> says(ratio, 0.05), says(ratio, 0.06), says({"function": "count"}, 0)
+    (False, True, False)
+    """
+    nothing = feature["prior"] if feature["function"] == "ratio" and feature["prior_weight"] else 0
+    return bool(want) and want != nothing
 
 
 def same(feature: dict[str, Any], want: Any, got: Any) -> bool:
