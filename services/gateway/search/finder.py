@@ -83,6 +83,8 @@ def find(
     """
     by_words = _by_words(reader, query, keep, most)
     near = _near(reader, table, keep, meant, most, floor, narrow) if meant is not None else np.zeros(0, np.int64)
+    # What has all the words stands before what has some; so does what means as much as that.
+    surely = by_words.slots[: by_words.sure]
     new = near[~np.isin(near, by_words.slots)]
     counted = {}
     if facets:
@@ -92,8 +94,10 @@ def find(
     if not len(near):
         slots = by_words.slots[:most]
         return Hits(slots, by_words.lexical, min(by_words.sure, most), count, counted, ranks[:most])
-    slots, prior_rank = fused(by_words.slots, ranks, near, most)
-    return Hits(slots, by_words.lexical, len(slots), count, counted, prior_rank)
+    assert meant is not None
+    alike = near[meant.cosines(table, near) >= _typical(meant.cosines(table, surely))] if len(surely) else near
+    slots, prior_rank, sure = fused(by_words.slots, ranks, near, most, np.union1d(surely, alike))
+    return Hits(slots, by_words.lexical, sure, count, counted, prior_rank)
 
 
 def _by_words(reader: IndexReader, query: Query, keep: Filter, most: int) -> _ByWords:
@@ -132,22 +136,31 @@ def _near(
     return slots[np.isin(slots, kept)][:most]
 
 
-def fused(by_words: Ints, ranks: Ints, near: Ints, most: int) -> tuple[Ints, Ints]:
-    """Reciprocal rank fusion of two orders (Cormack et al., 2009): slots, best first, and their places from 1.
+def _typical(cosines: Floats) -> float:
+    """Median of those that are known; above all others where none is."""
+    known = cosines[~np.isnan(cosines)]
+    return float(np.median(known)) if len(known) else 2.0
+
+
+def fused(by_words: Ints, ranks: Ints, near: Ints, most: int, first: Ints) -> tuple[Ints, Ints, int]:
+    """Reciprocal rank fusion of two orders (Cormack et al., 2009): slots, best first, their places from 1, and how
+    many of them are among `first`, which stand before all others.
 
     `ranks` [n]: place of each of `by_words`, equal for what matches equally well. What is in one order only has
     nothing from the other.
 
-    >>> fused(np.array([7, 8]), np.array([1, 2]), np.array([8, 9]), 2)
-    (array([8, 7]), array([1, 2]))
+    >>> fused(np.array([7, 8]), np.array([1, 2]), np.array([8, 9]), 2, np.array([7, 8, 9]))
+    (array([8, 7]), array([1, 2]), 2)
     """
     slots = np.concatenate([by_words, near[~np.isin(near, by_words)]])
     score = np.zeros(len(slots))
     score[: len(by_words)] = 1 / (K + ranks)
     place = {slot: rank for rank, slot in enumerate(near.tolist(), 1)}
     score += [1 / (K + place[slot]) if slot in place else 0.0 for slot in slots.tolist()]
-    order = np.argsort(-score, kind="stable")[:most]
-    return slots[order], tied(score[order], len(order))
+    behind = ~np.isin(slots, first)
+    order = np.lexsort((-score, behind))[:most]
+    sure = int(np.count_nonzero(~behind[order]))
+    return slots[order], tied(score[order], sure), sure
 
 
 def tied(scores: NDArray[np.floating], sure: int) -> Ints:

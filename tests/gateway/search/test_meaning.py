@@ -146,9 +146,24 @@ async def test_an_item_whose_text_changed_is_compared_by_its_new_vector(shop: Sh
 
 
 def test_fusion_keeps_ties_and_adds_what_is_in_both() -> None:
-    slots, ranks = fused(np.array([1, 2, 3]), np.array([1, 1, 3]), np.array([9, 3]), 10)
-    assert slots.tolist() == [3, 1, 2, 9]
-    assert ranks.tolist() == [1, 2, 2, 2]
+    by_words, near = np.array([1, 2, 3]), np.array([9, 3])
+    slots, ranks, sure = fused(by_words, np.array([1, 1, 3]), near, 10, np.array([1, 2, 3, 9]))
+    assert (slots.tolist(), ranks.tolist(), sure) == ([3, 1, 2, 9], [1, 2, 2, 2], 4)
+
+
+def test_what_has_some_words_stands_behind_what_has_all_and_what_means_as_much() -> None:
+    slots, ranks, sure = fused(np.array([1, 3]), np.array([1, 2]), np.array([3, 9]), 10, np.array([1, 9]))
+    assert (slots.tolist(), ranks.tolist(), sure) == ([1, 9, 3], [1, 2, 3], 2)
+
+
+async def test_half_of_the_words_is_not_enough_however_the_model_likes_it(shop: Shop) -> None:
+    dear = CatalogueItem(item_id="dear", title="red chair", price=900.0, stock=-1)
+    shop.upsert(dear)
+    shop.writer.apply(encoder.rows([dear], "ta", 1))
+    shop.texts.renew(shop.table)
+    answer = await shop.searcher.search(call("red sofa"), budget())
+    assert answer.ids[0] == "sofa"
+    assert set(answer.ids) >= {"sofa", "dear", "couch"}
 
 
 async def test_similar_items_are_those_that_mean_the_same(shop: Shop) -> None:
