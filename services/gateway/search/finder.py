@@ -83,7 +83,8 @@ def find(
     """
     by_words = _by_words(reader, query, keep, most)
     near = _near(reader, table, keep, meant, most, floor, narrow) if meant is not None else np.zeros(0, np.int64)
-    # What has all the words stands before what has some; so does what means as much as that.
+    # What has all the words stands before what has some; so does what means as much as that. A mistyped query is not
+    # asked how much something means: its vector is of the words as they were typed.
     surely = by_words.slots[: by_words.sure]
     new = near[~np.isin(near, by_words.slots)]
     counted = {}
@@ -95,7 +96,8 @@ def find(
         slots = by_words.slots[:most]
         return Hits(slots, by_words.lexical, min(by_words.sure, most), count, counted, ranks[:most])
     assert meant is not None
-    alike = near[meant.cosines(table, near) >= _typical(meant.cosines(table, surely))] if len(surely) else near
+    least = _typical(meant.cosines(table, surely)) if not query.corrected else 2.0
+    alike = near[meant.cosines(table, near) >= least] if len(surely) else near
     slots, prior_rank, sure = fused(by_words.slots, ranks, near, most, np.union1d(surely, alike))
     return Hits(slots, by_words.lexical, sure, count, counted, prior_rank)
 

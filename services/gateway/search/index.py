@@ -198,9 +198,10 @@ class IndexReader:
 
     def search(self, wish: Wish, keep: Filter, most: int, least: int = 1) -> Found:
         """The best matches among the items to keep, of those that have at least so many of the words."""
-        result = self._searcher.search(self._kept(self._match(wish, least), keep), most, count=True)
+        searcher = self._searcher
+        result = searcher.search(self._kept(self._match(wish, least), keep), most, count=True)
         return Found(
-            self._slots([address for _, address in result.hits]),
+            _slots(searcher, [address for _, address in result.hits]),
             np.array([score for score, _ in result.hits], np.float32),
             int(result.count or 0),
         )
@@ -209,8 +210,9 @@ class IndexReader:
         """BM25 of some items by their slots; without those that match nothing."""
         chosen = Query.const_score_query(Query.term_set_query(self._schema, "item", list(items)), 0.0)
         both = Query.boolean_query([(Occur.Must, chosen), (Occur.Must, self._match(wish))])
-        hits = self._searcher.search(both, max(1, len(items)), count=False).hits
-        slots = self._slots([address for _, address in hits]).tolist()
+        searcher = self._searcher
+        hits = searcher.search(both, max(1, len(items)), count=False).hits
+        slots = _slots(searcher, [address for _, address in hits]).tolist()
         return dict(zip(slots, (score for score, _ in hits), strict=True))
 
     def passing_count(self, keep: Filter) -> int:
@@ -222,8 +224,9 @@ class IndexReader:
         """Slots of items that pass a filter, of all or of some; at most `most`."""
         every = Query.all_query() if among is None else self._chosen(among)
         query = self._kept(Query.const_score_query(every, 0.0), keep)
-        hits = self._searcher.search(query, max(1, most), count=False).hits
-        return self._slots([address for _, address in hits])
+        searcher = self._searcher
+        hits = searcher.search(query, max(1, most), count=False).hits
+        return _slots(searcher, [address for _, address in hits])
 
     def facets(
         self, wish: Wish, keep: Filter, least: int = 1, also: Sequence[str] = ()
@@ -245,9 +248,6 @@ class IndexReader:
 
     def _chosen(self, items: Sequence[str]) -> Query:
         return Query.term_set_query(self._schema, "item", list(items))
-
-    def _slots(self, addresses: list[tantivy.DocAddress]) -> Ints:
-        return np.array(self._searcher.fast_field_values("slot", addresses), np.int64).reshape(len(addresses))
 
     def _match(self, wish: Wish, least: int = 1) -> Query:
         each = [(Occur.Should, self._any_of(alternatives)) for alternatives in wish.words]
@@ -289,6 +289,13 @@ class IndexReader:
             )
             musts.append((Occur.Must, Query.const_score_query(within, 0.0)))
         return match if len(musts) == 1 else Query.boolean_query(musts)
+
+
+def _slots(searcher: Any, addresses: list[tantivy.DocAddress]) -> Ints:
+    """Of documents, by the searcher that found them: to another one, which `refresh` may have put in its place
+    meanwhile, the same addresses are other documents.
+    """
+    return np.array(searcher.fast_field_values("slot", addresses), np.int64).reshape(len(addresses))
 
 
 _ASKED = {

@@ -1,6 +1,7 @@
 """The index of words: what is found, in which order, and what a restart keeps."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from freshrank.v1.models_pb2 import CatalogueItem
@@ -186,3 +187,28 @@ def test_words_that_every_text_has_say_nothing(tmp_path: Path) -> None:
     known, without = (IndexReader(Index(tmp_path / name, name).folder, name) for name in ("english", "turkish"))
     assert [word for word in ("the", "of", "drill") if known.tells(word)] == ["drill"]
     assert without.tells("the")  # a language without a list
+
+
+class Renewing:
+    """A searcher beside whom the index is renewed as soon as it has found something."""
+
+    def __init__(self, reader: IndexReader) -> None:
+        self._reader, self._searcher = reader, reader._searcher
+
+    def search(self, *asked: Any, **options: Any) -> Any:
+        found = self._searcher.search(*asked, **options)
+        assert self._reader.refresh()
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._searcher, name)
+
+
+def test_what_was_found_is_read_where_it_was_found_while_the_index_is_renewed(index: Index) -> None:
+    reader = IndexReader(index.folder, index.language)
+    before = reader.search(wish("drill"), ALL, 10).slots.tolist()
+    index.put(*(entry(f"new-{item}", *rest) for item, rest in SHOP.items()))
+    index.apply([(f"c|{item}".encode(), None) for item in SHOP])  # now the first documents are others
+    reader._searcher = Renewing(reader)
+    assert reader.search(wish("drill"), ALL, 10).slots.tolist() == before
+    assert reader.search(wish("drill"), ALL, 10).slots.tolist() == [99, 99]
