@@ -124,6 +124,6 @@ async def found(api: Api, shopper: ranking_pb2.Shopper, query: str) -> ranking_p
 async def search(
     api: Api, shopper: ranking_pb2.Shopper, query: str, keep: ranking_pb2.Filter | None = None
 ) -> ranking_pb2.RankingResponse:
-    request = ranking_pb2.SearchRequest(shopper=shopper, query=query, filter=keep)
+    request = ranking_pb2.SearchRequest(shopper=shopper, query=query, filter=keep, page_size=50)
     answer: ranking_pb2.RankingResponse = await api.stub.Search(request, timeout=10)
     return answer
