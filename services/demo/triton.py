@@ -92,8 +92,8 @@ class Triton:
         )
 
     def answers(self) -> bool:
-        """Whether the server takes orders; says nothing about any model."""
-        return http_ok(self.http_port, "/v2/health/ready")
+        """Whether it takes orders and shows its metrics, the last port it opens; says nothing about any model."""
+        return http_ok(self.http_port, "/v2/health/ready") and http_ok(self.metrics_port, "/metrics")
 
 
 def _tls(secure: Secure) -> dict[str, object]:
