@@ -4,7 +4,6 @@ A release gets its name by one rename at the very end; everything before lies un
 start. So whatever is found under `releases/` or `triton/` is whole, and never changes again.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from services.common.errors import Conflict, CorruptState
 from services.publisher import manifest as manifests
 from services.publisher.files import Disk, sha256
 from services.publisher.manifest import MANIFEST, MODEL, Manifest
-from services.publisher.triton_backend import MODEL_PY, config_pbtxt
+from services.publisher.staging import ModelFolders, Staging
 
 
 class ReleaseStore:
@@ -21,18 +20,20 @@ class ReleaseStore:
 
     def __init__(self, root: Path, arm: str, backend: str, disk: Disk | None = None, *, kind: str = "KIND_CPU") -> None:
         self._disk = disk or Disk()
-        self._backend, self._kind = backend, kind
         self._arm = arm
+        self._staging = Staging(root / f"staging{suffix(arm)}", self._disk)
+        self._laid_out = ModelFolders(root / "triton", self._staging, self._disk, backend, kind)
         self.exports = root / "arms" / arm / "exports"
         self.releases = root / "releases"
-        self.models = root / "triton"
-        self._staging = root / f"staging{suffix(arm)}"
+
+    @property
+    def models(self) -> Path:
+        """Triton's folder."""
+        return self._laid_out.folder
 
     def prepare(self) -> None:
         """Make the folders, and throw away what a crash left half-made."""
-        shutil.rmtree(self._staging, ignore_errors=True)
-        for folder in (self.exports, self.releases, self.models, self._staging):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._staging.prepare(self.exports, self.releases, self.models)
 
     def candidates(self) -> list[str]:
         """Exported releases whose manifest is there, oldest first."""
@@ -68,7 +69,7 @@ class ReleaseStore:
             if (target / MANIFEST).read_bytes() != manifest.raw:
                 raise Conflict(f"{manifest.release} exists and is another one")
             return target
-        staged = self._fresh(manifest.release)
+        staged = self._staging.fresh(manifest.release)
         for name in sorted(manifest.files):
             if instead is not None and name in instead:
                 self._disk.write(staged / name, instead[name])
@@ -76,49 +77,22 @@ class ReleaseStore:
                 self._disk.copy(self.exports / manifest.release / name, staged / name)
         self.verify(staged, manifest)
         self._disk.write(staged / MANIFEST, manifest.raw)
-        self._disk.sync_folder(staged)
-        self._disk.rename(staged, target)
+        self._staging.name(staged, target)
         return target
 
     def stage_model(self, release: str) -> Path:
         """Lay out a kept release for Triton under its own model name; doing it again changes nothing."""
-        target = self.models / release
-        if target.exists():
-            return target
-        source = self.folder(release) / MODEL
-        staged = self._fresh(f"{release}-triton")
-        (staged / "1").mkdir()
-        self._disk.copy(source, staged / "1" / MODEL)
-        if self._backend == "python":
-            self._disk.copy(MODEL_PY, staged / "1" / MODEL_PY.name)
-        self._disk.write(staged / "config.pbtxt", config_pbtxt(release, source, self._backend, self._kind).encode())
-        self._disk.sync_folder(staged / "1")
-        self._disk.sync_folder(staged)
-        self._disk.rename(staged, target)
-        return target
+        return self._laid_out.lay_out(release, self.folder(release) / MODEL)
 
     def drop_model(self, release: str) -> None:
         """Take a release from Triton's folder, so that nothing can load it again."""
-        self._drop(self.models / release)
+        self._laid_out.remove(release)
 
     def drop(self, release: str) -> None:
         """Remove a kept release and its model."""
         self.drop_model(release)
-        self._drop(self.folder(release))
+        self._staging.remove(self.folder(release))
 
     def drop_candidate(self, release: str) -> None:
         """Remove a decided candidate."""
-        self._drop(self.exports / release)
-
-    def _drop(self, folder: Path) -> None:
-        if folder.is_dir():
-            gone = self._staging / f"gone-{folder.parent.name}-{folder.name}"
-            shutil.rmtree(gone, ignore_errors=True)
-            self._disk.rename(folder, gone)  # never seen half-removed
-            shutil.rmtree(gone, ignore_errors=True)
-
-    def _fresh(self, name: str) -> Path:
-        folder = self._staging / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
+        self._staging.remove(self.exports / release)

@@ -3,6 +3,7 @@
 import re
 
 from freshrank.v1.models_pb2 import CatalogueItem
+from google.protobuf.message import DecodeError
 
 from services.common.ids import key_of
 
@@ -26,6 +27,14 @@ def item_text(entry: CatalogueItem) -> str:
         if words and not (said and _plain(words) in _plain(said)):
             said = f"{said}. {words}" if said else words
     return said[:MOST_CHARACTERS]
+
+
+def text_of(value: bytes | None) -> str:
+    """Text of a catalogue entry as item_updates carries it; empty when it is gone, or cannot be read."""
+    try:
+        return item_text(CatalogueItem.FromString(value)) if value else ""
+    except DecodeError:
+        return ""
 
 
 def text_hash(text: str) -> int:

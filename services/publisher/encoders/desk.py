@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from freshrank.v1.models_pb2 import CatalogueItem, TextRoute
-from google.protobuf.message import DecodeError
+from freshrank.v1.models_pb2 import TextRoute
 
 from services.common.broker import Address
 from services.common.kafka import Record, Tail
@@ -16,7 +15,7 @@ from services.publisher.kafka import Sender
 from services.publisher.meters import Meters
 from services.publisher.replay import Closed
 from services.publisher.table import Rows
-from services.text.item import item_text
+from services.text.item import text_of
 
 
 class TopicLog:
@@ -85,7 +84,7 @@ class TextDesk:
                     continue
                 item = key[2:].decode(errors="replace")
                 if item in items:
-                    found[item] = _text(value)
+                    found[item] = text_of(value)
         finally:
             tail.close()
         return found
@@ -97,10 +96,3 @@ class TextDesk:
     def decided(self, decision: str) -> None:
         """Count."""
         self._meters.encoder(decision)
-
-
-def _text(value: bytes | None) -> str:
-    try:
-        return item_text(CatalogueItem.FromString(value)) if value else ""
-    except DecodeError:
-        return ""

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 import numpy as np
-from freshrank.v1.models_pb2 import CatalogueItem, ItemRow
+from freshrank.v1.models_pb2 import ItemRow
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
@@ -17,7 +17,7 @@ from services.common.kafka import Record
 from services.publisher.book import Lane
 from services.publisher.encoders.book import TextLane
 from services.publisher.table import Rows
-from services.text.item import item_text, text_hash
+from services.text.item import text_hash, text_of
 
 Floats = NDArray[np.float32]
 
@@ -120,7 +120,7 @@ class Filler:
         self._log.close()
 
     def _entry(self, item: str, value: bytes | None) -> None:
-        text = _text(value)
+        text = text_of(value)
         self._todo.pop(item, None)
         if not text:
             self._wanted.pop(item, None)
@@ -160,16 +160,6 @@ class Filler:
         times = np.full(len(items), now_us, np.int64)
         lane = Lane(epoch=self.lane.epoch, slot=self.lane.slot)
         self._send(lane, Rows(tuple(items), vectors, np.array(hashes, np.uint64), times))
-
-
-def _text(value: bytes | None) -> str:
-    """Text of a catalogue entry; empty when it is gone, or cannot be read."""
-    if not value:
-        return ""
-    try:
-        return item_text(CatalogueItem.FromString(value))
-    except DecodeError:
-        return ""
 
 
 def _parsed(value: bytes | None) -> ItemRow | None:
