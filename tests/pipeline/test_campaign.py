@@ -1,23 +1,28 @@
 """A hundred thousand events while everything is killed, stopped, joined, left and emptied; then the ledger.
 
-The seed, printed, chooses the traffic and the order and moments of the faults.
+Shoppers are recommended things and search, by words and by meaning; amid it all another encoder is offered. The seed,
+printed, chooses the traffic and the order and moments of the faults.
 """
 
 import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
+from freshrank.v1 import ranking_pb2
 
+from services.demo import encoder
+from services.demo.cache import Progress, default_folder
 from services.demo.services import SERVICES, answers
 from services.demo.tools import Tools
 from services.demo.traffic import Pace
-from tests.pipeline.loop import Loop
+from tests.pipeline.loop import Loop, eventually
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
@@ -43,7 +48,9 @@ async def test_the_ledger_holds_after_a_hundred_thousand_events_and_every_fault(
 async def campaign(loop: Loop, seed: int, events: int, per_second: float = 400) -> dict[str, str]:
     """Traffic of so many events with every fault at least once; the broken promises."""
     await loop.serving()
-    faults = [*(killed(name) for name in (*SERVICES, "redis", "triton")), stub_killed, emptied]
+    first = await another_encoder(loop)
+    await eventually(lambda: meant_by(loop) == first, 240)
+    faults = [*(killed(name) for name in (*SERVICES, "redis", "triton")), stub_killed, emptied, another_encoder]
     faults += [*(joined(name) for name in SCALED), *(stopped(name) for name in SCALED)]
     random.Random(seed).shuffle(faults)
     while faults or loop.record.events < events:
@@ -54,10 +61,40 @@ async def campaign(loop: Loop, seed: int, events: int, per_second: float = 400) 
                 await fault(loop)
                 print(f"{loop.record.events} events; {fault.__name__}; ended: {await loop.revive()}", flush=True)
     await loop.revive()
-    return await loop.ledger(300)
+    broken = await loop.ledger(300)
+    await eventually(lambda: meant_by(loop) not in ("", first), 240)
+    await found_by_meaning(loop)
+    return broken
 
 
-Fault = Callable[[Loop], Awaitable[None]]
+async def another_encoder(loop: Loop) -> str:
+    """A candidate of the same weights under another name: all items get other vectors, then all searches move."""
+    folder = encoder.provide(default_folder(os.environ), Progress(show_present=False))
+    return await asyncio.to_thread(encoder.offer, folder, loop.plan.store, time.time_ns() // 1000)
+
+
+def meant_by(loop: Loop) -> str:
+    """The encoder that the gateway uses."""
+    return str(loop.follower.positions("gateway").get("encoder"))
+
+
+async def found_by_meaning(loop: Loop) -> None:
+    """An item put in after all the faults is found by words that it does not have."""
+    sofa = ranking_pb2.Item(item_id="sofa", title="grey sofa with three seats", categories=["home"], stock=5)
+    wish = ranking_pb2.SearchRequest(
+        shopper=ranking_pb2.Shopper(user_id="afterwards"), query="couch for the living room", page_size=50
+    )
+    async with loop.calling() as api:
+        await api.stock([sofa])
+
+        async def found() -> bool:
+            answer = await api.stub.Search(wish, timeout=5)
+            return "sofa" in {result.item_id for result in answer.results}
+
+        await eventually(found, 60)
+
+
+Fault = Callable[[Loop], Awaitable[object]]
 
 
 def killed(name: str) -> Fault:
@@ -73,11 +110,10 @@ def killed(name: str) -> Fault:
 
 
 async def stub_killed(loop: Loop) -> None:
-    """The process that runs the model dies, the server does not."""
+    """The processes that run a model die, the ranker's and the encoder's; the server does not."""
     for pid in loop.stack.supervisor.pids("triton")[1:]:
         if "triton_python" in Path(f"/proc/{pid}/cmdline").read_bytes().decode():
             os.kill(pid, signal.SIGKILL)
-            return
 
 
 async def emptied(loop: Loop) -> None:

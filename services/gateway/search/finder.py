@@ -82,7 +82,9 @@ def find(
     `narrow`: items that pass the filter up to which each is compared.
     """
     by_words = _by_words(reader, query, keep, most)
-    near = _near(reader, table, keep, meant, most, floor, narrow) if meant is not None else np.zeros(0, np.int64)
+    near, cosines = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    if meant is not None:
+        near, cosines = _near(reader, table, keep, meant, most, floor, narrow)
     # What has all the words stands before what has some; so does what means as much as that. A mistyped query is not
     # asked how much something means: its vector is of the words as they were typed.
     surely = by_words.slots[: by_words.sure]
@@ -97,7 +99,7 @@ def find(
         return Hits(slots, by_words.lexical, min(by_words.sure, most), count, counted, ranks[:most])
     assert meant is not None
     least = _typical(meant.cosines(table, surely)) if not query.corrected else 2.0
-    alike = near[meant.cosines(table, near) >= least] if len(surely) else near
+    alike = near[cosines >= least] if len(surely) else near
     slots, prior_rank, sure = fused(by_words.slots, ranks, near, most, np.union1d(surely, alike))
     return Hits(slots, by_words.lexical, sure, count, counted, prior_rank)
 
@@ -119,23 +121,25 @@ def _by_words(reader: IndexReader, query: Query, keep: Filter, most: int) -> _By
 
 def _near(
     reader: IndexReader, table: ItemTable, keep: Filter, meant: Meant, most: int, floor: float, narrow: int
-) -> Ints:
-    """Slots of the nearest items that pass the filter, best first."""
+) -> tuple[Ints, Floats]:
+    """Slots of the nearest items that pass the filter, best first, with their cosines."""
     vectors = meant.text.vectors
     if keep == Filter():
         slots, cosines = vectors.nearest(table, meant.vector, most)
-        return slots[cosines >= floor]
+        return slots[cosines >= floor], cosines[cosines >= floor]
     passing = reader.passing_count(keep)
     if passing <= narrow:
         slots = reader.passing(keep, narrow)
         cosines = meant.cosines(table, slots)
         order = np.argsort(-cosines, kind="stable")[:most]  # NaN comes last
-        return slots[order][cosines[order] >= floor]
+        order = order[cosines[order] >= floor]
+        return slots[order], cosines[order]
     deeper = min(MOST_DEEPER, -(-reader.count // passing))
     slots, cosines = vectors.nearest(table, meant.vector, most * deeper)
-    slots = slots[cosines >= floor]
+    slots, cosines = slots[cosines >= floor], cosines[cosines >= floor]
     kept = reader.passing(keep, len(slots), table.ids(slots)) if len(slots) else slots
-    return slots[np.isin(slots, kept)][:most]
+    passes = np.isin(slots, kept)
+    return slots[passes][:most], cosines[passes][:most]
 
 
 def _typical(cosines: Floats) -> float:
