@@ -348,6 +348,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "replay",
             "test_replay_brings_back_pairs_with_the_same_chance",
         ),
+        _text(
+            "Queries in other forms: a word less, two changed about, a typo",
+            "Wei, Zou, 2019",
+            "lora(8), varied(0.3)",
+            "variations",
+            "test_varied_queries_are_learned_in_other_forms_of_a_seed",
+        ),
     ),
     "Each update": (
         Technique(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,8 @@ class Learner:
 
     def __init__(self, text: Text, way: str, objective: Objective | None = None, seed: int = 0) -> None:
         """Learn on `text`, in place, by a way such as `lora(8), replay(2000)`. Raises ValueError for another line."""
-        self._way, self._replay = parse(way)
+        line = parse(way)
+        self._way, self._replay, self._varied = line.way, line.replay, line.varied
         if self._replay:
             self._replay.seed = seed
         self.text, self._objective, self._seed = text, objective or Objective(), seed
@@ -62,7 +64,7 @@ class Learner:
         self.steps += 1
         with _chance(key_of(f"step {self._seed} {self.steps}")):
             self.text.model.train()
-            loss = self.loss(batch)
+            loss = self.loss(batch, self._asked(batch.queries))
             term = self._way.term(self.text.model) if self._moving else None
             total = loss if term is None else loss + term
             self._optimiser.zero_grad()
@@ -75,9 +77,10 @@ class Learner:
             self.text.model.eval()
         return float(loss.detach())
 
-    def loss(self, batch: Pairs) -> Tensor:
-        """Of a batch, on the weights as they are."""
-        queries, items = self._encode(batch)
+    def loss(self, batch: Pairs, asked: Sequence[str] = ()) -> Tensor:
+        """Of a batch, on the weights as they are; `asked`: its queries in the forms that are encoded."""
+        queries = self._once(asked or batch.queries, self.text.tokens.queries)
+        items = self._once([*batch.items, *batch.negatives], self.text.tokens.items)
         aim, grades = self._objective, torch.tensor(batch.graded, device=queries.device)
         chosen = (grades >= POSITIVE).float()
         wrong = wrong_answers(batch.queries, batch.items, batch.negatives).to(queries.device)
@@ -121,13 +124,14 @@ class Learner:
     def _named(self) -> dict[str, nn.Parameter]:
         return {**self._moving, "line": self.line}
 
-    def _encode(self, batch: Pairs) -> tuple[Tensor, Tensor]:
-        """Vectors [B, D] of queries and [B + K, D] of items and negatives; each text goes through once."""
-        return self._once(batch.queries, self.text.tokens.queries), self._once(
-            [*batch.items, *batch.negatives], self.text.tokens.items
-        )
+    def _asked(self, queries: Sequence[str]) -> Sequence[str]:
+        if self._varied is None:
+            return queries
+        seed = [key_of(f"varied {self._seed}"), self.steps]
+        return self._varied.forms(queries, np.random.Generator(np.random.Philox(key=seed)))
 
     def _once(self, texts: Sequence[str], tokens: Any) -> Tensor:
+        """Vectors [n, D]; each text goes through once."""
         places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         device = next(self.text.model.parameters()).device
         ids, mask = to_tensors(tokens(list(places)))

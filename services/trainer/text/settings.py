@@ -25,7 +25,8 @@ class TextSettings(ServiceSettings):
     text_way: Annotated[str, AfterValidator(_a_way)] = Field(
         "lora(8), replay(2000)",
         description="which weights move: frozen(), full(rate), top(layers, rate), lora(rank, alpha, rate) or"
-        " adalora(rank, budget, rate, steps), and replay(kept, share) beside it against forgetting",
+        " adalora(rank, budget, rate, steps); beside it replay(kept, share) against forgetting, and varied(share):"
+        " queries in other forms, with a word left out or a letter wrong",
     )
     text_pairs: int = Field(
         500,

@@ -5,7 +5,8 @@ A way is named in one line with what it is given, like the strategies of the ran
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from services.trainer import calls
 from services.trainer.calls import Number
 from services.trainer.text.model import TextEncoder
 from services.trainer.text.replay import Replay
+from services.trainer.text.variations import Varied
 
 State = dict[str, Tensor]
 
@@ -198,17 +200,29 @@ WAYS: Mapping[str, calls.Way] = {
         ),
     ),
     "replay": calls.Way(Replay, (Number("kept", 1, 1e6, 2000), Number("share", 0.01, 0.95, 0.5))),
+    "varied": calls.Way(Varied, (Number("share", 0.01, 1, 0.3),)),
 }
 
 
-def parse(text: str) -> tuple[Way, Replay | None]:
-    """The way of a line, and the replay that stands behind it. Raises ValueError, with a sentence."""
+@dataclass(frozen=True)
+class Line:
+    """What a line names: the way, and what stands beside it."""
+
+    way: Way
+    replay: Replay | None = None
+    varied: Varied | None = None
+
+
+def parse(text: str) -> Line:
+    """What a line says. Raises ValueError, with a sentence."""
     made = [calls.made(node, WAYS) for node in calls.nodes(text, "lora(8), replay(2000, 0.5)")]
     replays = [part for part in made if isinstance(part, Replay)]
-    ways: Sequence[Way] = [part for part in made if not isinstance(part, Replay)]
-    if len(ways) != 1 or len(replays) > 1:
-        raise ValueError(f"{text!r} must name one way of {', '.join(WAYS)}, and replay at most once beside it")
-    return ways[0], replays[0] if replays else None
+    varied = [part for part in made if isinstance(part, Varied)]
+    ways: list[Way] = [part for part in made if not isinstance(part, Replay | Varied)]
+    if len(ways) != 1 or len(replays) > 1 or len(varied) > 1:
+        beside = "replay and varied at most once each beside it"
+        raise ValueError(f"{text!r} must name one way of {', '.join(WAYS)}, and {beside}")
+    return Line(ways[0], replays[0] if replays else None, varied[0] if varied else None)
 
 
 def _adapters(model: TextEncoder) -> Any:

@@ -234,3 +234,19 @@ def test_replay_brings_back_pairs_with_the_same_chance() -> None:
 def test_a_line_that_is_no_way_is_refused(line: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         parse(line)
+
+
+def test_varied_queries_are_learned_in_other_forms_of_a_seed(text: Text, tmp_path: Path) -> None:
+    def after(line: str, seed: int = 0) -> Weights:
+        return weights(learned(load(str(tmp_path / "model")), line, seed=seed).text)
+
+    plain, other = after("full(0.001)"), after("full(0.001), varied(1)")
+    assert changed(plain, other)
+    assert not changed(other, after("full(0.001), varied(1)"))
+    assert changed(other, after("full(0.001), varied(1)", seed=1))
+
+
+def test_forms_of_one_query_are_not_wrong_answers_of_each_other(text: Text) -> None:
+    same = Pairs(["red garden chair"] * 8, [f"chair {n}" for n in range(8)])
+    learner = Learner(text, "full(0.001), varied(1)")
+    assert float(learner.loss(same, [f"garden chair {n}" for n in range(8)]).detach()) == 0
