@@ -335,6 +335,11 @@ class Worker:
         registry = whole(self._meters.registry)
         return probes.serve(self.health, registry, self._settings.http_port, self._settings.http_host)
 
+    def _encoders(self) -> dict[str, str]:
+        found = self._parts.texts.in_force
+        before = found.before if found else None
+        return {"encoder": found.now.encoder if found else "", "encoder_before": before.encoder if before else ""}
+
     def _positions(self) -> dict[str, Any]:
         route, table = self._parts.route(), self._parts.table
         applied = {f"{ITEM_UPDATES.name}-{p}": offset for p, offset in table.positions.items()}
@@ -347,7 +352,7 @@ class Worker:
             "trial": self._parts.state.worlds.split.trial,
             "slot": route.slot,
             "epoch": route.epoch,
-            "encoder": self._parts.texts.now.encoder if self._parts.texts.now else "",
+            **self._encoders(),
             "table_items": int(table.header[COUNT]),
             "impressions_waiting": self._parts.emitter.waiting,
         }

@@ -105,11 +105,12 @@ class Routes:
 
     @property
     def places(self) -> dict[str, Sequence[str]]:
-        """Triton endpoints of each release, where the publisher names them, and of the encoder of texts."""
+        """Triton endpoints of each release, where the publisher names them, and of encoders of texts."""
         found: dict[str, Sequence[str]] = {}
         for route in self.arms.values():
             if route.term:
                 found |= {route.previous: tuple(route.previous_at), route.champion: tuple(route.champion_at)}
+        found[self.text.before.encoder] = tuple(self.text.before.at)
         found[self.text.encoder] = tuple(self.text.at)
         return {release: addresses for release, addresses in found.items() if release}
 

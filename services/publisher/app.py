@@ -31,6 +31,7 @@ from services.publisher.encoders.desk import TextDesk
 from services.publisher.encoders.encoders import Encoders
 from services.publisher.encoders.judge import RelevanceBounds
 from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.watch import SearchWatch
 from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
 from services.publisher.history import RowHistory
@@ -42,7 +43,7 @@ from services.publisher.loop import LoopHealth, Loops
 from services.publisher.meters import Meters
 from services.publisher.pump import PumpPolicy, RowPump
 from services.publisher.release import Releases
-from services.publisher.replay import Replay
+from services.publisher.replay import Closed, Replay
 from services.publisher.routes import key_of
 from services.publisher.settings import PublisherSettings
 from services.publisher.shelf import Shelf
@@ -102,7 +103,8 @@ class Publisher:
         self._watcher = Watcher(
             shelf, self._fleet, self._pump, settings.watch_share, settings.watch_bounds, settings.arm
         )
-        self.served, self.labelled = self._watcher.served, self._watcher.labelled
+        self._search_watch = SearchWatch(settings.search_bounds())
+        self.served = self._watcher.served
         self._healthy = False
         self._folded_us = 0
         self._route = Standing(settings.kafka, key_of(settings.arm), Route.FromString)
@@ -122,6 +124,7 @@ class Publisher:
                 Audit(root / "encoders" / "audit.jsonl", fence),
                 TextDesk(settings.kafka, sender, searches, judged, meters),
                 RelevanceBounds(settings.text_ndcg, settings.text_queries),
+                self._search_watch,
                 lambda: leadership.term,
             )
         self._examples = Reader(settings.kafka, EXAMPLES.name, {}, self._example, back=settings.examples_back)
@@ -152,6 +155,11 @@ class Publisher:
         if self._texts is not None:
             loops.add("text", partial(self._text, self._texts), 0.05)
         self._health.ready = True
+
+    def labelled(self, closed: Closed) -> None:
+        """See `Watching`."""
+        self._watcher.labelled(closed)
+        self._search_watch.labelled(closed)
 
     def close(self) -> None:
         """Give connections back; the loops have stopped."""

@@ -33,6 +33,12 @@ class Meters:
         self._vectors = metrics.counter("text_vectors_total", "Vectors of items' texts made")
         self._due = metrics.gauge("text_vectors_due", "Texts of items whose vector is still to be made")
         self._encoders = metrics.counter("encoders_total", "Decisions on text encoders", ("decision",))
+        self._found = metrics.gauge(
+            "text_watch",
+            "Shoppers counted, and their share with a click on what they searched for, by the text encoder that is"
+            " watched and by the one before (_before)",
+            ("figure",),
+        )
         for decision in ("promoted", "refused", "rolled_back"):
             self._encoders.labels(decision)
         self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
@@ -82,6 +88,11 @@ class Meters:
     def encoder(self, decision: str) -> None:
         """A text encoder was decided on."""
         self._encoders.labels(decision).inc()
+
+    def encoder_watched(self, figures: Mapping[str, float]) -> None:
+        """A text encoder is watched."""
+        for figure, value in figures.items():
+            self._found.labels(figure).set(value)
 
     def watched(self, verdict: Verdict, figures: Mapping[str, float]) -> None:
         """The watch looked."""

@@ -8,6 +8,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from services.common.ids import share_of
+
 ENCODER_ID = re.compile(r"t\d{8}t\d{6}-[0-9a-f]{8}")
 """Time of making, which they sort by, and the beginning of `Encoder.source`."""
 
@@ -19,6 +21,11 @@ def encoder_id(created_us: int, source: str) -> str:
     't20231114t221320-01234567'
     """
     return f"t{datetime.fromtimestamp(created_us // 1_000_000, UTC):%Y%m%dt%H%M%S}-{source[:8]}"
+
+
+def keeps_before(user: str, share: float) -> bool:
+    """Whether a shopper is of the share that keeps the encoder before while the next one is watched."""
+    return share_of(user, "text watch") < share
 
 
 def incoming(store: Path) -> Path:

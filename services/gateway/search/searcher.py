@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from services.common.errors import Overloaded, TemporaryError
 from services.gateway import filter as filters
 from services.gateway import ladder, rerank
-from services.gateway.calls import Answer, SearchCall, SuggestCall
+from services.gateway.calls import Answer, Caller, SearchCall, SuggestCall
 from services.gateway.candidates import Match, Wanted
 from services.gateway.ladder import Budget
 from services.gateway.pages import Rest
@@ -104,7 +104,7 @@ class Searcher:
         if call.page_token:
             return await self._next_page(call, budget)
         query = await self._understood(call.query, call.exact)
-        meant = await self._meant(query, budget)
+        meant = await self._meant(query, call.caller, budget)
         with self._pipeline.meters.stage("retrieve"):
             hits = self._hits(query, call, meant)
             wanted = replace(self._wanted(hits.slots, hits.lexical, query, meant), prior_rank=hits.prior_rank)
@@ -148,12 +148,12 @@ class Searcher:
         correct = self._index.speller.correct
         return understand(text, reader.frequency, correct, policy.synonyms, policy.rewrite, reader.tells)
 
-    async def _meant(self, query: Query, budget: Budget) -> Meant | None:
+    async def _meant(self, query: Query, caller: Caller, budget: Budget) -> Meant | None:
         """The query's vector; None without an encoder, or when it does not answer in time.
 
         Of the words as they were typed: one that no item has may well be a word that means something.
         """
-        text, loop = self._texts.now, asyncio.get_running_loop()
+        text, loop = self._texts.of(caller.user), asyncio.get_running_loop()
         if text is None:
             return None
         vector = await self._texts.query(text, query.text, lambda: budget.share(loop.time(), ladder.TEXT_SHARE))
@@ -196,7 +196,7 @@ class Searcher:
         ids = [item for item, kept in zip(rest.ids, keep.tolist(), strict=True) if kept]
         page, left = ids[: rest.size], ids[rest.size :]
         query = await self._understood(rest.query, call.exact)
-        lexical, meant = reader.scores(query.wish, page), await self._meant(query, budget)
+        lexical, meant = reader.scores(query.wish, page), await self._meant(query, call.caller, budget)
         wanted = self._wanted(table.slots(page), lexical, query, meant)
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, rest.query)

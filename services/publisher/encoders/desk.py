@@ -96,3 +96,7 @@ class TextDesk:
     def decided(self, decision: str) -> None:
         """Count."""
         self._meters.encoder(decision)
+
+    def watched(self, figures: Mapping[str, float]) -> None:
+        """Show."""
+        self._meters.encoder_watched(figures)

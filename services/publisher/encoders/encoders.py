@@ -8,12 +8,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from freshrank.v1.models_pb2 import TextRoute
+from freshrank.v1.models_pb2 import TextBefore, TextRoute
 from numpy.typing import NDArray
 
 from services.common.errors import NotFound, PermanentError, TemporaryError
@@ -26,6 +26,7 @@ from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
 from services.publisher.encoders.judge import Encoding, Judged, RelevanceBounds, figures, judge
 from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.watch import SearchWatch
 from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
 from services.text import folder as folders
@@ -69,6 +70,9 @@ class TextOutside(Protocol):
     def decided(self, decision: str) -> None:
         """Count a decision."""
 
+    def watched(self, figures: Mapping[str, float]) -> None:
+        """Show what is known of the encoder that is watched."""
+
 
 class Encoders:
     """All encoders of a store. For one thread; `wanted`, `status` and `rollback` for any."""
@@ -81,10 +85,11 @@ class Encoders:
         audit: Audit,
         outside: TextOutside,
         bounds: RelevanceBounds,
+        watch: SearchWatch,
         term: Callable[[], int],
     ) -> None:
         self._keeper, self._store, self._fleet, self._audit = keeper, store, fleet, audit
-        self._outside, self._bounds, self._term = outside, bounds, term
+        self._outside, self._bounds, self._watch, self._term = outside, bounds, watch, term
         self._fillers: dict[TextLane, Filler] = {}
         self._tokens: dict[str, Tokenizer] = {}
         self._golden: dict[str, EncoderGolden] = {}
@@ -128,12 +133,14 @@ class Encoders:
         return dict(self._golden)
 
     def step(self, now_us: int, judging: bool = True) -> None:
-        """Do what is due: keep vectors current, say the route, decide on a candidate, switch."""
+        """Do what is due: keep vectors current, say the route, decide on a candidate, switch, go back."""
         self._open()
         self._obey(now_us)
+        if self.book.switched_us:
+            self._look(now_us, judging)
         self._sync(now_us)
         self._fill(now_us)
-        if judging and self.book.filling is None and now_us >= self._retry_us:
+        if judging and self.book.filling is None and not self.book.switched_us and now_us >= self._retry_us:
             self._consider(now_us)
 
     def say_again(self) -> None:
@@ -144,14 +151,28 @@ class Encoders:
         """Have the next step go back to the encoder before; for any thread. What cannot be is said in the audit."""
         self._asked.append((actor, reason))
 
-    def _return(self, actor: str, reason: str, now_us: int) -> None:
+    def _look(self, now_us: int, judging: bool) -> None:
+        """Watch the one that serves: go back when shoppers surely find less by it; its time may be over."""
+        book = self.book
+        assert book.serving is not None
+        found = self._watch.step(book.serving.encoder, book.switched_us)
+        self._outside.watched(self._watch.figures())
+        filler = self._fillers.get(book.previous) if book.previous else None
+        if not found.passed and judging and filler is not None and filler.whole:
+            self._return("watch", f"watch: {found.reason}", now_us, found)
+        elif now_us - book.switched_us >= self._watch.bounds.watch_us:
+            self._audit.add(now_us, "watched", book.serving.encoder, checks=list(found.to_json()))
+            self._keeper.change(lambda book: replace(book, switched_us=0))
+
+    def _return(self, actor: str, reason: str, now_us: int, found: Verdict | None = None) -> None:
         """Raises NotFound when there is no encoder before, or its vectors are not all there."""
         book = self.book
         filler = self._fillers.get(book.previous) if book.previous else None
         if book.previous is None or book.serving is None or filler is None or not filler.whole:
             raise NotFound("there is no earlier encoder to go back to")
+        checks = list(found.to_json()) if found else []
         self._audit.add(now_us, "rolled_back", book.serving.encoder, target=book.previous.encoder, actor=actor,
-                        reason=reason)  # fmt: skip
+                        reason=reason, checks=checks)  # fmt: skip
         self._keeper.change(lambda book: book.returned(reason, now_us))
         self._outside.decided("rolled_back")
         self._sync(now_us)
@@ -212,7 +233,8 @@ class Encoders:
             before = self.book.serving.encoder if self.book.serving else ""
             self._audit.add(now_us, "promoted", filling.encoder, parent=before, items=items, slot=filling.slot,
                             epoch=filling.epoch)  # fmt: skip
-            self._keeper.change(lambda book: book.switched(now_us))
+            watched = self._watch.bounds.share > 0 and self._watch.bounds.watch_us > 0
+            self._keeper.change(lambda book: book.switched(now_us, watched))
             self._outside.decided("promoted")
             self._sync(now_us)
 
@@ -222,6 +244,7 @@ class Encoders:
         if lane is not None:
             at = self._fleet.placed(lane.encoder)
             route = TextRoute(encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, term=self._term())
+            self._keep_some(route)
         if route == self._published or (lane is None and self._published is None):
             return
         stamped = TextRoute()
@@ -229,6 +252,17 @@ class Encoders:
         stamped.updated_us = now_us
         self._outside.route(stamped)
         self._published = route
+
+    def _keep_some(self, route: TextRoute) -> None:
+        """Name the encoder before while the one that serves is watched."""
+        lane = self.book.previous
+        if lane is not None and self.book.switched_us:
+            at = self._fleet.placed(lane.encoder)
+            route.before.CopyFrom(
+                TextBefore(
+                    encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, share=self._watch.bounds.share
+                )
+            )
 
     def _consider(self, now_us: int) -> None:
         waiting = [encoder for encoder in self._store.candidates() if not self._settled(encoder)]

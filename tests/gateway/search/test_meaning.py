@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from freshrank.v1.models_pb2 import CatalogueItem, TextRoute
+from freshrank.v1.models_pb2 import CatalogueItem, TextBefore, TextRoute
 
 from services.common.errors import CorruptState, TemporaryError
 from services.gateway.calls import Caller, SearchCall, SimilarCall
@@ -178,3 +178,26 @@ async def test_similar_items_are_those_that_mean_the_same(shop: Shop) -> None:
 async def test_an_item_without_a_vector_has_items_like_it_all_the_same(shop: Shop) -> None:
     answer = await shop.ranker.similar(SimilarCall("i3", 3, NOW), budget())
     assert len(answer.ids) == 3
+
+
+async def test_some_shoppers_keep_the_encoder_before_with_its_own_vectors(shop: Shop, tmp_path: Path) -> None:
+    encoder.keep(tmp_path / "store", SECOND)
+    shop.embedder.turn[SECOND] = 1
+    shop.writer.apply(encoder.rows(ENTRIES, "tb", 2, turn=1))
+    before = TextBefore(encoder=FIRST, slot="ta", epoch=1, share=0.5)
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="tb", epoch=2, before=before))
+    shop.texts.renew(shop.table)
+    for n in range(20):
+        answer = await shop.searcher.search(replace(call("couch"), caller=Caller(f"u{n}")), budget())
+        assert set(answer.ids) == {"couch", "sofa"}  # whoever compared with the other's vectors would find others
+    assert set(shop.embedder.asked) == {FIRST, SECOND}
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="tb", epoch=2))
+    shop.texts.renew(shop.table)
+    assert {shop.texts.of(f"u{n}").encoder for n in range(20)} == {SECOND}  # type: ignore[union-attr]
+
+
+async def test_an_encoder_before_that_cannot_be_read_is_kept_by_nobody(shop: Shop) -> None:
+    before = TextBefore(encoder=SECOND, slot="tb", epoch=2, share=1.0)
+    shop.texts.routed(TextRoute(encoder=FIRST, slot="ta", epoch=1, before=before))
+    shop.texts.renew(shop.table)
+    assert shop.texts.of("ada") is shop.texts.now is not None

@@ -16,6 +16,7 @@ from services.publisher.encoders.book import TextKeeper, TextLane
 from services.publisher.encoders.encoders import Encoders
 from services.publisher.encoders.judge import Judged, RelevanceBounds
 from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.watch import SearchBounds, SearchWatch
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
@@ -28,6 +29,7 @@ from tests.publisher.fakes import SmallTriton
 from tests.trainer.text import tiny
 
 NOW = 1_750_000_000_000_000
+NO_WATCH = SearchBounds(share=0)
 
 
 class Made:
@@ -136,20 +138,24 @@ class Outside:
     def decided(self, decision: str) -> None:
         self.decisions.append(decision)
 
+    def watched(self, figures: Mapping[str, float]) -> None:
+        self.figures = dict(figures)
+
 
 class Stage:
     """A publisher's part for encoders over a folder, with one Triton."""
 
-    def __init__(self, root: Path, log: Log, fence: Callable[[], None] = lambda: None) -> None:
-        self.root, self.log = root, log
+    def __init__(self, root: Path, log: Log, bounds: SearchBounds = NO_WATCH) -> None:
+        self.root, self.log, self.bounds = root, log, bounds
         (root / "triton").mkdir(parents=True, exist_ok=True)
         self.triton, self.outside = SmallTriton(root / "triton"), Outside(log)
-        self.again(fence)
+        self.again()
 
     def again(self, fence: Callable[[], None] = lambda: None) -> None:
         """A new process over the same folder, topic and Triton."""
         self.fleet = Fleet(lambda: ["one"], lambda address: self.triton, fence)
         disk = Disk()
+        self.watch = SearchWatch(self.bounds)
         self.audit = Audit(self.root / "audit.jsonl", fence)
         self.encoders = Encoders(
             TextKeeper(self.root / "encoders" / "book.json", disk),
@@ -158,6 +164,7 @@ class Stage:
             self.audit,
             self.outside,
             RelevanceBounds(queries=10),
+            self.watch,
             lambda: 3,
         )
         self.encoders.start()

@@ -368,20 +368,36 @@ class Route(_message.Message):
     def __init__(self, champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., updated_us: _Optional[int] = ..., previous_slot: _Optional[str] = ..., previous_epoch: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ..., term: _Optional[int] = ..., champion_at: _Optional[_Iterable[str]] = ..., previous_at: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TextRoute(_message.Message):
-    __slots__ = ("encoder", "slot", "epoch", "updated_us", "term", "at")
+    __slots__ = ("encoder", "slot", "epoch", "updated_us", "term", "at", "before")
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UPDATED_US_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     encoder: str
     slot: str
     epoch: int
     updated_us: int
     term: int
     at: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., updated_us: _Optional[int] = ..., term: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ...) -> None: ...
+    before: TextBefore
+    def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., updated_us: _Optional[int] = ..., term: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ..., before: _Optional[_Union[TextBefore, _Mapping]] = ...) -> None: ...
+
+class TextBefore(_message.Message):
+    __slots__ = ("encoder", "slot", "epoch", "at", "share")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    encoder: str
+    slot: str
+    epoch: int
+    at: _containers.RepeatedScalarFieldContainer[str]
+    share: float
+    def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("promote", "rollback", "freeze", "start_trial", "stop_trial", "promote_arm", "rollback_encoder", "command_id")
