@@ -162,3 +162,7 @@ class Explanation:
     query: str = ""
     """What was searched for."""
     matched: Sequence[str] = ()
+    reranker: str = ""
+    """Reranker that read the query with the item; empty = none did."""
+    reranked: float = float("nan")
+    """Its score."""

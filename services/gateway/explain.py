@@ -72,6 +72,7 @@ class Explainer:
         ]
         parts.sort(key=lambda part: -abs(part.contribution))
         item = served.candidates.wanted.ids[place]
+        reranked = float(served.reranked[place]) if served.reranked is not None else float("nan")
         return Explanation(
             item,
             float(totals[0]),
@@ -80,6 +81,8 @@ class Explainer:
             served.release,
             served.query,
             self._matched(served.query, item) if served.query else (),
+            served.reranker if reranked == reranked else "",
+            reranked,
         )
 
     def _serving(self, release: str) -> Serving:

@@ -105,6 +105,8 @@ def explanation(found: Explanation) -> pb.ExplainResponse:
         release=found.release,
         query=found.query,
         matched_words=found.matched,
+        reranker=found.reranker,
+        reranked=found.reranked if found.reranker else 0.0,
         contributions=[
             pb.Contribution(feature=p.feature, value=p.value, contribution=p.contribution, age_ms=p.age_ms)
             for p in found.parts

@@ -18,6 +18,7 @@ from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
 from services.gateway.search.finder import Hits, K, Meant, blended, find
 from services.gateway.search.index import IndexReader
+from services.gateway.search.reranker import Reranked, Rerankers, reranked
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import completed
@@ -45,6 +46,10 @@ class SearchPolicy:
     """Cosine from which an item is found though it has none of the words."""
     synonyms: Synonyms = field(default_factory=lambda: Synonyms([]))
     rewrite: Rewrite = unchanged
+    rerank: int = 0
+    """First items of an answer that the reranker reads; 0 = none."""
+    rerank_share: float = 0.5
+    """Part of their order that it decides."""
 
 
 class Words:
@@ -92,9 +97,17 @@ async def watch_words(words: Words) -> None:
 class Searcher:
     """Answers Search and Suggest."""
 
-    def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, texts: Texts, policy: SearchPolicy) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        pipeline: Pipeline,
+        index: Words,
+        texts: Texts,
+        policy: SearchPolicy,
+        rerankers: Rerankers | None = None,
+    ) -> None:
         self._ranker, self._pipeline, self._index, self._policy = ranker, pipeline, index, policy
-        self._texts = texts
+        self._texts, self._rerankers = texts, rerankers
 
     async def search(self, call: SearchCall, budget: Budget) -> Answer:
         """Items for a query, or the next page of an earlier answer.
@@ -110,8 +123,11 @@ class Searcher:
             wanted = replace(self._wanted(hits.slots, hits.lexical, query, meant), prior_rank=hits.prior_rank)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, query.text)
         score, order = self._ordered(seen, hits.sure)
+        score, order, second = await self._reranked(query, seen, score, order, budget)
         shown = rerank.Shown(order[: call.size], None, None)
-        served = as_served(seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text)
+        served = as_served(
+            seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text, reranked=second
+        )
         rest = Rest(
             [wanted.ids[place] for place in order[call.size :].tolist()],
             1,
@@ -188,6 +204,29 @@ class Searcher:
         score[:sure] += 1
         order = places[np.argsort(places >= sure, kind="stable")]
         return score, order[filters.available(candidates.records)[order]]
+
+    async def _reranked(
+        self, query: Query, seen: Evaluation, score: Floats, order: Ints, budget: Budget
+    ) -> tuple[Floats, Ints, Reranked | None]:
+        """Score and order with the first ones as the reranker would have them too; as they are without its answer.
+
+        It reads what is looked for: the words with their spelling corrected.
+        """
+        most, loop = min(self._policy.rerank, len(order)), asyncio.get_running_loop()
+        if self._rerankers is None or self._rerankers.now is None or most < 2:
+            return score, order, None
+        slots = seen.candidates.slots[order[:most]]
+        kept = self._reader().texts([seen.candidates.wanted.ids[place] for place in order[:most].tolist()])
+        texts = [kept.get(slot, "") for slot in slots.tolist()]
+        share = lambda: budget.share(loop.time(), ladder.RERANK_SHARE)  # noqa: E731
+        name, found = await self._rerankers.scores(query.corrected or query.text, texts, share)
+        if not name:
+            return score, order, None
+        first, fused = reranked(order, found, self._policy.rerank_share)
+        second = np.full(len(score), np.nan, np.float32)
+        second[order[:most]] = found
+        score[first] = 2 + fused  # above all others, as `sure` ones are above the rest
+        return score, np.concatenate([first, order[most:]]), Reranked(name, second)
 
     async def _next_page(self, call: SearchCall, budget: Budget) -> Answer:
         rest = self._ranker.rest(call.page_token, call.caller, call.now_us)

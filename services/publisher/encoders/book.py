@@ -1,4 +1,6 @@
-"""What is known of encoders across restarts: which serves, which is being given vectors, what became of the others."""
+"""What is known of encoders, or of rerankers, across restarts: which serves, which is being given vectors, and what
+became of the others.
+"""
 
 import json
 from collections.abc import Callable
@@ -17,7 +19,7 @@ _REMEMBERED = 50
 
 @dataclass(frozen=True)
 class TextLane:
-    """An encoder with the slot and the epoch of its item vectors."""
+    """An encoder with the slot and the epoch of its item vectors; a reranker without any."""
 
     encoder: str
     slot: str
@@ -79,6 +81,13 @@ class TextBook:
         since = now_us if watched and self.serving is not None else 0
         return replace(book, serving=self.filling, previous=self.serving, filling=None, switched_us=since)
 
+    def succeeded(self, entry: Decided) -> "TextBook":
+        """A reranker, which has no vectors, serves at once; the one that served stays, to go back to."""
+        book = self._given_up(entry.decided_us, "there are two newer ones")
+        if self.serving is not None:
+            book = book.noted(Decided(self.serving.encoder, "previous", "", entry.decided_us))
+        return replace(book.noted(entry), serving=TextLane(entry.encoder, "", 0), previous=self.serving)
+
     def returned(self, reason: str, now_us: int) -> "TextBook":
         """The previous one serves again; the one that served is not gone back to."""
         assert self.serving is not None
@@ -87,10 +96,10 @@ class TextBook:
         book = book.noted(Decided(self.previous.encoder, "serving", reason, now_us))
         return replace(book, serving=self.previous, previous=None, switched_us=0)
 
-    def _given_up(self, now_us: int) -> "TextBook":
+    def _given_up(self, now_us: int, reason: str = "its slot is used again") -> "TextBook":
         if self.previous is None:
             return self
-        book = self.noted(Decided(self.previous.encoder, "retired", "its slot is used again", now_us))
+        book = self.noted(Decided(self.previous.encoder, "retired", reason, now_us))
         return replace(book, previous=None)
 
 

@@ -4,7 +4,6 @@ Gateways read one record that names the encoder of queries together with slot an
 sides change at one moment. Until then what serves is left alone; the one before stays whole, to go back to.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,34 +15,33 @@ import numpy as np
 from freshrank.v1.models_pb2 import TextBefore, TextRoute
 from numpy.typing import NDArray
 
-from services.common.errors import NotFound, PermanentError, TemporaryError
+from services.common.errors import NotFound, TemporaryError
 from services.publisher.audit import Audit
 from services.publisher.book import Lane
 from services.publisher.checks import Verdict, holds, verdict
 from services.publisher.encoders import golden
 from services.publisher.encoders.book import Decided, TextBook, TextKeeper, TextLane
+from services.publisher.encoders.desk import Judges
 from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
-from services.publisher.encoders.judge import Encoding, Judged, RelevanceBounds, figures, judge
+from services.publisher.encoders.judge import Encoding, RelevanceBounds, figures, judge
 from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.waiting import Waiting
 from services.publisher.encoders.watch import SearchWatch
 from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text.folder import INPUTS, Tokenizer
 
-logger = logging.getLogger(__name__)
-
 Floats = NDArray[np.float32]
 
 TOGETHER, AT_ONCE = 8, 2
 """Texts of one request, for which a query that comes meanwhile waits, and requests on their way at once."""
-_RETRY_US = 2_000_000
 _LATER = 2
 """Priority of what nobody waits for, where Triton has priorities."""
 
 
-class TextOutside(Protocol):
+class TextOutside(Judges, Protocol):
     """What is done to the world beside Triton and the disk."""
 
     def log(self) -> Log:
@@ -53,22 +51,8 @@ class TextOutside(Protocol):
     def rows(self, lane: Lane, rows: Rows) -> None:
         """Send vectors. Raises TemporaryError."""
 
-    def route(self, route: TextRoute) -> None:
-        """Send a route and wait for the acknowledgement. Raises TemporaryError."""
-
-    def judged(self) -> Mapping[str, Sequence[Judged]]:
-        """What encoders are judged by, by its kind."""
-        ...
-
-    def texts(self, items: set[str]) -> dict[str, str]:
-        """Texts of items."""
-        ...
-
     def filled(self, lane: TextLane, made: int, waiting: int) -> None:
         """Count vectors that were made, and say how many are due."""
-
-    def decided(self, decision: str) -> None:
-        """Count a decision."""
 
     def watched(self, figures: Mapping[str, float]) -> None:
         """Show what is known of the encoder that is watched."""
@@ -94,7 +78,7 @@ class Encoders:
         self._tokens: dict[str, Tokenizer] = {}
         self._golden: dict[str, EncoderGolden] = {}
         self._published: TextRoute | None = None
-        self._retry_us = 0
+        self._waiting = Waiting(keeper, store, audit, outside.decided)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vectors")
         self._asked: deque[tuple[str, str]] = deque()
 
@@ -140,12 +124,16 @@ class Encoders:
             self._look(now_us, judging)
         self._sync(now_us)
         self._fill(now_us)
-        if judging and self.book.filling is None and not self.book.switched_us and now_us >= self._retry_us:
-            self._consider(now_us)
+        if judging and self.book.filling is None and not self.book.switched_us:
+            self._waiting.consider(now_us, self._decide, self._leave)
 
     def say_again(self) -> None:
         """Publish the route once more."""
         self._published = None
+
+    def encoding(self) -> Encoding | None:
+        """Of the encoder that serves; None without one."""
+        return self._encoding(self.book.serving.encoder) if self.book.serving is not None else None
 
     def rollback(self, actor: str, reason: str) -> None:
         """Have the next step go back to the encoder before; for any thread. What cannot be is said in the audit."""
@@ -257,33 +245,9 @@ class Encoders:
         """Name the encoder before while the one that serves is watched."""
         lane = self.book.previous
         if lane is not None and self.book.switched_us:
-            at = self._fleet.placed(lane.encoder)
-            route.before.CopyFrom(
-                TextBefore(
-                    encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, share=self._watch.bounds.share
-                )
-            )
-
-    def _consider(self, now_us: int) -> None:
-        waiting = [encoder for encoder in self._store.candidates() if not self._settled(encoder)]
-        for older in waiting[:-1]:
-            self._refuse(older, "superseded by a newer candidate", now_us)
-        if not waiting:
-            return
-        try:
-            self._decide(waiting[-1], now_us)
-        except (TemporaryError, OSError) as error:
-            logger.warning("encoder waits", extra={"encoder": waiting[-1], "error": str(error)})
-            self._retry_us = now_us + _RETRY_US
-        except PermanentError as error:
-            self._leave(waiting[-1])
-            self._refuse(waiting[-1], str(error), now_us)
-
-    def _settled(self, encoder: str) -> bool:
-        if self.book.knows(encoder):
-            self._store.drop_candidate(encoder)
-            return True
-        return False
+            at, share = self._fleet.placed(lane.encoder), self._watch.bounds.share
+            before = TextBefore(encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, share=share)
+            route.before.CopyFrom(before)
 
     def _decide(self, encoder: str, now_us: int) -> None:
         self._store.candidate(encoder)
@@ -293,7 +257,7 @@ class Encoders:
         found = self._judge(encoder)
         if not found.passed:
             self._leave(encoder)
-            self._refuse(encoder, found.reason, now_us, found)
+            self._waiting.refuse(encoder, found.reason, now_us, found)
             return
         checks = tuple(found.to_json())
         self._audit.add(now_us, "held", encoder, checks=list(checks))
@@ -335,10 +299,3 @@ class Encoders:
         if found.shape != (len(texts), dim) or not np.isfinite(found).all():
             raise TemporaryError(f"{encoder}: Triton's vectors are {found.shape}, not all finite numbers of {dim}")
         return found
-
-    def _refuse(self, encoder: str, reason: str, now_us: int, found: Verdict | None = None) -> None:
-        checks = tuple(found.to_json()) if found else ()
-        self._audit.add(now_us, "refused", encoder, reason=reason, checks=list(checks))
-        self._keeper.change(lambda book: book.noted(Decided(encoder, "refused", reason, now_us, checks)))
-        self._store.drop_candidate(encoder)
-        self._outside.decided("refused")

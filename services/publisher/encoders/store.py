@@ -1,4 +1,7 @@
-"""Folders of encoders in the store: from `incoming` to `releases`, and laid out for Triton; each by one rename."""
+"""Folders of encoders, or of rerankers, in the store: from `incoming` to `releases`, and laid out for Triton.
+
+Each step is one rename.
+"""
 
 from pathlib import Path
 
@@ -16,13 +19,13 @@ _FILES = ("encoder.json", "tokenizer.json", MODEL, "golden.safetensors")
 
 
 class EncoderStore:
-    """`backend`: Triton's that will run model.onnx; `kind`: KIND_CPU or KIND_GPU."""
+    """`backend`: Triton's that will run model.onnx; `kind`: KIND_CPU or KIND_GPU; `of`: kind of model."""
 
-    def __init__(self, root: Path, backend: str, disk: Disk, kind: str = "KIND_CPU") -> None:
-        self._disk = disk
-        self._staging = Staging(root / "encoders" / "staging", disk)
+    def __init__(self, root: Path, backend: str, disk: Disk, kind: str = "KIND_CPU", of: str = folders.ENCODER) -> None:
+        self._disk, self._of = disk, of
+        self._staging = Staging(names.home(root, of) / "staging", disk)
         self._laid_out = ModelFolders(root / "triton", self._staging, disk, backend, kind)
-        self.incoming, self.kept = names.incoming(root), names.kept(root)
+        self.incoming, self.kept = names.incoming(root, of), names.kept(root, of)
 
     @property
     def models(self) -> Path:
@@ -35,13 +38,16 @@ class EncoderStore:
 
     def candidates(self) -> list[str]:
         """Encoders that wait to be judged, oldest first."""
-        return sorted(p.name for p in self.incoming.iterdir() if names.ENCODER_ID.fullmatch(p.name) and p.is_dir())
+        named = names.IDS[self._of]
+        return sorted(p.name for p in self.incoming.iterdir() if named.fullmatch(p.name) and p.is_dir())
 
     def candidate(self, encoder: str) -> Encoder:
         """What a candidate is. Raises CorruptState when its folder is not whole or has the name of another one."""
         found = folders.read(self.incoming / encoder)
         if not encoder.endswith(found.source[:8]) or set(_FILES) - {"encoder.json"} - set(found.files):
             raise CorruptState(f"{encoder}: encoder.json is of another encoder, or names too few files")
+        if found.kind != self._of:
+            raise CorruptState(f"{encoder}: encoder.json is of kind {found.kind}, not {self._of}")
         return found
 
     def stage(self, encoder: str) -> None:
@@ -69,4 +75,4 @@ class EncoderStore:
 
     def listed(self) -> list[str]:
         """Encoders that were let in and are there, oldest first."""
-        return sorted(path.name for path in self.kept.iterdir() if names.ENCODER_ID.fullmatch(path.name))
+        return sorted(path.name for path in self.kept.iterdir() if names.IDS[self._of].fullmatch(path.name))

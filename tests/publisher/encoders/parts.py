@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from services.publisher.compression.rows import messages
 from services.publisher.encoders.book import TextKeeper, TextLane
 from services.publisher.encoders.encoders import Encoders
 from services.publisher.encoders.judge import Judged, RelevanceBounds
+from services.publisher.encoders.models import TextModels
+from services.publisher.encoders.rerankers import Rerankers
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.watch import SearchBounds, SearchWatch
 from services.publisher.files import Disk
@@ -22,9 +25,12 @@ from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text import names
+from services.text.folder import RERANKER
 from services.text.item import item_text
+from services.text.reranker import PairTokenizer
+from services.trainer.text import reranker as rerankers
 from services.trainer.text.export import export
-from services.trainer.text.load import load
+from services.trainer.text.load import identity, load
 from tests.publisher.fakes import SmallTriton
 from tests.trainer.text import tiny
 
@@ -56,6 +62,39 @@ class Made:
                 for name, value in text.model.named_parameters():
                     value.fill_(1.0 if name.endswith("LayerNorm.bias") else 0.0)
         export(text, made, int8)
+
+
+class MadeRerankers:
+    """Small rerankers, each exported once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def candidate(self, store: Path, seed: int = 0, day: int = 1, likes: bool = True) -> str:
+        """Put one where people do; returns its name. `likes` False: its scores are the other way round."""
+        made = self._folder / f"{seed}-{likes}"
+        if not made.exists():
+            reranker = rerankers.load(str(tiny.reranker(self._folder / f"model-{seed}", seed=seed)))
+            if not likes:
+                with torch.no_grad():
+                    for value in reranker.model.body.classifier.parameters():
+                        value.neg_()
+            reranker = rerankers.Reranker(reranker.model, reranker.tokens, replace(
+                reranker.about, source=identity(reranker.model, reranker.tokens)
+            ))  # fmt: skip
+            rerankers.export(reranker, made)
+        name = names.encoder_id(NOW + day * 86_400_000_000, folders.read(made).source, RERANKER)
+        shutil.copytree(made, names.incoming(store, RERANKER) / name)
+        return name
+
+    def scores(self, query: str, texts: Sequence[str], seed: int = 0) -> list[float]:
+        """As the reranker that `likes` scores them."""
+        data, tokens = (
+            (self._folder / f"{seed}-True" / "model.onnx").read_bytes(),
+            PairTokenizer.of(self._folder / f"{seed}-True"),
+        )
+        found: list[float] = rerankers.answers(data, tokens.pairs(query, texts))[:, 0].tolist()
+        return found
 
 
 class Log:
@@ -156,6 +195,7 @@ class Stage:
         self.fleet = Fleet(lambda: ["one"], lambda address: self.triton, fence)
         disk = Disk()
         self.watch = SearchWatch(self.bounds)
+        self.rerankers_audit = Audit(self.root / "rerankers.jsonl", fence)
         self.audit = Audit(self.root / "audit.jsonl", fence)
         self.encoders = Encoders(
             TextKeeper(self.root / "encoders" / "book.json", disk),
@@ -167,10 +207,22 @@ class Stage:
             self.watch,
             lambda: 3,
         )
-        self.encoders.start()
+        self.ranked = Outside(self.log)
+        self.rerankers = Rerankers(
+            TextKeeper(self.root / "rerankers" / "book.json", disk),
+            EncoderStore(self.root, "python", disk, of=RERANKER),
+            self.fleet,
+            self.rerankers_audit,
+            self.ranked,
+            RelevanceBounds(queries=10),
+            lambda: 3,
+            self.encoders.encoding,
+        )
+        self.models = TextModels(self.encoders, self.rerankers)
+        self.models.start()
 
     def steps(self, count: int = 5, at_us: int = NOW) -> None:
         """Steps, and looks at Triton between them."""
         for number in range(count):
-            self.fleet.tend(self.encoders.wanted(), mark=False)
-            self.encoders.step(at_us + number * 10_000_000)
+            self.fleet.tend(self.models.wanted(), mark=False)
+            self.models.step(at_us + number * 10_000_000, judging=True)

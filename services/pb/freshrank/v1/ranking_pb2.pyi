@@ -299,7 +299,7 @@ class Contribution(_message.Message):
     def __init__(self, feature: _Optional[str] = ..., value: _Optional[float] = ..., contribution: _Optional[float] = ..., age_ms: _Optional[float] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("item_id", "score", "served_score", "contributions", "release", "query", "matched_words")
+    __slots__ = ("item_id", "score", "served_score", "contributions", "release", "query", "matched_words", "reranker", "reranked")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SERVED_SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -307,6 +307,8 @@ class ExplainResponse(_message.Message):
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     MATCHED_WORDS_FIELD_NUMBER: _ClassVar[int]
+    RERANKER_FIELD_NUMBER: _ClassVar[int]
+    RERANKED_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     score: float
     served_score: float
@@ -314,4 +316,6 @@ class ExplainResponse(_message.Message):
     release: str
     query: str
     matched_words: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., served_score: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., release: _Optional[str] = ..., query: _Optional[str] = ..., matched_words: _Optional[_Iterable[str]] = ...) -> None: ...
+    reranker: str
+    reranked: float
+    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., served_score: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., release: _Optional[str] = ..., query: _Optional[str] = ..., matched_words: _Optional[_Iterable[str]] = ..., reranker: _Optional[str] = ..., reranked: _Optional[float] = ...) -> None: ...
