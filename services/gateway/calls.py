@@ -138,6 +138,8 @@ class Answer:
     corrected: str = ""
     found: int = 0
     facets: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    asked: Sequence[tuple[str, float]] = ()
+    """Categories that the query probably asks for, each with its probability."""
 
 
 @dataclass(frozen=True)
@@ -162,3 +164,5 @@ class Explanation:
     query: str = ""
     """What was searched for."""
     matched: Sequence[str] = ()
+    asked: Sequence[tuple[str, float]] = ()
+    """Categories that it probably asks for."""

@@ -21,7 +21,9 @@ from services.common.spec import Arrays
 from services.gateway.meters import Meters
 from services.gateway.search.vectors import TextVectors
 from services.gateway.table import ItemTable
-from services.text import names
+from services.text import categories, names
+from services.text import folder as folders
+from services.text.categories import Categories
 from services.text.folder import INPUTS, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,12 @@ class Text:
     encoder: str
     tokens: Tokenizer
     vectors: TextVectors
+    categories: Categories | None = None
+    """Tells a query's category by its vector; None: this encoder has nothing that does."""
+
+    def asked(self, vector: Floats) -> dict[str, float]:
+        """Probability of each category that a query may ask for, the most probable first; empty = not told."""
+        return self.categories.of(vector) if self.categories is not None else {}
 
 
 class Texts:
@@ -80,8 +88,10 @@ class Texts:
             route.slot,
             route.epoch,
         ):
-            tokens = Tokenizer.of(names.kept(self._store) / route.encoder)
-            made = Text(route.encoder, tokens, TextVectors(self._folder, route.slot, route.epoch))
+            folder = names.kept(self._store) / route.encoder
+            vectors = TextVectors(self._folder, route.slot, route.epoch)
+            told = categories.read(folder, folders.read(folder, check=False))
+            made = Text(route.encoder, Tokenizer.of(folder), vectors, told)
             made.vectors.renew(table)
             self.now = made
             logger.info("text encoder", extra={"encoder": route.encoder, "slot": route.slot, "epoch": route.epoch})

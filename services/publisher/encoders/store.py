@@ -6,8 +6,9 @@ from pathlib import Path
 from services.common.errors import CorruptState
 from services.publisher.files import Disk
 from services.publisher.triton_backend import MODEL_PY, config_pbtxt
+from services.text import categories, names
 from services.text import folder as folders
-from services.text import names
+from services.text.categories import FILE
 from services.text.folder import Encoder
 
 MODEL = "model.onnx"
@@ -39,13 +40,15 @@ class EncoderStore:
         found = folders.read(self.incoming / encoder)
         if not encoder.endswith(found.source[:8]) or set(_FILES) - {"encoder.json"} - set(found.files):
             raise CorruptState(f"{encoder}: encoder.json is of another encoder, or names too few files")
+        categories.read(self.incoming / encoder, found)
         return found
 
     def stage(self, encoder: str) -> None:
         """Copy a candidate to its place and lay it out for Triton; doing it again changes nothing."""
         if not (self.kept / encoder).exists():
             staged = self._fresh(encoder)
-            for name in _FILES:
+            found = folders.read(self.incoming / encoder, check=False)
+            for name in (*_FILES, *({FILE} & found.files.keys())):
                 self._disk.copy(self.incoming / encoder / name, staged / name)
             folders.read(staged)  # the copy, once more
             self._disk.sync_folder(staged)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from services.common.errors import CorruptState
 from services.common.tensors import save
+from services.text.categories import FILE, Categories
 from services.text.folder import INPUTS, OUTPUT, Encoder, Ints
 from services.trainer.champion import session
 from services.trainer.export import MOST_IR, OPSET
@@ -39,8 +40,13 @@ PROBES = (
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None) -> Encoder:
-    """Write the folder; what is there is replaced. Raises CorruptState when the file answers otherwise than torch."""
+def export(
+    text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None, categories: Categories | None = None
+) -> Encoder:
+    """Write the folder; what is there is replaced. Raises CorruptState when the file answers otherwise than torch.
+
+    `categories`: what tells a query's category by the vectors of `text`.
+    """
     model = text.model.cpu().eval()
     batches = _batches(text)
     with torch.no_grad():
@@ -58,6 +64,8 @@ def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None
         (staging / "model.onnx").write_bytes(data)
         (staging / "tokenizer.json").write_text(text.tokens.to_json(), encoding="utf-8")
         (staging / "golden.safetensors").write_bytes(save(golden))
+        if categories is not None:
+            (staging / FILE).write_bytes(categories.to_bytes())
         files = {path.name: digest(path) for path in sorted(staging.iterdir())}
         (staging / "encoder.json").write_text(replace(about, files=files).to_json() + "\n")
 
