@@ -6,6 +6,7 @@
     tokenizer.json          of the `tokenizers` library; padding and truncation in it are ours
     model.onnx              opset 17, IR 9 at most
     golden.safetensors      in.input_ids, in.attention_mask, out.embedding: to warm up by and to compare with
+    categories.safetensors  which category a query asks for, by its vector (categories.py); not every encoder has one
 
 model.onnx has the inputs `input_ids` and `attention_mask`, int64 [B, T], both axes free, and the output `embedding`,
 float32 [B, dim], each row of length 1: a dot product is the cosine. With its int8 form the folder has the same files;

@@ -11,7 +11,7 @@ from services.common.errors import Overloaded, TemporaryError
 from services.gateway import filter as filters
 from services.gateway import ladder, rerank
 from services.gateway.calls import Answer, Caller, SearchCall, SuggestCall
-from services.gateway.candidates import Match, Wanted
+from services.gateway.candidates import Match, Wanted, surest
 from services.gateway.ladder import Budget
 from services.gateway.pages import Rest
 from services.gateway.pipeline import Evaluation, Pipeline
@@ -138,7 +138,14 @@ class Searcher:
             query.text,
         )
         answer = self._ranker.answer(served, seen, next_page=self._ranker.page(rest, call.caller), preview=call.preview)
-        return replace(answer, query=query.text, corrected=query.corrected, found=hits.count, facets=hits.facets)
+        return replace(
+            answer,
+            query=query.text,
+            corrected=query.corrected,
+            found=hits.count,
+            facets=hits.facets,
+            asked=surest(wanted.match),
+        )
 
     def matched(self, query: str, item: str) -> list[str]:
         """Words of a query that an item has."""
@@ -193,7 +200,8 @@ class Searcher:
         numbers = np.array([lexical.get(slot, np.nan) for slot in slots.tolist()], np.float32)
         unknown = np.full(len(slots), np.nan, np.float32)
         similarity = meant.cosines(table, slots) if meant is not None else unknown
-        return replace(Wanted.of(table.ids(slots)), match=Match(query.size, numbers, similarity))
+        asked = meant.text.asked(meant.vector) if meant is not None else {}
+        return replace(Wanted.of(table.ids(slots)), match=Match(query.size, numbers, similarity, asked))
 
     def _ordered(self, seen: Evaluation, sure: int) -> tuple[Floats, Ints]:
         """Score and order of what may be shown: the model's order and that of the words, fused; `sure` ones first."""
@@ -257,7 +265,7 @@ class Searcher:
         answer = self._ranker.answer(
             served, seen, next_page=self._ranker.page(following, call.caller), preview=call.preview
         )
-        return replace(answer, query=rest.query)
+        return replace(answer, query=rest.query, asked=surest(wanted.match))
 
     def _reader(self) -> IndexReader:
         if self._index.reader is None:

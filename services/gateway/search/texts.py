@@ -22,7 +22,9 @@ from services.common.spec import Arrays
 from services.gateway.meters import Meters
 from services.gateway.search.vectors import TextVectors
 from services.gateway.table import ItemTable
-from services.text import names
+from services.text import categories, names
+from services.text import folder as folders
+from services.text.categories import Categories
 from services.text.folder import INPUTS, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,12 @@ class Text:
     encoder: str
     tokens: Tokenizer
     vectors: TextVectors
+    categories: Categories | None = None
+    """Tells a query's category by its vector; None: this encoder has nothing that does."""
+
+    def asked(self, vector: Floats) -> dict[str, float]:
+        """Probability of each category that a query may ask for, the most probable first; empty = not told."""
+        return self.categories.of(vector) if self.categories is not None else {}
 
     def is_of(self, lane: TextRoute | TextBefore) -> bool:
         """Whether it is what a record names."""
@@ -118,8 +126,10 @@ class Texts:
             if text is not None and text.is_of(lane):
                 text.vectors.renew(table)
                 return text
-        tokens = Tokenizer.of(names.kept(self._store) / lane.encoder)
-        made = Text(lane.encoder, tokens, TextVectors(self._folder, lane.slot, lane.epoch))
+        folder = names.kept(self._store) / lane.encoder
+        vectors = TextVectors(self._folder, lane.slot, lane.epoch)
+        told = categories.read(folder, folders.read(folder, check=False))
+        made = Text(lane.encoder, Tokenizer.of(folder), vectors, told)
         made.vectors.renew(table)
         logger.info("text encoder", extra={"encoder": lane.encoder, "slot": lane.slot, "epoch": lane.epoch})
         return made

@@ -9,8 +9,9 @@ from services.common.errors import CorruptState
 from services.publisher.files import Disk
 from services.publisher.manifest import MODEL
 from services.publisher.staging import ModelFolders, Staging
+from services.text import categories, names
 from services.text import folder as folders
-from services.text import names
+from services.text.categories import FILE
 from services.text.folder import Encoder
 
 MOST_TEXTS = 64
@@ -48,13 +49,15 @@ class EncoderStore:
             raise CorruptState(f"{encoder}: encoder.json is of another encoder, or names too few files")
         if found.kind != self._of:
             raise CorruptState(f"{encoder}: encoder.json is of kind {found.kind}, not {self._of}")
+        categories.read(self.incoming / encoder, found)
         return found
 
     def stage(self, encoder: str) -> None:
         """Copy a candidate to its place and lay it out for Triton; doing it again changes nothing."""
         if not (self.kept / encoder).exists():
             staged = self._staging.fresh(encoder)
-            for name in _FILES:
+            found = folders.read(self.incoming / encoder, check=False)
+            for name in (*_FILES, *({FILE} & found.files.keys())):
                 self._disk.copy(self.incoming / encoder / name, staged / name)
             folders.read(staged)  # the copy, once more
             self._staging.name(staged, self.kept / encoder)

@@ -16,6 +16,7 @@ from torch import nn
 
 from services.common.errors import CorruptState
 from services.common.tensors import save
+from services.text.categories import FILE, Categories
 from services.text.folder import INPUTS, OUTPUT, Encoder, Ints, Tokenizer
 from services.trainer.champion import session
 from services.trainer.export import MOST_IR, OPSET
@@ -40,8 +41,13 @@ PROBES = (
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None) -> Encoder:
-    """Write the folder; what is there is replaced. Raises CorruptState when the file answers otherwise than torch."""
+def export(
+    text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None, categories: Categories | None = None
+) -> Encoder:
+    """Write the folder; what is there is replaced. Raises CorruptState when the file answers otherwise than torch.
+
+    `categories`: what tells a query's category by the vectors of `text`.
+    """
     model = text.model.cpu().eval()
     batches = _batches(text)
     with torch.no_grad():
@@ -53,16 +59,27 @@ def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None
         data = quantised(data)
         check_version(data)
         about = replace(about, precision="int8", quality=_quality(data, batches, expected))
-    return put(out, about, data, text.tokens, _golden(data, batches[0]), hooks)
+    more = {FILE: categories.to_bytes()} if categories is not None else {}
+    return put(out, about, data, text.tokens, _golden(data, batches[0]), hooks, more)
 
 
-def put(out: Path, about: Encoder, data: bytes, tokens: Tokenizer, golden: Arrays, hooks: Hooks | None) -> Encoder:
-    """Write the folder of a model that was checked; returns what it holds."""
+def put(
+    out: Path,
+    about: Encoder,
+    data: bytes,
+    tokens: Tokenizer,
+    golden: Arrays,
+    hooks: Hooks | None,
+    more: Mapping[str, bytes] | None = None,
+) -> Encoder:
+    """Write the folder of a model that was checked, and `more` files; returns what it holds."""
 
     def fill(staging: Path) -> None:
         (staging / "model.onnx").write_bytes(data)
         (staging / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
         (staging / "golden.safetensors").write_bytes(save(dict(golden)))
+        for name, content in (more or {}).items():
+            (staging / name).write_bytes(content)
         files = {path.name: digest(path) for path in sorted(staging.iterdir())}
         (staging / "encoder.json").write_text(replace(about, files=files).to_json() + "\n")
 

@@ -25,6 +25,7 @@ from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text import names
+from services.text.categories import Categories
 from services.text.folder import RERANKER
 from services.text.item import item_text
 from services.text.reranker import PairTokenizer
@@ -44,24 +45,32 @@ class Made:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def candidate(self, store: Path, seed: int = 0, day: int = 1, int8: bool = False, spoil: bool = False) -> str:
+    def candidate(
+        self,
+        store: Path,
+        seed: int = 0,
+        day: int = 1,
+        int8: bool = False,
+        spoil: bool = False,
+        told: Categories | None = None,
+    ) -> str:
         """Put one where the trainer does; returns its name. `spoil`: one that cannot tell texts apart."""
-        made = self._folder / f"{seed}-{int8}-{spoil}"
+        made = self._folder / f"{seed}-{int8}-{spoil}-{told and told.weights.shape}"
         if not made.exists():
-            self._export(made, seed, int8, spoil)
+            self._export(made, seed, int8, spoil, told)
         name = names.encoder_id(NOW + day * 86_400_000_000, folders.read(made).source)
         names.incoming(store).mkdir(parents=True, exist_ok=True)
         shutil.copytree(made, names.incoming(store) / name)
         return name
 
-    def _export(self, made: Path, seed: int, int8: bool, spoil: bool) -> None:
+    def _export(self, made: Path, seed: int, int8: bool, spoil: bool, told: Categories | None) -> None:
         folder = self._folder / f"model-{seed}"
         text = load(str(folder if folder.exists() else tiny.folder(folder, seed=seed)))
         if spoil:
             with torch.no_grad():
                 for name, value in text.model.named_parameters():
                     value.fill_(1.0 if name.endswith("LayerNorm.bias") else 0.0)
-        export(text, made, int8)
+        export(text, made, int8, categories=told)
 
 
 class MadeRerankers:
