@@ -52,6 +52,7 @@ cross = FeatureView(
         crossed("lexical_score", "lexical_score"),
         crossed("lexical_share", "lexical_share"),
         crossed("text_similarity", "text_similarity"),
+        crossed("category_probability", "category_probability"),
         crossed("query_words", "query_words"),
     ],
 )

@@ -84,11 +84,18 @@ def learn(learner: Learner, judged: Judged, places: NDArray[np.int64], batch: in
     return [learner.learn(pairs_of(judged, places[k : k + batch])) for k in range(0, len(places), batch)]
 
 
+def learned_from(judged: Judged, fold: int, tuning: Tuning) -> NDArray[np.int64]:
+    """Places of the pairs that the encoder of a fold is tuned on."""
+    return _whole_queries(judged, _drawn(judged, fold, tuning), tuning.pairs)[0]
+
+
+def _drawn(judged: Judged, fold: int, tuning: Tuning) -> NDArray[np.int64]:
+    drawn = np.lexsort((judged.group, judged.order(f"tune {tuning.seed}")))
+    return np.asarray(drawn[judged.fold[drawn] != fold])
+
+
 def _tune(judged: Judged, fold: int, tuning: Tuning) -> dict[str, NDArray[Any]]:
-    order = judged.order(f"tune {tuning.seed}")
-    drawn = np.lexsort((judged.group, order))
-    drawn = drawn[judged.fold[drawn] != fold]
-    mine, rest = _whole_queries(judged, drawn, tuning.pairs)
+    mine, rest = _whole_queries(judged, _drawn(judged, fold, tuning), tuning.pairs)
     others, _ = _whole_queries(judged, rest, tuning.ranked)
     learner = Learner(load(tuning.model, tuning.max_tokens), tuning.way, Objective(), tuning.seed)
     wall, used = time.perf_counter(), time.process_time()

@@ -1,6 +1,6 @@
 """Queries of a home-improvement shop and titles that people judged: words, vectors, both, tuned, ranked.
 
-    python -m benchmarks.search.homedepot --data DIR --out FILE [--state DIR] [--only plain|rows|incremental] [--json]
+    python -m benchmarks.search.homedepot --data DIR --out FILE [--state DIR] [--only PART] [--json]
 
 DIR holds train.csv.zip of the Home Depot relevance competition. Five folds by query; every row is judged on queries
 that nothing it learned from has. Only the title and the query are read. RMSE needs a number from 1 to 3: scores
@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.machine import commit, load, machine, versions, write_json
-from benchmarks.search import encoders, incremental, ranker
+from benchmarks.search import beside, encoders, incremental, ranker
 from benchmarks.search.encoders import Tuned, Tuning
 from benchmarks.search.judged import FOLDS, Floats, Judged, calibrated, figures, fused, lines, paired, read
 from benchmarks.search.lexical import NAMES, Features, bm25
@@ -44,6 +44,7 @@ COMPARED = (
     ("all + tuned, trees", "BM25 + vector, tuned"),
     ("all + tuned, trees", "all, same pairs, trees"),
 )
+PARTS = ("plain", "rows", "incremental", "beside")
 Task = tuple[NDArray[np.int64], ranker.Matrix, ranker.Matrix]
 """Of a fold: places learned from, their features, and those of the pairs that are asked."""
 METHODS: Mapping[str, Callable[..., Floats]] = {"network": ranker.network, "trees": ranker.trees}
@@ -146,7 +147,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with train.csv.zip")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--state", type=Path, help="folder that vectors and tuned folds are kept in")
-    parser.add_argument("--only", choices=("plain", "rows", "incremental"), help="a part; others stay in --out")
+    parser.add_argument("--only", choices=PARTS, help="a part; others stay in --out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -164,13 +165,15 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as temporary:
         state = asked.state or Path(temporary)
-        if asked.only != "incremental":
+        if asked.only not in ("incremental", "beside"):
             rows = Rows(judged, state, tuning, tell)
             keep(rows.plain())
             tell(lines(found["rows"]))
             keep(rows.tuned() if asked.only != "plain" else {})
-        if asked.only not in ("plain", "rows"):
+        if asked.only in (None, "incremental"):
             keep({"incremental": incremental.study(judged, state, tuning, tell=tell)})
+        if asked.only in (None, "beside"):
+            keep({"beside": beside.study(judged, state, tuning, tell=tell)})
     print(json.dumps(found) if asked.json else lines(found.get("rows", {})))
     return 0
 

@@ -1,6 +1,6 @@
-"""Text encoders of Search: shown, and taken back. All through the gateway's admin API."""
+"""Text encoders and rerankers of Search: shown, and taken back. All through the gateway's admin API."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def group() -> typer.Typer:
     """The group `encoders`."""
     found = typer.Typer(
-        cls=Commands, help="Show the text encoders of Search, and go back to the one before.", no_args_is_help=True
+        cls=Commands,
+        help="Show the text encoders and rerankers of Search, and go back to the one before.",
+        no_args_is_help=True,
     )
     found.command("list")(list_encoders)
     found.command("rollback")(rollback)
@@ -28,7 +30,7 @@ def group() -> typer.Typer:
 
 @connected(*ADMIN)
 def list_encoders(settings: "CliSettings", as_json: Json = False) -> None:
-    """All encoders that were decided on, newest first."""
+    """All encoders and rerankers that were decided on, newest first."""
     from services.cli.grpc import operator
 
     with operator(settings) as api:
@@ -36,26 +38,34 @@ def list_encoders(settings: "CliSettings", as_json: Json = False) -> None:
 
 
 @connected(*ADMIN)
-def rollback(settings: "CliSettings", actor: Actor = "", reason: Reason = "", as_json: Json = False) -> None:
+def rollback(
+    settings: "CliSettings",
+    reranker: Annotated[bool, typer.Option("--reranker", help="The reranker before, not the encoder.")] = False,
+    actor: Actor = "",
+    reason: Reason = "",
+    as_json: Json = False,
+) -> None:
     """Search by the encoder before this one again; its vectors are all there."""
+    kind = "reranker" if reranker else "encoder"
     from services.cli.grpc import operator
 
     with operator(settings) as api:
         before = [described(encoder) for encoder in api.encoders()]
-        after = [described(encoder) for encoder in api.rollback_encoder(who(actor), reason)]
+        after = [described(encoder) for encoder in api.rollback_encoder(who(actor), reason, reranker)]
     _show(after, as_json)
-    if serving(before) == serving(after):
-        output.say(f"{serving(after) or 'nothing'} still serves: there may be no encoder before it")
+    if serving(before, kind) == serving(after, kind):
+        output.say(f"{serving(after, kind) or 'nothing'} still serves: there may be no {kind} before it")
         raise typer.Exit(NOT_AS_WANTED)
 
 
-def serving(encoders: list[dict[str, Any]]) -> str:
-    """The one that serves; empty = none.
+def serving(encoders: list[dict[str, Any]], kind: str = "encoder") -> str:
+    """The one of a kind that serves; empty = none.
 
-    >>> serving([{"encoder": "t2", "state": "refused"}, {"encoder": "t1", "state": "serving"}])
+    >>> kind = {"kind": "encoder"}
+    >>> serving([kind | {"encoder": "t2", "state": "refused"}, kind | {"encoder": "t1", "state": "serving"}])
     't1'
     """
-    return next((str(found["encoder"]) for found in encoders if found["state"] == "serving"), "")
+    return next((str(e["encoder"]) for e in encoders if e["state"] == "serving" and e["kind"] == kind), "")
 
 
 def described(encoder: "Encoder") -> dict[str, Any]:
@@ -65,6 +75,7 @@ def described(encoder: "Encoder") -> dict[str, Any]:
     decided = datetime.fromtimestamp(encoder.decided_us / 1e6, UTC).isoformat(timespec="seconds")
     return {
         "encoder": encoder.encoder,
+        "kind": encoder.kind or "encoder",
         "state": encoder.state,
         "slot": encoder.slot,
         "epoch": encoder.epoch,
@@ -74,5 +85,5 @@ def described(encoder: "Encoder") -> dict[str, Any]:
 
 
 def _show(found: list[dict[str, Any]], as_json: bool) -> None:
-    columns = ("encoder", "state", "slot", "decided", "reason")
+    columns = ("encoder", "kind", "state", "slot", "decided", "reason")
     output.show(found, as_json, Table("Encoders", columns, [[output.text(e[c]) for c in columns] for e in found]))

@@ -94,12 +94,12 @@ class Operator:
         return answer
 
     def encoders(self) -> list[pb.Encoder]:
-        """Text encoders that were decided on, newest decision first."""
+        """Text encoders and rerankers that were decided on, newest decision first."""
         return list(self._call(self._stub.ListEncoders, pb.ListEncodersRequest()).encoders)
 
-    def rollback_encoder(self, actor: str, reason: str) -> list[pb.Encoder]:
-        """Search by the encoder before; answers how all of them stand."""
-        request = pb.RollbackEncoderRequest(actor=actor, reason=reason)
+    def rollback_encoder(self, actor: str, reason: str, reranker: bool = False) -> list[pb.Encoder]:
+        """Search by the encoder, or reranker, before; answers how all of them stand."""
+        request = pb.RollbackEncoderRequest(actor=actor, reason=reason, reranker=reranker)
         return list(self._call(self._stub.RollbackEncoder, request).encoders)
 
     def forget(self, user: str, before_us: int) -> pb.ForgetUserResponse:

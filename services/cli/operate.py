@@ -141,6 +141,9 @@ def explain(
     names = ("feature", "value", "contribution", "age_ms")
     rows = [{name: getattr(c, name) for name in names} for c in answer.contributions]
     head = {name: getattr(answer, name) for name in ("item_id", "score", "served_score", "release")}
+    if answer.query:
+        asked = {told.category: told.probability for told in answer.categories}
+        head |= {"query": answer.query, "matched_words": list(answer.matched_words), "categories": asked}
     cells = [[output.text(v) for v in {**r, "age_ms": _age(r["age_ms"])}.values()] for r in rows]
     title = f"{answer.item_id}: {answer.score:.4f} (served {answer.served_score:.4f}) by {answer.release}"
     table = Table(title, ("feature", "value", "score minus score without", "age"), cells)

@@ -1,6 +1,6 @@
 """The text model by hand: what the system serves, made from any sentence-transformers folder."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ from services.cli.failures import Commands
 from services.cli.options import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from freshrank.v1.ranking_pb2 import Item
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option(help="Folder as sentence-transformers has it; 'default': all-MiniLM-L6-v2.")]
 Int8 = Annotated[bool, typer.Option("--int8", help="8-bit weights; what that loses is measured.")]
+Pairs = Annotated[
+    bool, typer.Option("--reranker", help="The folder is a cross-encoder's: it reads a query and an item together.")
+]
 MaxTokens = Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")]
 
 
 def group() -> typer.Typer:
     """The commands under `text`."""
-    app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="The text encoder.")
+    app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, help="Text encoders, and rerankers.")
     app.command("export")(export)
     app.command("release")(release)
     app.command("pretrain")(pretrain)
@@ -36,13 +39,12 @@ def export(
     model: Model = "default",
     int8: Int8 = False,
     max_tokens: MaxTokens = 64,
+    reranker: Pairs = False,
     as_json: Json = False,
 ) -> None:
-    """Write an encoder as Triton and the gateway read it, checked against the model it is made from."""
-    from services.trainer.text import export as exports
-    from services.trainer.text.load import load
-
-    _show(out, exports.export(load(model, max_tokens), out, int8), as_json)
+    """Write a model as Triton and the gateway read it, checked against the one it is made from."""
+    _, write = _made(model, max_tokens, reranker)
+    _show(out, write(out, int8, 0), as_json)
 
 
 def release(
@@ -50,19 +52,31 @@ def release(
     model: Model = "default",
     int8: Int8 = False,
     max_tokens: MaxTokens = 64,
+    reranker: Pairs = False,
     as_json: Json = False,
 ) -> None:
-    """Put an encoder into the store by hand: the first one, or one made elsewhere. It is judged like any other."""
+    """Put an encoder or a reranker into the store by hand. It is judged like any other."""
     from services.common.clock import WallClock
     from services.text.names import encoder_id, incoming
+
+    about, write = _made(model, max_tokens, reranker)
+    now_us = WallClock().now_us()
+    out = incoming(store, about.kind) / encoder_id(now_us, about.source, about.kind)
+    _show(out, write(out, int8, now_us), as_json)
+
+
+def _made(model: str, max_tokens: int, reranker: bool) -> "tuple[Encoder, Callable[[Path, bool, int], Encoder]]":
+    """What a folder holds, and how it is written as of a time."""
+    if reranker:
+        from services.trainer.text import reranker as rerankers
+
+        made = rerankers.load(model, max_tokens)
+        return made.about, lambda out, int8, us: rerankers.export(made.dated(us), out, int8)
     from services.trainer.text import export as exports
     from services.trainer.text.load import load
-    from services.trainer.text.model import Text
 
-    text, now_us = load(model, max_tokens), WallClock().now_us()
-    out = incoming(store) / encoder_id(now_us, text.about.source)
-    dated = Text(text.model, text.tokens, replace(text.about, created_us=now_us))
-    _show(out, exports.export(dated, out, int8), as_json)
+    text = load(model, max_tokens)
+    return text.about, lambda out, int8, us: exports.export(text.dated(us), out, int8)
 
 
 def pretrain(

@@ -20,6 +20,9 @@ ROUTE_KEY = b"route"
 TEXT_KEY = b"text"
 """Of the record there that says which text encoder searches use."""
 
+RERANKER_KEY = b"reranker"
+"""Of the one that says which reranker does."""
+
 PATTERN = r"[a-z0-9][a-z0-9-]{0,30}"
 """What an arm may be called."""
 

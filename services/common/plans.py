@@ -45,6 +45,7 @@ BUILTINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lexical_score": ((), ()),
     "lexical_share": ((), ()),
     "text_similarity": ((), ()),
+    "category_probability": ((), ()),
     "query_words": ((), ()),
 }
 """Cross features the gateway can compute -> (arguments they need, arguments they also take)."""

@@ -65,7 +65,7 @@ ITEM_UPDATES = Topic(
 )
 ROUTES = Topic(
     "routes",
-    '"route", "route-<arm>", "arms", "text"',
+    '"route", "route-<arm>", "arms", "text", "reranker"',
     "Route, ArmSplit, TextRoute",
     ("publisher",),
     ("gateway", "cli"),

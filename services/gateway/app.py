@@ -50,6 +50,7 @@ from services.gateway.releases import Routes, World, Worlds
 from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits
 from services.gateway.search.index import IndexReader
+from services.gateway.search.reranker import Rerankers, watch_rerankers
 from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
 from services.gateway.search.texts import AlikeByText, Texts, watch_texts
@@ -140,7 +141,10 @@ class Parts:
         self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
         index = lambda: IndexReader(words_folder(settings), settings.search_language)  # noqa: E731
         self.words = Words(index)
-        self.searcher = Searcher(self.ranker, self._pipeline, self.words, self.texts, _search_policy(settings))
+        self.rerankers = Rerankers(settings.store, self.scorer, meters)
+        self.searcher = Searcher(
+            self.ranker, self._pipeline, self.words, self.texts, _search_policy(settings), self.rerankers
+        )
         self.explainer = Explainer(self._recent, tokens, self.scorer, self.state, self.searcher.matched)
 
     def times(self) -> Times:
@@ -224,7 +228,13 @@ def _search_policy(settings: GatewaySettings) -> SearchPolicy:
     synonyms = Synonyms.read(settings.synonyms) if settings.synonyms else Synonyms([])
     rewrite = rewrite_of(settings.search_rewrite)
     return SearchPolicy(
-        settings.search_candidates, settings.search_relevance, settings.search_similarity, synonyms, rewrite
+        settings.search_candidates,
+        settings.search_relevance,
+        settings.search_similarity,
+        synonyms,
+        rewrite,
+        settings.search_rerank,
+        settings.search_rerank_share,
     )
 
 
@@ -294,6 +304,7 @@ class Worker:
             keep.watch_table(keeper, painting, now_us, seconds, settings.table_lag_seconds),
             watch_words(self._parts.words),
             watch_texts(self._parts.texts, ItemTable(table_folder(settings))),
+            watch_rerankers(self._parts.rerankers),
             keep.watch_epochs(keeper, lambda project: AsyncEpochs(client, project)),
             self._watch_children(),
             self._watch_readiness(),
@@ -326,6 +337,8 @@ class Worker:
         def follow(routes: Routes) -> None:
             asyncio.run_coroutine_threadsafe(parts.keeper.routed(routes), loop).result()
             parts.texts.routed(routes.text)
+            if self._settings.search_rerank:
+                parts.rerankers.routed(routes.reranker)
 
         return follow
 
@@ -334,6 +347,11 @@ class Worker:
             return None
         registry = whole(self._meters.registry)
         return probes.serve(self.health, registry, self._settings.http_port, self._settings.http_host)
+
+    def _encoders(self) -> dict[str, str]:
+        found = self._parts.texts.in_force
+        before = found.before if found else None
+        return {"encoder": found.now.encoder if found else "", "encoder_before": before.encoder if before else ""}
 
     def _positions(self) -> dict[str, Any]:
         route, table = self._parts.route(), self._parts.table
@@ -347,7 +365,8 @@ class Worker:
             "trial": self._parts.state.worlds.split.trial,
             "slot": route.slot,
             "epoch": route.epoch,
-            "encoder": self._parts.texts.now.encoder if self._parts.texts.now else "",
+            **self._encoders(),
+            "reranker": self._parts.rerankers.now.name if self._parts.rerankers.now else "",
             "table_items": int(table.header[COUNT]),
             "impressions_waiting": self._parts.emitter.waiting,
         }

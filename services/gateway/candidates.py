@@ -15,6 +15,10 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
+TOLD, TOLD_FROM = 3, 0.1
+"""Categories of a query that people are told, at most, and the probability from which they are."""
+
+
 @dataclass(frozen=True)
 class Match:
     """How candidates match the words that were searched for; columns [n]."""
@@ -25,6 +29,18 @@ class Match:
     """BM25; NaN = no word of it matches."""
     similarity: Floats
     """Cosine of the vectors of query and item; NaN = not known."""
+    asked: Mapping[str, float] = field(default_factory=dict)
+    """Probability of each category that the query may ask for, the most probable first; empty = not told."""
+
+
+def surest(match: Match | None) -> list[tuple[str, float]]:
+    """The categories that a query most probably asks for, for people.
+
+    >>> surest(Match(1, np.zeros(0), np.zeros(0), {"shoes": 0.8, "hats": 0.15, "bags": 0.05}))
+    [('shoes', 0.8), ('hats', 0.15)]
+    """
+    told = match.asked.items() if match is not None else ()
+    return [(name, chance) for name, chance in told if chance >= TOLD_FROM][:TOLD]
 
 
 @dataclass(frozen=True)

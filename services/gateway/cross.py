@@ -55,6 +55,8 @@ class Scene:
     """By "view:prefix"."""
     match: Match | None = None
     """None = nothing was searched for."""
+    asked: Floats | None = None
+    """Probability that the query asks for the candidate's category; NaN = not told. None = of no candidate."""
     _entries: dict[tuple[str, int], "_Entries | None"] = field(default_factory=dict, compare=False)
 
     def entries(self, path: str, kind: int) -> "_Entries | None":
@@ -160,10 +162,7 @@ def position_share(scene: Scene, path: str, kind: int) -> Floats:
 
 def rank_delta(scene: Scene, path: str, kind: int) -> Floats:
     """Caller's place minus the caller's place of the candidate touched last; null when either is missing."""
-    entries = scene.entries(path, kind)
-    if entries is None or not len(entries.places):
-        return scene.null()
-    delta: Floats = scene.prior - scene.prior[entries.places[0]]
+    delta: Floats = scene.prior - last_place(scene, path, kind)
     return delta
 
 
@@ -188,10 +187,7 @@ def price_level(scene: Scene, path: str, kind: int) -> Floats:
 
 
 def price_ratio(scene: Scene, path: str, kind: int) -> Floats:
-    """Price / mean price of the entries that have one (entries that are candidates: the candidate's); null without.
-
-    Null too when that mean is 0.
-    """
+    """Price / mean price of the entries that have one (of candidates theirs); null without, or when that mean is 0."""
     touched = scene.touched.get(path)
     if touched is None:
         return scene.null()
@@ -235,6 +231,11 @@ def text_similarity(scene: Scene, path: str, kind: int) -> Floats:
     return scene.match.similarity if scene.match is not None else scene.null()
 
 
+def category_probability(scene: Scene, path: str, kind: int) -> Floats:
+    """Probability that the query asks for the candidate's main category; null when that is not told."""
+    return scene.asked if scene.asked is not None else scene.null()
+
+
 def query_words(scene: Scene, path: str, kind: int) -> Floats:
     """Number of words searched for; null when nothing was."""
     return np.full(scene.size, scene.match.words, np.float32) if scene.match is not None else scene.null()
@@ -245,7 +246,7 @@ BUILTINS: Mapping[str, Builtin] = {
     for function in (
         recency_rank, list_count, kind_count, seconds_since, prior_rank, prior_reciprocal, position_share, rank_delta,
         last_place, last_step, seconds_idle, price, price_rank, price_level, price_ratio, same_category_share, age_days,
-        lexical_score, lexical_share, text_similarity, query_words,
+        lexical_score, lexical_share, text_similarity, category_probability, query_words,
     )
 }  # fmt: skip
 """Every built-in by name."""

@@ -15,7 +15,7 @@ from services.common.spec import Arrays, ModelSpec, context_ids
 from services.common.tokens import Tokens, impression_of
 from services.gateway import inputs, rerank
 from services.gateway.calls import ExplainCall, Explanation, Part
-from services.gateway.candidates import Candidates, ItemRows, Wanted
+from services.gateway.candidates import Candidates, ItemRows, Wanted, surest
 from services.gateway.impressions import AsServed, RecentAnswers
 from services.gateway.ladder import SCORE_SHARE, Budget
 from services.gateway.pipeline import Scorer, State
@@ -72,6 +72,7 @@ class Explainer:
         ]
         parts.sort(key=lambda part: -abs(part.contribution))
         item = served.candidates.wanted.ids[place]
+        reranked = float(served.reranked[place]) if served.reranked is not None else float("nan")
         return Explanation(
             item,
             float(totals[0]),
@@ -80,6 +81,9 @@ class Explainer:
             served.release,
             served.query,
             self._matched(served.query, item) if served.query else (),
+            served.reranker if reranked == reranked else "",
+            reranked,
+            surest(served.candidates.wanted.match),
         )
 
     def _serving(self, release: str) -> Serving:

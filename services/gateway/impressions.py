@@ -58,6 +58,10 @@ class AsServed:
     """Places of sampled candidates that were scored but not shown."""
     query: str = ""
     """What was searched for, in one spelling."""
+    reranker: str = ""
+    """Reranker that the order is by, too; empty = none."""
+    reranked: Floats | None = None
+    """[candidates] its scores; NaN = it was not asked."""
 
 
 def to_message(served: AsServed) -> Impression:
@@ -88,7 +92,7 @@ def write(served: AsServed, message: Impression) -> None:
     message.degradation = Degradation.Name(served.degradation)
     message.page = served.page
     message.closed_loop = served.closed_loop
-    message.query = served.query
+    message.query, message.reranker = served.query, served.reranker
     _add_history(message, served.served)
     places = np.concatenate([served.order, np.array(served.unshown, np.int64)])
     columns = zip(
@@ -118,6 +122,10 @@ def write(served: AsServed, message: Impression) -> None:
             shown=number < len(served.order),
         )
     _add_exploration(message, served)
+    if served.reranked is not None:
+        for item, score in zip(message.items, served.reranked[places].tolist(), strict=True):
+            if score == score:
+                item.reranked = score
 
 
 def _add_history(message: Impression, served: Served) -> None:

@@ -116,7 +116,16 @@ def scene_of(candidates: Candidates, shopper: Shopper, touched: Touches, now_us:
         published_us=candidates.records["published_us"],
         touched=lists,
         match=candidates.wanted.match,
+        asked=_asked(candidates),
     )
+
+
+def _asked(candidates: Candidates) -> Floats | None:
+    match = candidates.wanted.match
+    if match is None or not match.asked:
+        return None
+    told = [*(match.asked.get(name, np.nan) for name in candidates.categories), np.nan]  # the last: of no category
+    return np.array(told, np.float32)[candidates.category]
 
 
 @dataclass(frozen=True)

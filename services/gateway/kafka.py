@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from freshrank.v1.events_pb2 import Forget, Inbound
 from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, Route, TextRoute
 
-from services.common.arms import MAIN, ROUTE_KEY, SPLIT_KEY, TEXT_KEY
+from services.common.arms import MAIN, RERANKER_KEY, ROUTE_KEY, SPLIT_KEY, TEXT_KEY
 from services.common.broker import Address, broker
 from services.common.clock import WallClock
 from services.common.errors import TemporaryError
@@ -130,6 +130,10 @@ def with_record(routes: Routes, key: bytes, value: bytes) -> Routes:
     if key == TEXT_KEY:
         text = TextRoute.FromString(value)
         return _late(routes, key, text.term) if text.term < routes.text.term else replace(routes, text=text)
+    if key == RERANKER_KEY:
+        found = TextRoute.FromString(value)
+        late = found.term < routes.reranker.term
+        return _late(routes, key, found.term) if late else replace(routes, reranker=found)
     if not key.startswith(ROUTE_KEY):
         return routes  # of a later version: nothing this one knows
     route = Route.FromString(value)

@@ -35,6 +35,8 @@ TEXT_SHARE = 0.25
 """Of the time that is left when a query's vector is asked for; without it words alone find."""
 SCORE_SHARE = 0.6
 """Of the time that is left when a release is asked; the rest is for a second one and for the answer."""
+RERANK_SHARE = 0.8
+"""Of the time that is left when a reranker is asked, after the release; the rest is for the answer."""
 LEAST_S = 0.001
 """A stage with less time than this is not begun."""
 

@@ -39,6 +39,7 @@ def answer(found: Answer) -> bytes:
             pb.Facet(name=name, values=[pb.FacetValue(value=value, count=count) for value, count in values])
             for name, values in found.facets.items()
         ],
+        categories=_asked(found.asked),
     ).SerializeToString()
     return results(found) + once
 
@@ -96,6 +97,10 @@ def _result(outcome: Outcome) -> pb.TrackResult:
     )
 
 
+def _asked(categories: Sequence[tuple[str, float]]) -> list[pb.AskedCategory]:
+    return [pb.AskedCategory(category=name, probability=chance) for name, chance in categories]
+
+
 def explanation(found: Explanation) -> pb.ExplainResponse:
     """The response to Explain."""
     return pb.ExplainResponse(
@@ -105,6 +110,9 @@ def explanation(found: Explanation) -> pb.ExplainResponse:
         release=found.release,
         query=found.query,
         matched_words=found.matched,
+        reranker=found.reranker,
+        reranked=found.reranked if found.reranker else 0.0,
+        categories=_asked(found.asked),
         contributions=[
             pb.Contribution(feature=p.feature, value=p.value, contribution=p.contribution, age_ms=p.age_ms)
             for p in found.parts

@@ -11,7 +11,7 @@ from services.gateway.calls import Ages
 from services.gateway.candidates import Candidates
 from services.gateway.ladder import Rung
 
-STAGES = ("text", "retrieve", "items", "features", "inputs", "score")
+STAGES = ("text", "retrieve", "items", "features", "inputs", "score", "rerank")
 AGES = tuple(field.name for field in fields(Ages))
 
 

@@ -29,6 +29,8 @@ from services.common.errors import CorruptState, InvalidInput, NotFound
 from services.common.kafka import Ack
 from services.gateway.intake import Intake, acknowledged
 from services.gateway.releases import Worlds
+from services.text import names
+from services.text.folder import ENCODER, RERANKER
 
 WAIT_S = 10.0
 """A command is given so long to show in the route before the state as it is gets answered."""
@@ -146,14 +148,16 @@ class Operations:
         return self.arms()
 
     def encoders(self) -> list[Encoder]:
-        """Text encoders that were decided on, newest decision first. Raises CorruptState."""
-        return encoders(self._store / "encoders" / "book.json")
+        """Text encoders and rerankers that were decided on, newest decision first. Raises CorruptState."""
+        found = [encoder for kind in (ENCODER, RERANKER) for encoder in encoders(names.home(self._store, kind), kind)]
+        return sorted(found, key=lambda encoder: -encoder.decided_us)
 
     async def rollback_encoder(self, asked: RollbackEncoderRequest, timeout_s: float) -> list[Encoder]:
-        """Ask for the encoder before; answers how all of them stand."""
-        before = _serving(self.encoders())
+        """Ask for the encoder, or reranker, before; answers how all of them stand."""
+        kind = RERANKER if asked.reranker else ENCODER
+        before = _serving(self.encoders(), kind)
         await self._send(Command(rollback_encoder=asked), timeout_s)
-        await self._until(lambda: _serving(self.encoders()) != before, timeout_s)
+        await self._until(lambda: _serving(self.encoders(), kind) != before, timeout_s)
         return self.encoders()
 
     def _check_arm(self, arm: str, field: str) -> None:
@@ -220,13 +224,14 @@ def decided(entries: Iterable[Mapping[str, Any]]) -> dict[str, Release]:
     return found
 
 
-def encoders(path: Path) -> list[Encoder]:
+def encoders(home: Path, kind: str = ENCODER) -> list[Encoder]:
     """As the publisher has written them down; none without its file. Raises CorruptState."""
+    path = home / "book.json"
     try:
         data = json.loads(path.read_text())
         lanes = {lane["encoder"]: lane for name in ("serving", "filling", "previous") if (lane := data[name])}
-        names = ("encoder", "state", "reason", "decided_us")
-        found = [Encoder(**{name: entry[name] for name in names}) for entry in data["decided"]]
+        fields = ("encoder", "state", "reason", "decided_us")
+        found = [Encoder(kind=kind, **{name: entry[name] for name in fields}) for entry in data["decided"]]
         for encoder in found:
             if lane := lanes.get(encoder.encoder):
                 encoder.slot, encoder.epoch = lane["slot"], lane["epoch"]
@@ -237,8 +242,8 @@ def encoders(path: Path) -> list[Encoder]:
         raise CorruptState(f"{path.name}: {error!r}") from error
 
 
-def _serving(found: Iterable[Encoder]) -> str:
-    return next((encoder.encoder for encoder in found if encoder.state == "serving"), "")
+def _serving(found: Iterable[Encoder], kind: str) -> str:
+    return next((encoder.encoder for encoder in found if encoder.state == "serving" and encoder.kind == kind), "")
 
 
 def _describe(release: Release, manifest: Mapping[str, Any]) -> None:

@@ -97,6 +97,8 @@ class Routes:
     split_term: int = 0
     text: TextRoute = field(default_factory=TextRoute)
     """Of the encoder of texts; an empty one = none."""
+    reranker: TextRoute = field(default_factory=TextRoute)
+    """Of the reranker; the same."""
 
     @property
     def releases(self) -> set[str]:
@@ -105,12 +107,12 @@ class Routes:
 
     @property
     def places(self) -> dict[str, Sequence[str]]:
-        """Triton endpoints of each release, where the publisher names them, and of the encoder of texts."""
+        """Triton endpoints of each release, where the publisher names them, and of encoders and the reranker."""
         found: dict[str, Sequence[str]] = {}
         for route in self.arms.values():
             if route.term:
                 found |= {route.previous: tuple(route.previous_at), route.champion: tuple(route.champion_at)}
-        found[self.text.encoder] = tuple(self.text.at)
+        found |= {route.encoder: tuple(route.at) for route in (self.text.before, self.text, self.reranker)}
         return {release: addresses for release, addresses in found.items() if release}
 
     @staticmethod

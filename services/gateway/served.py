@@ -9,6 +9,7 @@ from services.gateway import rerank
 from services.gateway.calls import Caller
 from services.gateway.impressions import AsServed
 from services.gateway.pipeline import Evaluation
+from services.gateway.search.reranker import Reranked
 
 Floats = NDArray[np.float32]
 
@@ -25,6 +26,7 @@ def as_served(
     first: int = 0,
     score: Floats | None = None,
     query: str = "",
+    reranked: Reranked | None = None,
 ) -> AsServed:
     """Put together what becomes the impression; `score`: what the order is by, where it is not the release's own."""
     return AsServed(
@@ -53,4 +55,6 @@ def as_served(
         drawable=shown.drawable,
         unshown=unshown,
         query=query,
+        reranker=reranked.reranker if reranked is not None else "",
+        reranked=reranked.scores if reranked is not None else None,
     )

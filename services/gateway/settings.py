@@ -63,6 +63,11 @@ class GatewaySettings(TritonSettings):
         le=1,
         description="cosine of the text vectors of query and item from which Search finds an item without the words",
     )
+    search_rerank: int = Field(
+        0, ge=0, le=64, description="first items of a search that a reranker, where there is one, reads together with"
+        " the query; each takes Triton a millisecond or more; 0 = none"
+    )  # fmt: skip
+    search_rerank_share: float = Field(0.5, ge=0, le=1, description="part of their order that the reranker decides")
     search_language: str = Field(
         "english", description="of the words' stems, as Tantivy names it, such as german; empty = words as they stand"
     )

@@ -21,6 +21,7 @@ from services.common.tls import Tls, Watch
 from services.gateway.breaker import Breaker
 from services.gateway.wire import varint
 from services.text.folder import OUTPUT as EMBEDDING
+from services.text.reranker import OUTPUT as PAIR_SCORE
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,10 @@ class TritonScorer:
     async def embed(self, encoder: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
         """Vectors [B, dim] of texts by a loaded encoder. Raises as `_ask`."""
         return await self._ask(encoder, arrays, EMBEDDING, timeout_s)
+
+    async def pairs(self, reranker: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
+        """Scores [B, 1] of pairs of texts by a loaded reranker. Raises as `_ask`."""
+        return await self._ask(reranker, arrays, PAIR_SCORE, timeout_s)
 
     async def _ask(self, release: str, arrays: Arrays, output: str, timeout_s: float) -> NDArray[np.float32]:
         """What a model answers.

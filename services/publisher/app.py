@@ -26,11 +26,8 @@ from services.publisher.arms.referee import Referee
 from services.publisher.audit import Audit
 from services.publisher.book import Book, Keeper, beyond
 from services.publisher.desk import Desk
-from services.publisher.encoders.book import TextKeeper
-from services.publisher.encoders.desk import TextDesk
-from services.publisher.encoders.encoders import Encoders
-from services.publisher.encoders.judge import RelevanceBounds
-from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.models import Reach, TextModels
+from services.publisher.encoders.watch import SearchWatch
 from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
 from services.publisher.history import RowHistory
@@ -42,7 +39,7 @@ from services.publisher.loop import LoopHealth, Loops
 from services.publisher.meters import Meters
 from services.publisher.pump import PumpPolicy, RowPump
 from services.publisher.release import Releases
-from services.publisher.replay import Replay
+from services.publisher.replay import Closed, Replay
 from services.publisher.routes import key_of
 from services.publisher.settings import PublisherSettings
 from services.publisher.shelf import Shelf
@@ -102,7 +99,8 @@ class Publisher:
         self._watcher = Watcher(
             shelf, self._fleet, self._pump, settings.watch_share, settings.watch_bounds, settings.arm
         )
-        self.served, self.labelled = self._watcher.served, self._watcher.labelled
+        self._search_watch = SearchWatch(settings.search_bounds())
+        self.served = self._watcher.served
         self._healthy = False
         self._folded_us = 0
         self._route = Standing(settings.kafka, key_of(settings.arm), Route.FromString)
@@ -114,16 +112,8 @@ class Publisher:
             self._court = Court(referee, settings.kafka, self._keeper, clock, meters.compared)
         self._texts = None
         if settings.arm == MAIN:
-            searches, judged = self._intake.searches, root / "encoders" / "judged.jsonl"
-            self._texts = Encoders(
-                TextKeeper(root / "encoders" / "book.json", disk),
-                EncoderStore(root, settings.backend, disk, settings.instance_kind),
-                self._fleet,
-                Audit(root / "encoders" / "audit.jsonl", fence),
-                TextDesk(settings.kafka, sender, searches, judged, meters),
-                RelevanceBounds(settings.text_ndcg, settings.text_queries),
-                lambda: leadership.term,
-            )
+            reach = Reach(settings, disk, fence, sender, self._fleet, self._intake.searches, self._search_watch, meters)
+            self._texts = TextModels.of(reach, lambda: leadership.term)
         self._examples = Reader(settings.kafka, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.kafka, COMMANDS.name, self._after("commands"), self._command)
 
@@ -152,6 +142,11 @@ class Publisher:
         if self._texts is not None:
             loops.add("text", partial(self._text, self._texts), 0.05)
         self._health.ready = True
+
+    def labelled(self, closed: Closed) -> None:
+        """See `Watching`."""
+        self._watcher.labelled(closed)
+        self._search_watch.labelled(closed)
 
     def close(self) -> None:
         """Give connections back; the loops have stopped."""
@@ -214,7 +209,7 @@ class Publisher:
         self._meters.healed(len(healed))
         self._healthy = not healed and self._fleet.whole(self._keeper.book.champion)
 
-    def _text(self, texts: Encoders) -> None:
+    def _text(self, texts: TextModels) -> None:
         texts.step(self._clock.now_us(), judging=self._examples.caught_up and not self._keeper.book.switches.releases)
 
     def _split(self, split: ArmSplit) -> None:

@@ -94,6 +94,12 @@ class Sequence:
         """A bound that the true mean is below at no time, but for probability `error`; minus infinity without data."""
         return self.mean - self.width(error, tuned_for)
 
+    def floored(self, error: float, tuned_for: int) -> float:
+        """`width` of a share; a sample without any variance is not certain."""
+        floor = Sequence()
+        floor.count, floor._squares = self.count, max(self.variance, 1 / self.count) * self.count
+        return floor.width(error, tuned_for)
+
     def width(self, error: float, tuned_for: int) -> float:
         """Half the width of the interval, one-sided."""
         if self.count < 2:
@@ -202,7 +208,7 @@ class Watch:
         if min(ours.count, theirs.count) < 20:
             return []
         # Both arms are uncertain: their half-widths add up, which is more careful than needed.
-        sure = ours.mean - theirs.mean - sum(_floored(s, b) for s in (ours, theirs))
+        sure = ours.mean - theirs.mean - sum(s.floored(b.degraded_error / 2, b.tuned_for) for s in (ours, theirs))
         return [at_most("degraded", sure, b.degraded, f"share {ours.mean:.3g}, previous {theirs.mean:.3g}")]
 
     def _requests(self) -> list[Check]:
@@ -218,13 +224,6 @@ class Watch:
             allowed = b.latency_ratio * _milliseconds(previous) + b.latency_ms
             checks.append(at_most("latency_ms", _milliseconds(champion), allowed, "mean of an inference"))
         return checks
-
-
-def _floored(sequence: Sequence, bounds: WatchBounds) -> float:
-    """Half-width of a share; a sample without any variance is not certain."""
-    floor = Sequence()
-    floor.count, floor._squares = sequence.count, max(sequence.variance, 1 / sequence.count) * sequence.count
-    return floor.width(bounds.degraded_error / 2, bounds.tuned_for)
 
 
 def _ratio(part: float, whole: float) -> float:

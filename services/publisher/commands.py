@@ -46,10 +46,10 @@ class Refers(Protocol):
 
 
 class Encodes(Protocol):
-    """Who carries out what concerns text encoders; see `encoders.encoders.Encoders`."""
+    """Who carries out what concerns text encoders and rerankers; see `encoders.models.TextModels`."""
 
-    def rollback(self, actor: str, reason: str) -> None:
-        """Back to the encoder before, soon."""
+    def rollback(self, actor: str, reason: str, reranker: bool = False) -> None:
+        """Back to the encoder, or the reranker, before, soon."""
 
 
 def obey(
@@ -98,7 +98,7 @@ def _of_encoders(command: Command, encoders: Encodes | None) -> bool:
         return False
     if encoders is not None:
         asked = command.rollback_encoder
-        encoders.rollback(asked.actor, asked.reason or f"asked for by {asked.actor or 'a person'}")
+        encoders.rollback(asked.actor, asked.reason or f"asked for by {asked.actor or 'a person'}", asked.reranker)
     return True
 
 

@@ -55,9 +55,9 @@ class Sender:
         """Send the record that says which arm answers whom."""
         self.send([(ROUTES.name, SPLIT_KEY, split.SerializeToString(deterministic=True))])
 
-    def text_route(self, route: TextRoute) -> None:
-        """Send the record that says which text encoder searches use."""
-        self.send([(ROUTES.name, TEXT_KEY, route.SerializeToString(deterministic=True))])
+    def text_route(self, route: TextRoute, key: bytes = TEXT_KEY) -> None:
+        """Send the record that says which text encoder, or by another key which reranker, searches use."""
+        self.send([(ROUTES.name, key, route.SerializeToString(deterministic=True))])
 
     def item_rows(self, lane: Lane, rows: Rows, codec: str = "float32") -> None:
         """Send rows of items to those who keep tables; a row of zeros deletes."""

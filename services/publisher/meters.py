@@ -7,6 +7,7 @@ from services.common.metrics import Metrics
 from services.publisher.checks import Check, Verdict
 from services.publisher.deltas import Delta
 from services.publisher.rows import MEASURED
+from services.text.folder import RERANKER
 
 DECISIONS = ("promoted", "held", "refused", "rolled_back")
 
@@ -33,8 +34,16 @@ class Meters:
         self._vectors = metrics.counter("text_vectors_total", "Vectors of items' texts made")
         self._due = metrics.gauge("text_vectors_due", "Texts of items whose vector is still to be made")
         self._encoders = metrics.counter("encoders_total", "Decisions on text encoders", ("decision",))
+        self._found = metrics.gauge(
+            "text_watch",
+            "Shoppers counted, and their share with a click on what they searched for, by the text encoder that is"
+            " watched and by the one before (_before)",
+            ("figure",),
+        )
+        self._rerankers = metrics.counter("rerankers_total", "Decisions on rerankers", ("decision",))
         for decision in ("promoted", "refused", "rolled_back"):
             self._encoders.labels(decision)
+            self._rerankers.labels(decision)
         self._watch = metrics.gauge("watch", "Figures of the champion's watch", ("figure",))
         self._trial = metrics.gauge("trial", "Figures of a challenger against the incumbent", ("arm", "figure"))
         self._healed = metrics.counter("healed_total", "Models loaded anew after a failed golden request")
@@ -79,9 +88,14 @@ class Meters:
         self._vectors.inc(made)
         self._due.set(due)
 
-    def encoder(self, decision: str) -> None:
-        """A text encoder was decided on."""
-        self._encoders.labels(decision).inc()
+    def text_model(self, kind: str, decision: str) -> None:
+        """A text encoder or a reranker was decided on."""
+        (self._rerankers if kind == RERANKER else self._encoders).labels(decision).inc()
+
+    def encoder_watched(self, figures: Mapping[str, float]) -> None:
+        """A text encoder is watched."""
+        for figure, value in figures.items():
+            self._found.labels(figure).set(value)
 
     def watched(self, verdict: Verdict, figures: Mapping[str, float]) -> None:
         """The watch looked."""

@@ -10,6 +10,7 @@ from services.publisher.canary import WatchBounds
 from services.publisher.compression.attempt import Compression
 from services.publisher.compression.judge import CompressionBounds
 from services.publisher.compression.plan import parse
+from services.publisher.encoders.watch import SearchBounds
 from services.publisher.gate import GateBounds
 from services.publisher.outside import ReleasePolicy
 from services.publisher.rows import RowBounds
@@ -153,6 +154,13 @@ class PublisherSettings(TritonSettings):
         " encoder may lose against the one that serves, less a standard error"
     )  # fmt: skip
     text_queries: int = Field(30, ge=2, description="queries below which a text encoder is not judged by them")
+    text_watch_share: float = Field(
+        0.1, ge=0, le=0.5, description="share of shoppers who keep the text encoder before, by hash of their id, while"
+        " the next one is watched; 0 = no watch"
+    )  # fmt: skip
+    text_watch_s: float = Field(
+        3_600.0, ge=0, le=2_592_000, description="s that a text encoder is watched for; candidates wait meanwhile"
+    )
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
 
     def row_bounds(self) -> RowBounds:
@@ -186,6 +194,10 @@ class PublisherSettings(TritonSettings):
     def watch_bounds(self) -> WatchBounds:
         """When a champion is taken back."""
         return WatchBounds()
+
+    def search_bounds(self) -> SearchBounds:
+        """When an encoder is taken back."""
+        return SearchBounds(self.text_watch_share, int(self.text_watch_s * 1e6))
 
     def policy(self) -> ReleasePolicy:
         """How releases move."""

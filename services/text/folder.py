@@ -6,11 +6,15 @@
     tokenizer.json          of the `tokenizers` library; padding and truncation in it are ours
     model.onnx              opset 17, IR 9 at most
     golden.safetensors      in.input_ids, in.attention_mask, out.embedding: to warm up by and to compare with
+    categories.safetensors  which category a query asks for, by its vector (categories.py); not every encoder has one
 
 model.onnx has the inputs `input_ids` and `attention_mask`, int64 [B, T], both axes free, and the output `embedding`,
 float32 [B, dim], each row of length 1: a dot product is the cosine. With its int8 form the folder has the same files;
 `precision` tells them apart. Queries and items go through the same model; where its makers put words before them
 ("query: "), `Tokenizer` does. Vectors of one encoder mean nothing to another one: `source` is the name they share.
+
+A reranker's folder has the same files: its model reads a query and an item's text together and answers one number
+(reranker.py).
 """
 
 import hashlib
@@ -30,6 +34,8 @@ Ints = NDArray[np.int64]
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "embedding"
+ENCODER, RERANKER = "encoder", "reranker"
+"""Kinds of model: one vector for each text, or one score for a query and a text."""
 FORMAT = 1
 MULTIPLE = 8
 """Batches are padded to a multiple of so many tokens, so that few widths come."""
@@ -42,10 +48,11 @@ class Encoder:
 
     name: str
     dim: int
+    """Numbers that a text becomes; 1 for a reranker."""
     max_tokens: int
     """Longer texts are cut; the marks at both ends count."""
     pooling: str
-    """mean, cls or max: how tokens become one vector, inside the graph."""
+    """mean, cls or max: how tokens become one vector, inside the graph; empty for a reranker."""
     source: str
     """SHA-256 of the weights and tokens it was exported from: the identity of its vectors."""
     pad_id: int = 0
@@ -65,6 +72,9 @@ class Encoder:
     """Of the trainer: what it measured on pairs before learning them, beside the encoder it began from."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the other files by name."""
+    kind: str = ENCODER
+    inputs: Sequence[str] = INPUTS
+    """What model.onnx takes; of rerankers some tell the two texts apart by a third."""
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -130,6 +140,14 @@ class Tokenizer:
     def items(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
         """Ids and mask [B, T] of titles and other words of items."""
         return self._encode(texts, self._prompts.get("item", ""))
+
+    def pairs(self, query: str, texts: Sequence[str]) -> tuple[Ints, Ints, Ints]:
+        """Ids, mask and which of the two each token is of [B, T], of a query with each text; the longer one is cut."""
+        found = self._tokens.encode_batch([(_whole(query), _whole(text)) for text in texts])
+        width = len(found[0].ids) if found else MULTIPLE
+        columns = [[getattr(entry, name) for entry in found] for name in ("ids", "attention_mask", "type_ids")]
+        ids, mask, types = (np.array(column, np.int64).reshape(len(texts), width) for column in columns)
+        return ids, mask, types
 
     def id_of(self, token: str) -> int | None:
         """Number of a token; None: there is none of this spelling."""

@@ -118,7 +118,14 @@ class Ranking(ranking_pb2_grpc.RankingServicer):
             invalid(context, "attribution_token", "bad_token", "is not base64url")
         part = ranking_pb2.Contribution(feature="user_stats:clicks_1h", value=3.0, contribution=0.25, age_ms=40.0)
         return ranking_pb2.ExplainResponse(
-            item_id=request.item_id or "shoe", score=0.5, served_score=0.5, contributions=[part], release=CHAMPION
+            item_id=request.item_id or "shoe",
+            score=0.5,
+            served_score=0.5,
+            contributions=[part],
+            release=CHAMPION,
+            query="red hat",
+            matched_words=["hat"],
+            categories=[ranking_pb2.AskedCategory(category="hats", probability=0.75)],
         )
 
     def UpsertItems(self, request: ranking_pb2.UpsertItemsRequest, context: Any) -> ranking_pb2.UpsertItemsResponse:

@@ -1,6 +1,10 @@
 """Text encoders, asked of a real server."""
 
+from freshrank.v1 import models_pb2 as pb
+
 from tests.cli.fakes import Admin, run, serving
+
+STATES = (("x2", "serving"), ("x1", "previous"))
 
 
 def test_encoders_are_listed() -> None:
@@ -27,3 +31,13 @@ def test_what_does_not_show_ends_with_one() -> None:
         ended = run("encoders", "rollback", "--admin", address)
     assert ended.code == 1
     assert "t2 still serves" in ended.err
+
+
+def test_the_reranker_before_is_asked_for_by_name() -> None:
+    admin = Admin()
+    admin.encoders += [pb.Encoder(encoder=name, kind="reranker", state=state) for name, state in STATES]
+    with serving(admin) as address:
+        ended = run("encoders", "rollback", "--reranker", "--admin", address)
+    assert admin.asked[0].reranker
+    assert ended.code == 1  # the server knows of encoders alone
+    assert "x2 still serves: there may be no reranker before it" in ended.err

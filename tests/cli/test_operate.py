@@ -70,6 +70,7 @@ def test_explain_shows_what_moved_the_score() -> None:
     assert "hat: 0.5000 (served 0.5000) by " + CHAMPION in ended.out
     assert "user_stats:clicks_1h\t3\t0.25\t40 ms" in ended.out
     assert machine.json["contributions"][0]["contribution"] == 0.25
+    assert (machine.json["matched_words"], machine.json["categories"]) == (["hat"], {"hats": 0.75})
 
 
 def test_a_bad_token_is_bad_input_and_names_the_field() -> None:

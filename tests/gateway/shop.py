@@ -33,6 +33,7 @@ from services.gateway.releases import Release, Routes, Worlds, worlds_of
 from services.gateway.retrieve import Covisits
 from services.gateway.schema import Schema
 from services.gateway.search.index import IndexReader
+from services.gateway.search.reranker import Rerankers
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words
 from services.gateway.search.texts import AlikeByText, Texts
 from services.gateway.search.writer import Indexer
@@ -213,6 +214,29 @@ class FakeScorer:
 
 
 @dataclass
+class FakePairs:
+    """The score of a pair is how many tokens the texts share, less a tenth of the text's; can be told to fail."""
+
+    failure: FreshrankError | None = None
+    asked: list[tuple[str, Arrays]] = field(default_factory=list)
+
+    async def pairs(self, reranker: str, arrays: Arrays, timeout_s: float) -> NDArray[np.float32]:
+        """Scores [B, 1]."""
+        self.asked.append((reranker, arrays))
+        if self.failure:
+            raise self.failure
+        rows = zip(*(arrays[name].tolist() for name in ("input_ids", "attention_mask", "token_type_ids")), strict=True)
+        return np.array([[self._one(*row)] for row in rows], np.float32)
+
+    def _one(self, ids: list[int], mask: list[int], types: list[int]) -> float:
+        first, second = (
+            {token for token, kept, kind in zip(ids, mask, types, strict=True) if kept and kind == which}
+            for which in (0, 1)
+        )
+        return len(first & second) - len(second) / 10
+
+
+@dataclass
 class FakeSends:
     """A log in memory; can be told to fail or to keep silent."""
 
@@ -286,7 +310,9 @@ class Shop:
         alike = AlikeByText(self.texts, self.table)
         self.ranker = Ranker(pipeline, TOKENS, self.emit, policy or Policy(explore=0.0), self.covisits, alike)
         self.words = Words(lambda: IndexReader(folder / "words", "english"))
-        self.searcher = Searcher(self.ranker, pipeline, self.words, self.texts, SearchPolicy())
+        self.pairs = FakePairs()
+        self.rerankers = Rerankers(folder / "store", self.pairs, self.meters)
+        self.searcher = Searcher(self.ranker, pipeline, self.words, self.texts, SearchPolicy(), self.rerankers)
         self.look()
         self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state, self.searcher.matched)
         self.forgotten: list[str] = []

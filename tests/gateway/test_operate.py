@@ -123,13 +123,13 @@ def book(serving: str, previous: str = "") -> str:
 
 def test_encoders_are_as_the_publisher_has_written_them_down(tmp_path: Path) -> None:
     path = tmp_path / "book.json"
-    assert encoders(path) == []
+    assert encoders(tmp_path) == []
     path.write_text(book("t1"))
-    (found,) = encoders(path)
+    (found,) = encoders(tmp_path)
     assert (found.encoder, found.state, found.slot, found.epoch, found.decided_us) == ("t1", "serving", "ta", 3, 7)
     path.write_text("{")
     with pytest.raises(CorruptState, match="book.json"):
-        encoders(path)
+        encoders(tmp_path)
 
 
 async def test_a_rollback_of_the_encoder_is_a_command_and_answers_how_they_stand(desk: Desk, tmp_path: Path) -> None:
@@ -138,3 +138,12 @@ async def test_a_rollback_of_the_encoder_is_a_command_and_answers_how_they_stand
     found = await desk.operations.rollback_encoder(RollbackEncoderRequest(actor="ada"), 0.1)
     assert desk.shop.sends.commands[0].rollback_encoder.actor == "ada"
     assert [(encoder.encoder, encoder.state) for encoder in found] == [("t2", "serving")]
+
+
+async def test_rerankers_are_shown_beside_encoders_and_gone_back_to_alone(desk: Desk, tmp_path: Path) -> None:
+    for kind, name in (("encoders", "t2"), ("rerankers", "x2")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "book.json").write_text(book(name))
+    found = await desk.operations.rollback_encoder(RollbackEncoderRequest(reranker=True), 0.1)
+    assert desk.shop.sends.commands[0].rollback_encoder.reranker
+    assert [(encoder.encoder, encoder.kind) for encoder in found] == [("t2", "encoder"), ("x2", "reranker")]

@@ -155,10 +155,10 @@ class Encoding:
     """Remembers."""
 
     def __init__(self) -> None:
-        self.done: list[tuple[str, str]] = []
+        self.done: list[tuple[str, str, bool]] = []
 
-    def rollback(self, actor: str, reason: str) -> None:
-        self.done.append((actor, reason))
+    def rollback(self, actor: str, reason: str, reranker: bool = False) -> None:
+        self.done.append((actor, reason, reranker))
 
 
 def test_encoders_are_the_business_of_the_publisher_that_has_them(tmp_path: Path) -> None:
@@ -166,6 +166,8 @@ def test_encoders_are_the_business_of_the_publisher_that_has_them(tmp_path: Path
     asked = Command(rollback_encoder=RollbackEncoderRequest(actor="ada")).SerializeToString()
     obey(asked, one, audit, 0, encoders=encoders)
     obey(asked, one, audit, 0)  # another arm's publisher
-    assert encoders.done == [("ada", "asked for by ada")]
+    other = Command(rollback_encoder=RollbackEncoderRequest(reason="odd", reranker=True)).SerializeToString()
+    obey(other, one, audit, 0, encoders=encoders)
+    assert encoders.done == [("ada", "asked for by ada", False), ("", "odd", True)]
     assert one.done == []
     assert audit.entries() == []

@@ -21,6 +21,7 @@ from services.gateway.search.spelling import FROM, TWO_FROM
 from services.gateway.search.suggest import Queries
 from services.gateway.search.wish import Filter, Wish
 from services.gateway.search.words import words
+from services.text.item import item_text
 
 WEIGHTS: Mapping[str, float] = {"title": 1.0, "brand": 0.6, "category": 0.5, "description": 0.2}
 """Fields of text, and what a match in each is worth."""
@@ -30,6 +31,8 @@ TIE = 0.1
 
 HEAP_BYTES = 32_000_000
 MOST_CATEGORIES = 16
+MOST_TEXT = 600
+"""Characters kept of an item's text: some 150 tokens."""
 MOST_FACETS = 20
 PRICE_RANGES = 6
 
@@ -58,6 +61,7 @@ def _schema() -> tantivy.Schema:
     build.add_text_field("in_category", tokenizer_name="raw", index_option="basic", fast=True)
     build.add_text_field("of_brand", tokenizer_name="raw", index_option="basic", fast=True)
     build.add_float_field("price", indexed=True, fast=True)
+    build.add_bytes_field("text", stored=True)
     return build.build()
 
 
@@ -134,6 +138,7 @@ def _fields(item: str, slot: int, entry: CatalogueItem) -> dict[str, Any]:
     fields["of_brand"] = [entry.brand.casefold()] if entry.brand else []
     if not math.isnan(entry.price):
         fields["price"] = entry.price
+    fields["text"] = [item_text(entry)[:MOST_TEXT].encode(errors="replace")]
     return fields
 
 
@@ -214,6 +219,13 @@ class IndexReader:
         hits = searcher.search(both, max(1, len(items)), count=False).hits
         slots = _slots(searcher, [address for _, address in hits]).tolist()
         return dict(zip(slots, (score for score, _ in hits), strict=True))
+
+    def texts(self, items: Sequence[str]) -> dict[int, str]:
+        """What rerankers read of some items, by their slots."""
+        chosen, searcher = Query.const_score_query(self._chosen(items), 0.0), self._searcher
+        addresses = [address for _, address in searcher.search(chosen, max(1, len(items)), count=False).hits]
+        kept = [bytes(searcher.doc(address)["text"][0]).decode(errors="replace") for address in addresses]
+        return dict(zip(_slots(searcher, addresses).tolist(), kept, strict=True))
 
     def passing_count(self, keep: Filter) -> int:
         """Items that pass a filter."""

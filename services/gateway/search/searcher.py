@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from services.common.errors import Overloaded, TemporaryError
 from services.gateway import filter as filters
 from services.gateway import ladder, rerank
-from services.gateway.calls import Answer, SearchCall, SuggestCall
-from services.gateway.candidates import Match, Wanted
+from services.gateway.calls import Answer, Caller, SearchCall, SuggestCall
+from services.gateway.candidates import Match, Wanted, surest
 from services.gateway.ladder import Budget
 from services.gateway.pages import Rest
 from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
 from services.gateway.search.finder import Hits, K, Meant, blended, find
 from services.gateway.search.index import IndexReader
+from services.gateway.search.reranker import Reranked, Rerankers, reranked
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
 from services.gateway.search.suggest import completed
@@ -45,6 +46,10 @@ class SearchPolicy:
     """Cosine from which an item is found though it has none of the words."""
     synonyms: Synonyms = field(default_factory=lambda: Synonyms([]))
     rewrite: Rewrite = unchanged
+    rerank: int = 0
+    """First items of an answer that the reranker reads; 0 = none."""
+    rerank_share: float = 0.5
+    """Part of their order that it decides."""
 
 
 class Words:
@@ -92,9 +97,17 @@ async def watch_words(words: Words) -> None:
 class Searcher:
     """Answers Search and Suggest."""
 
-    def __init__(self, ranker: Ranker, pipeline: Pipeline, index: Words, texts: Texts, policy: SearchPolicy) -> None:
+    def __init__(
+        self,
+        ranker: Ranker,
+        pipeline: Pipeline,
+        index: Words,
+        texts: Texts,
+        policy: SearchPolicy,
+        rerankers: Rerankers | None = None,
+    ) -> None:
         self._ranker, self._pipeline, self._index, self._policy = ranker, pipeline, index, policy
-        self._texts = texts
+        self._texts, self._rerankers = texts, rerankers
 
     async def search(self, call: SearchCall, budget: Budget) -> Answer:
         """Items for a query, or the next page of an earlier answer.
@@ -104,14 +117,17 @@ class Searcher:
         if call.page_token:
             return await self._next_page(call, budget)
         query = await self._understood(call.query, call.exact)
-        meant = await self._meant(query, budget)
+        meant = await self._meant(query, call.caller, budget)
         with self._pipeline.meters.stage("retrieve"):
             hits = self._hits(query, call, meant)
             wanted = replace(self._wanted(hits.slots, hits.lexical, query, meant), prior_rank=hits.prior_rank)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, query.text)
         score, order = self._ordered(seen, hits.sure)
+        score, order, second = await self._reranked(query, seen, score, order, budget)
         shown = rerank.Shown(order[: call.size], None, None)
-        served = as_served(seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text)
+        served = as_served(
+            seen, call.caller, call.placement, call.now_us, shown, True, score=score, query=query.text, reranked=second
+        )
         rest = Rest(
             [wanted.ids[place] for place in order[call.size :].tolist()],
             1,
@@ -122,7 +138,14 @@ class Searcher:
             query.text,
         )
         answer = self._ranker.answer(served, seen, next_page=self._ranker.page(rest, call.caller), preview=call.preview)
-        return replace(answer, query=query.text, corrected=query.corrected, found=hits.count, facets=hits.facets)
+        return replace(
+            answer,
+            query=query.text,
+            corrected=query.corrected,
+            found=hits.count,
+            facets=hits.facets,
+            asked=surest(wanted.match),
+        )
 
     def matched(self, query: str, item: str) -> list[str]:
         """Words of a query that an item has."""
@@ -148,12 +171,12 @@ class Searcher:
         correct = self._index.speller.correct
         return understand(text, reader.frequency, correct, policy.synonyms, policy.rewrite, reader.tells)
 
-    async def _meant(self, query: Query, budget: Budget) -> Meant | None:
+    async def _meant(self, query: Query, caller: Caller, budget: Budget) -> Meant | None:
         """The query's vector; None without an encoder, or when it does not answer in time.
 
         Of the words as they were typed: one that no item has may well be a word that means something.
         """
-        text, loop = self._texts.now, asyncio.get_running_loop()
+        text, loop = self._texts.of(caller.user), asyncio.get_running_loop()
         if text is None:
             return None
         vector = await self._texts.query(text, query.text, lambda: budget.share(loop.time(), ladder.TEXT_SHARE))
@@ -177,7 +200,8 @@ class Searcher:
         numbers = np.array([lexical.get(slot, np.nan) for slot in slots.tolist()], np.float32)
         unknown = np.full(len(slots), np.nan, np.float32)
         similarity = meant.cosines(table, slots) if meant is not None else unknown
-        return replace(Wanted.of(table.ids(slots)), match=Match(query.size, numbers, similarity))
+        asked = meant.text.asked(meant.vector) if meant is not None else {}
+        return replace(Wanted.of(table.ids(slots)), match=Match(query.size, numbers, similarity, asked))
 
     def _ordered(self, seen: Evaluation, sure: int) -> tuple[Floats, Ints]:
         """Score and order of what may be shown: the model's order and that of the words, fused; `sure` ones first."""
@@ -189,6 +213,29 @@ class Searcher:
         order = places[np.argsort(places >= sure, kind="stable")]
         return score, order[filters.available(candidates.records)[order]]
 
+    async def _reranked(
+        self, query: Query, seen: Evaluation, score: Floats, order: Ints, budget: Budget
+    ) -> tuple[Floats, Ints, Reranked | None]:
+        """Score and order with the first ones as the reranker would have them too; as they are without its answer.
+
+        It reads what is looked for: the words with their spelling corrected.
+        """
+        most, loop = min(self._policy.rerank, len(order)), asyncio.get_running_loop()
+        if self._rerankers is None or self._rerankers.now is None or most < 2:
+            return score, order, None
+        slots = seen.candidates.slots[order[:most]]
+        kept = self._reader().texts([seen.candidates.wanted.ids[place] for place in order[:most].tolist()])
+        texts = [kept.get(slot, "") for slot in slots.tolist()]
+        share = lambda: budget.share(loop.time(), ladder.RERANK_SHARE)  # noqa: E731
+        name, found = await self._rerankers.scores(query.corrected or query.text, texts, share)
+        if not name:
+            return score, order, None
+        first, fused = reranked(order, found, self._policy.rerank_share)
+        second = np.full(len(score), np.nan, np.float32)
+        second[order[:most]] = found
+        score[first] = 2 + fused  # above all others, as `sure` ones are above the rest
+        return score, np.concatenate([first, order[most:]]), Reranked(name, second)
+
     async def _next_page(self, call: SearchCall, budget: Budget) -> Answer:
         rest = self._ranker.rest(call.page_token, call.caller, call.now_us)
         table, reader = self._pipeline.table, self._reader()
@@ -196,7 +243,7 @@ class Searcher:
         ids = [item for item, kept in zip(rest.ids, keep.tolist(), strict=True) if kept]
         page, left = ids[: rest.size], ids[rest.size :]
         query = await self._understood(rest.query, call.exact)
-        lexical, meant = reader.scores(query.wish, page), await self._meant(query, budget)
+        lexical, meant = reader.scores(query.wish, page), await self._meant(query, call.caller, budget)
         wanted = self._wanted(table.slots(page), lexical, query, meant)
         wanted = replace(wanted, prior_rank=np.arange(1, 1 + len(page)) + rest.position)
         seen = await self._pipeline.evaluate(call.caller, wanted, call.now_us, budget, rest.query)
@@ -218,7 +265,7 @@ class Searcher:
         answer = self._ranker.answer(
             served, seen, next_page=self._ranker.page(following, call.caller), preview=call.preview
         )
-        return replace(answer, query=rest.query)
+        return replace(answer, query=rest.query, asked=surest(wanted.match))
 
     def _reader(self) -> IndexReader:
         if self._index.reader is None:

@@ -16,7 +16,7 @@ from services.gateway.search.index import IndexWriter
 from services.gateway.search.suggest import QueryBook
 from services.gateway.table_writer import Origin, Update
 
-VERSION = 1
+VERSION = 2
 COMMIT_S, CATCH_UP_S = 0.2, 2.0
 """Seconds between commits, each of which costs some tens of milliseconds: at the end of the log, and before it."""
 

@@ -1,4 +1,6 @@
-"""What is known of encoders across restarts: which serves, which is being given vectors, what became of the others."""
+"""What is known of encoders, or of rerankers, across restarts: which serves, which is being given vectors, and what
+became of the others.
+"""
 
 import json
 from collections.abc import Callable
@@ -17,7 +19,7 @@ _REMEMBERED = 50
 
 @dataclass(frozen=True)
 class TextLane:
-    """An encoder with the slot and the epoch of its item vectors."""
+    """An encoder with the slot and the epoch of its item vectors; a reranker without any."""
 
     encoder: str
     slot: str
@@ -44,6 +46,8 @@ class TextBook:
     filling: TextLane | None = None
     epoch: int = 0
     """The last one that was used."""
+    switched_us: int = 0
+    """When `serving` took the place of `previous`, while it is watched; 0 = it is not."""
     decided: tuple[Decided, ...] = ()
     """Newest first, one of each encoder."""
 
@@ -68,13 +72,21 @@ class TextBook:
         book = self._given_up(entry.decided_us)
         return replace(book.noted(entry), filling=lane, epoch=lane.epoch)
 
-    def switched(self, now_us: int) -> "TextBook":
+    def switched(self, now_us: int, watched: bool = False) -> "TextBook":
         """The one that was being filled serves; the one that served before it stays as it is, to go back to."""
         assert self.filling is not None
         book = self.noted(Decided(self.filling.encoder, "serving", "every item has its vector", now_us))
         if self.serving is not None:
             book = book.noted(Decided(self.serving.encoder, "previous", "", now_us))
-        return replace(book, serving=self.filling, previous=self.serving, filling=None)
+        since = now_us if watched and self.serving is not None else 0
+        return replace(book, serving=self.filling, previous=self.serving, filling=None, switched_us=since)
+
+    def succeeded(self, entry: Decided) -> "TextBook":
+        """A reranker, which has no vectors, serves at once; the one that served stays, to go back to."""
+        book = self._given_up(entry.decided_us, "there are two newer ones")
+        if self.serving is not None:
+            book = book.noted(Decided(self.serving.encoder, "previous", "", entry.decided_us))
+        return replace(book.noted(entry), serving=TextLane(entry.encoder, "", 0), previous=self.serving)
 
     def returned(self, reason: str, now_us: int) -> "TextBook":
         """The previous one serves again; the one that served is not gone back to."""
@@ -82,12 +94,12 @@ class TextBook:
         assert self.previous is not None
         book = self.noted(Decided(self.serving.encoder, "rolled_back", reason, now_us))
         book = book.noted(Decided(self.previous.encoder, "serving", reason, now_us))
-        return replace(book, serving=self.previous, previous=None)
+        return replace(book, serving=self.previous, previous=None, switched_us=0)
 
-    def _given_up(self, now_us: int) -> "TextBook":
+    def _given_up(self, now_us: int, reason: str = "its slot is used again") -> "TextBook":
         if self.previous is None:
             return self
-        book = self.noted(Decided(self.previous.encoder, "retired", "its slot is used again", now_us))
+        book = self.noted(Decided(self.previous.encoder, "retired", reason, now_us))
         return replace(book, previous=None)
 
 
@@ -118,7 +130,7 @@ def read(path: Path) -> TextBook:
             raise ValueError("another version")
         serving, previous, filling = (_lane(data[name]) for name in ("serving", "previous", "filling"))
         decided = tuple(Decided(**{**entry, "checks": tuple(entry["checks"])}) for entry in data["decided"])
-        return TextBook(serving, previous, filling, int(data["epoch"]), decided)
+        return TextBook(serving, previous, filling, int(data["epoch"]), int(data.get("switched_us", 0)), decided)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise CorruptState(f"{path.name}: {type(error).__name__}: {error}") from error
 

@@ -1,10 +1,12 @@
-"""What encoders reach outside for: the catalogue's log, the judgments, and the topics they write."""
+"""What encoders and rerankers reach outside for: the catalogue's log, the judgments, and the topics they write."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from freshrank.v1.models_pb2 import TextRoute
 
+from services.common.arms import RERANKER_KEY, TEXT_KEY
 from services.common.broker import Address
 from services.common.kafka import Record, Tail
 from services.common.topics import ITEM_UPDATES
@@ -15,6 +17,7 @@ from services.publisher.kafka import Sender
 from services.publisher.meters import Meters
 from services.publisher.replay import Closed
 from services.publisher.table import Rows
+from services.text.folder import ENCODER, RERANKER
 from services.text.item import text_of
 
 
@@ -39,8 +42,26 @@ class TopicLog:
         self._tail.close()
 
 
+class Judges(Protocol):
+    """What is done to the world for a kind of text model beside Triton and the disk; a `TextDesk`."""
+
+    def route(self, route: TextRoute) -> None:
+        """Send a route and wait for the acknowledgement. Raises TemporaryError."""
+
+    def judged(self) -> Mapping[str, Sequence[Judged]]:
+        """What models are judged by, by its kind."""
+        ...
+
+    def texts(self, items: set[str]) -> dict[str, str]:
+        """Texts of items."""
+        ...
+
+    def decided(self, decision: str) -> None:
+        """Count a decision."""
+
+
 class TextDesk:
-    """One store's."""
+    """One store's, for encoders or for rerankers."""
 
     def __init__(
         self,
@@ -50,10 +71,12 @@ class TextDesk:
         judged: Path,
         meters: Meters,
         codec: str = "int8",
+        of: str = ENCODER,
     ) -> None:
-        """`searches`: newest impressions that answered a query; `judged`: the file of judged queries."""
+        """`searches`: newest impressions that answered a query; `judged`: the file of judged queries; `of`: a kind."""
         self._bootstrap, self._sender, self._searches = bootstrap, sender, searches
         self._judged, self._meters, self._codec = judged, meters, codec
+        self._of = of
 
     def log(self) -> TopicLog:
         """A reader of its own. Raises TemporaryError."""
@@ -65,7 +88,7 @@ class TextDesk:
 
     def route(self, route: TextRoute) -> None:
         """Send the record. Raises TemporaryError."""
-        self._sender.text_route(route)
+        self._sender.text_route(route, RERANKER_KEY if self._of == RERANKER else TEXT_KEY)
 
     def judged(self) -> Mapping[str, Sequence[Judged]]:
         """Clicks, and the file's queries. Raises CorruptState for a file that cannot be read."""
@@ -95,4 +118,8 @@ class TextDesk:
 
     def decided(self, decision: str) -> None:
         """Count."""
-        self._meters.encoder(decision)
+        self._meters.text_model(self._of, decision)
+
+    def watched(self, figures: Mapping[str, float]) -> None:
+        """Show."""
+        self._meters.encoder_watched(figures)

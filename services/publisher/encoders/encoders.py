@@ -4,45 +4,44 @@ Gateways read one record that names the encoder of queries together with slot an
 sides change at one moment. Until then what serves is left alone; the one before stays whole, to go back to.
 """
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from freshrank.v1.models_pb2 import TextRoute
+from freshrank.v1.models_pb2 import TextBefore, TextRoute
 from numpy.typing import NDArray
 
-from services.common.errors import NotFound, PermanentError, TemporaryError
+from services.common.errors import NotFound, TemporaryError
 from services.publisher.audit import Audit
 from services.publisher.book import Lane
 from services.publisher.checks import Verdict, holds, verdict
 from services.publisher.encoders import golden
 from services.publisher.encoders.book import Decided, TextBook, TextKeeper, TextLane
+from services.publisher.encoders.desk import Judges
 from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
-from services.publisher.encoders.judge import Encoding, Judged, RelevanceBounds, figures, judge
+from services.publisher.encoders.judge import Encoding, RelevanceBounds, figures, judge
 from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.waiting import Waiting
+from services.publisher.encoders.watch import SearchWatch
 from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text.folder import INPUTS, Tokenizer
 
-logger = logging.getLogger(__name__)
-
 Floats = NDArray[np.float32]
 
 TOGETHER, AT_ONCE = 8, 2
 """Texts of one request, for which a query that comes meanwhile waits, and requests on their way at once."""
-_RETRY_US = 2_000_000
 _LATER = 2
 """Priority of what nobody waits for, where Triton has priorities."""
 
 
-class TextOutside(Protocol):
+class TextOutside(Judges, Protocol):
     """What is done to the world beside Triton and the disk."""
 
     def log(self) -> Log:
@@ -52,22 +51,11 @@ class TextOutside(Protocol):
     def rows(self, lane: Lane, rows: Rows) -> None:
         """Send vectors. Raises TemporaryError."""
 
-    def route(self, route: TextRoute) -> None:
-        """Send a route and wait for the acknowledgement. Raises TemporaryError."""
-
-    def judged(self) -> Mapping[str, Sequence[Judged]]:
-        """What encoders are judged by, by its kind."""
-        ...
-
-    def texts(self, items: set[str]) -> dict[str, str]:
-        """Texts of items."""
-        ...
-
     def filled(self, lane: TextLane, made: int, waiting: int) -> None:
         """Count vectors that were made, and say how many are due."""
 
-    def decided(self, decision: str) -> None:
-        """Count a decision."""
+    def watched(self, figures: Mapping[str, float]) -> None:
+        """Show what is known of the encoder that is watched."""
 
 
 class Encoders:
@@ -81,15 +69,16 @@ class Encoders:
         audit: Audit,
         outside: TextOutside,
         bounds: RelevanceBounds,
+        watch: SearchWatch,
         term: Callable[[], int],
     ) -> None:
         self._keeper, self._store, self._fleet, self._audit = keeper, store, fleet, audit
-        self._outside, self._bounds, self._term = outside, bounds, term
+        self._outside, self._bounds, self._watch, self._term = outside, bounds, watch, term
         self._fillers: dict[TextLane, Filler] = {}
         self._tokens: dict[str, Tokenizer] = {}
         self._golden: dict[str, EncoderGolden] = {}
         self._published: TextRoute | None = None
-        self._retry_us = 0
+        self._waiting = Waiting(keeper, store, audit, outside.decided)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vectors")
         self._asked: deque[tuple[str, str]] = deque()
 
@@ -128,30 +117,50 @@ class Encoders:
         return dict(self._golden)
 
     def step(self, now_us: int, judging: bool = True) -> None:
-        """Do what is due: keep vectors current, say the route, decide on a candidate, switch."""
+        """Do what is due: keep vectors current, say the route, decide on a candidate, switch, go back."""
         self._open()
         self._obey(now_us)
+        if self.book.switched_us:
+            self._look(now_us, judging)
         self._sync(now_us)
         self._fill(now_us)
-        if judging and self.book.filling is None and now_us >= self._retry_us:
-            self._consider(now_us)
+        if judging and self.book.filling is None and not self.book.switched_us:
+            self._waiting.consider(now_us, self._decide, self._leave)
 
     def say_again(self) -> None:
         """Publish the route once more."""
         self._published = None
 
+    def encoding(self) -> Encoding | None:
+        """Of the encoder that serves; None without one."""
+        return self._encoding(self.book.serving.encoder) if self.book.serving is not None else None
+
     def rollback(self, actor: str, reason: str) -> None:
         """Have the next step go back to the encoder before; for any thread. What cannot be is said in the audit."""
         self._asked.append((actor, reason))
 
-    def _return(self, actor: str, reason: str, now_us: int) -> None:
+    def _look(self, now_us: int, judging: bool) -> None:
+        """Watch the one that serves: go back when shoppers surely find less by it; its time may be over."""
+        book = self.book
+        assert book.serving is not None
+        found = self._watch.step(book.serving.encoder, book.switched_us)
+        self._outside.watched(self._watch.figures())
+        filler = self._fillers.get(book.previous) if book.previous else None
+        if not found.passed and judging and filler is not None and filler.whole:
+            self._return("watch", f"watch: {found.reason}", now_us, found)
+        elif now_us - book.switched_us >= self._watch.bounds.watch_us:
+            self._audit.add(now_us, "watched", book.serving.encoder, checks=list(found.to_json()))
+            self._keeper.change(lambda book: replace(book, switched_us=0))
+
+    def _return(self, actor: str, reason: str, now_us: int, found: Verdict | None = None) -> None:
         """Raises NotFound when there is no encoder before, or its vectors are not all there."""
         book = self.book
         filler = self._fillers.get(book.previous) if book.previous else None
         if book.previous is None or book.serving is None or filler is None or not filler.whole:
             raise NotFound("there is no earlier encoder to go back to")
+        checks = list(found.to_json()) if found else []
         self._audit.add(now_us, "rolled_back", book.serving.encoder, target=book.previous.encoder, actor=actor,
-                        reason=reason)  # fmt: skip
+                        reason=reason, checks=checks)  # fmt: skip
         self._keeper.change(lambda book: book.returned(reason, now_us))
         self._outside.decided("rolled_back")
         self._sync(now_us)
@@ -212,7 +221,8 @@ class Encoders:
             before = self.book.serving.encoder if self.book.serving else ""
             self._audit.add(now_us, "promoted", filling.encoder, parent=before, items=items, slot=filling.slot,
                             epoch=filling.epoch)  # fmt: skip
-            self._keeper.change(lambda book: book.switched(now_us))
+            watched = self._watch.bounds.share > 0 and self._watch.bounds.watch_us > 0
+            self._keeper.change(lambda book: book.switched(now_us, watched))
             self._outside.decided("promoted")
             self._sync(now_us)
 
@@ -222,6 +232,7 @@ class Encoders:
         if lane is not None:
             at = self._fleet.placed(lane.encoder)
             route = TextRoute(encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, term=self._term())
+            self._keep_some(route)
         if route == self._published or (lane is None and self._published is None):
             return
         stamped = TextRoute()
@@ -230,26 +241,13 @@ class Encoders:
         self._outside.route(stamped)
         self._published = route
 
-    def _consider(self, now_us: int) -> None:
-        waiting = [encoder for encoder in self._store.candidates() if not self._settled(encoder)]
-        for older in waiting[:-1]:
-            self._refuse(older, "superseded by a newer candidate", now_us)
-        if not waiting:
-            return
-        try:
-            self._decide(waiting[-1], now_us)
-        except (TemporaryError, OSError) as error:
-            logger.warning("encoder waits", extra={"encoder": waiting[-1], "error": str(error)})
-            self._retry_us = now_us + _RETRY_US
-        except PermanentError as error:
-            self._leave(waiting[-1])
-            self._refuse(waiting[-1], str(error), now_us)
-
-    def _settled(self, encoder: str) -> bool:
-        if self.book.knows(encoder):
-            self._store.drop_candidate(encoder)
-            return True
-        return False
+    def _keep_some(self, route: TextRoute) -> None:
+        """Name the encoder before while the one that serves is watched."""
+        lane = self.book.previous
+        if lane is not None and self.book.switched_us:
+            at, share = self._fleet.placed(lane.encoder), self._watch.bounds.share
+            before = TextBefore(encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, share=share)
+            route.before.CopyFrom(before)
 
     def _decide(self, encoder: str, now_us: int) -> None:
         self._store.candidate(encoder)
@@ -259,7 +257,7 @@ class Encoders:
         found = self._judge(encoder)
         if not found.passed:
             self._leave(encoder)
-            self._refuse(encoder, found.reason, now_us, found)
+            self._waiting.refuse(encoder, found.reason, now_us, found)
             return
         checks = tuple(found.to_json())
         self._audit.add(now_us, "held", encoder, checks=list(checks))
@@ -301,10 +299,3 @@ class Encoders:
         if found.shape != (len(texts), dim) or not np.isfinite(found).all():
             raise TemporaryError(f"{encoder}: Triton's vectors are {found.shape}, not all finite numbers of {dim}")
         return found
-
-    def _refuse(self, encoder: str, reason: str, now_us: int, found: Verdict | None = None) -> None:
-        checks = tuple(found.to_json()) if found else ()
-        self._audit.add(now_us, "refused", encoder, reason=reason, checks=list(checks))
-        self._keeper.change(lambda book: book.noted(Decided(encoder, "refused", reason, now_us, checks)))
-        self._store.drop_candidate(encoder)
-        self._outside.decided("refused")

@@ -106,6 +106,26 @@ def _one(entry: Judged, query: Floats, vectors: dict[str, Floats]) -> float:
     return ndcg(np.array(entry.gains, np.float32), np.argsort(-cosines, kind="stable"))
 
 
+def figures_of_pairs(
+    judged: Sequence[Judged], texts: dict[str, str], scores: Callable[[str, Sequence[str]], Floats]
+) -> NDArray[np.float64]:
+    """NDCG@10 of each query by scores [n] of it with texts; items without a text come last."""
+    found = []
+    for entry in judged:
+        known = [item for item in entry.items if texts.get(item)]
+        by_item = dict(zip(known, scores(entry.query, [texts[item] for item in known]).tolist(), strict=True))
+        values = np.array([by_item.get(item, -np.inf) for item in entry.items])
+        found.append(ndcg(np.array(entry.gains, np.float32), np.argsort(-values, kind="stable")))
+    return np.array(found)
+
+
+def as_shown(judged: Sequence[Judged]) -> NDArray[np.float64]:
+    """NDCG@10 of each query in the order its items have. Clicks favour the order in which they were made: it is told
+    beside the others, and nothing is decided by it.
+    """
+    return np.array([ndcg(np.array(entry.gains, np.float32), np.arange(len(entry.gains))) for entry in judged])
+
+
 def judge(name: str, candidate: NDArray[np.float64], serving: NDArray[np.float64], bounds: RelevanceBounds) -> Check:
     """The candidate must not lose more than the bound. Both [queries], on the same ones."""
     count = len(candidate)

@@ -85,8 +85,9 @@ def build(
         settings.text_negatives,
         settings.text_judged,
         settings.seed,
+        settings.text_category_searches,
     )
-    tuner = Tuner(folder_of(settings.store), model, texts.of, learning, points, clock.now_us())
+    tuner = Tuner(folder_of(settings.store), model, texts, learning, points, clock.now_us())
     when = When(
         settings.text_pairs,
         min(settings.text_batch, settings.text_pairs),

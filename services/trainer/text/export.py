@@ -3,7 +3,7 @@
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from services.common.errors import CorruptState
 from services.common.tensors import save
-from services.text.folder import INPUTS, OUTPUT, Encoder, Ints
+from services.text.categories import FILE, Categories
+from services.text.folder import INPUTS, OUTPUT, Encoder, Ints, Tokenizer
 from services.trainer.champion import session
 from services.trainer.export import MOST_IR, OPSET
 from services.trainer.files import digest, write_folder
@@ -39,8 +41,13 @@ PROBES = (
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None) -> Encoder:
-    """Write the folder; what is there is replaced. Raises CorruptState when the file answers otherwise than torch."""
+def export(
+    text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None, categories: Categories | None = None
+) -> Encoder:
+    """Write the folder; what is there is replaced. Raises CorruptState when the file answers otherwise than torch.
+
+    `categories`: what tells a query's category by the vectors of `text`.
+    """
     model = text.model.cpu().eval()
     batches = _batches(text)
     with torch.no_grad():
@@ -50,14 +57,29 @@ def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None
     about = text.about
     if int8:
         data = quantised(data)
-        _check_version(data)
+        check_version(data)
         about = replace(about, precision="int8", quality=_quality(data, batches, expected))
-    golden = _golden(data, batches[0])
+    more = {FILE: categories.to_bytes()} if categories is not None else {}
+    return put(out, about, data, text.tokens, _golden(data, batches[0]), hooks, more)
+
+
+def put(
+    out: Path,
+    about: Encoder,
+    data: bytes,
+    tokens: Tokenizer,
+    golden: Arrays,
+    hooks: Hooks | None,
+    more: Mapping[str, bytes] | None = None,
+) -> Encoder:
+    """Write the folder of a model that was checked, and `more` files; returns what it holds."""
 
     def fill(staging: Path) -> None:
         (staging / "model.onnx").write_bytes(data)
-        (staging / "tokenizer.json").write_text(text.tokens.to_json(), encoding="utf-8")
-        (staging / "golden.safetensors").write_bytes(save(golden))
+        (staging / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
+        (staging / "golden.safetensors").write_bytes(save(dict(golden)))
+        for name, content in (more or {}).items():
+            (staging / name).write_bytes(content)
         files = {path.name: digest(path) for path in sorted(staging.iterdir())}
         (staging / "encoder.json").write_text(replace(about, files=files).to_json() + "\n")
 
@@ -67,22 +89,29 @@ def export(text: Text, out: Path, int8: bool = False, hooks: Hooks | None = None
 
 def onnx_bytes(text: Text) -> bytes:
     """The encoder as ONNX with free axes B and T."""
-    target = io.BytesIO()
-    # One row is padded: with a mask of ones alone, the trace would leave the mask out.
-    sample = (torch.full((2, 8), text.about.pad_id), torch.tensor([[1] * 8, [1] * 5 + [0] * 3]))
-    free = {0: "B", 1: "T"}
+    return traced(text.model, sample_of(text.about.pad_id), INPUTS, OUTPUT)
+
+
+def sample_of(pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask to trace by. One row is padded: with a mask of ones alone, the trace would leave the mask out."""
+    return torch.full((2, 8), pad_id), torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
+
+
+def traced(model: nn.Module, sample: tuple[torch.Tensor, ...], inputs: Sequence[str], output: str) -> bytes:
+    """A model as ONNX with free axes B and T."""
+    target, free = io.BytesIO(), {0: "B", 1: "T"}
     with warnings.catch_warnings():
         # The TorchScript path is marked as old; the newer one writes an IR that production Triton refuses.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            text.model,
+            model,
             sample,
             target,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
-            input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            dynamic_axes={INPUTS[0]: free, INPUTS[1]: free, OUTPUT: {0: "B"}},
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_axes={name: free for name in inputs} | {output: {0: "B"}},
         )
     return target.getvalue()
 
@@ -106,7 +135,7 @@ def quantised(data: bytes) -> bytes:
 
 def check(data: bytes, batches: list[tuple[Ints, Ints]], expected: list[NDArray[np.float32]]) -> None:
     """Raises CorruptState when the file is newer than Triton reads, or a vector differs from the model's."""
-    _check_version(data)
+    check_version(data)
     worst = max(
         float(np.abs(found - wanted).max()) if np.isfinite(found).all() else float("inf")
         for found, wanted in zip(vectors(data, batches), expected, strict=True)
@@ -121,7 +150,8 @@ def vectors(data: bytes, batches: list[tuple[Ints, Ints]]) -> list[NDArray[np.fl
     return [runtime.run([OUTPUT], dict(zip(INPUTS, batch, strict=True)))[0] for batch in batches]
 
 
-def _check_version(data: bytes) -> None:
+def check_version(data: bytes) -> None:
+    """Raises CorruptState when the file is newer than Triton reads."""
     graph = onnx.load_from_string(data)
     versions = {entry.domain: entry.version for entry in graph.opset_import}
     if graph.ir_version > MOST_IR or versions.get("", 0) > OPSET:

@@ -38,7 +38,7 @@ def load(name: str, max_tokens: int = MAX_TOKENS) -> Text:
     pooling = _pooling(folder, modules.get("Pooling", [])[:1])
     dense = [_dense(folder, path) for path in modules.get("Dense", [])]
     dim: Any = dense[-1][0].out_features if dense else body.config.hidden_size
-    tokens_text, most = _tokens(folder, modules.get("Transformer", [""])[0])
+    tokens_text, most = tokens_of(folder, modules.get("Transformer", [""])[0])
     about = Encoder(
         name=title,
         dim=int(dim),
@@ -87,10 +87,10 @@ def _modules(folder: Path) -> Mapping[str, Sequence[str]]:
     for entry in _json(folder, "modules.json"):
         kind = str(entry["type"]).rpartition(".")[2]
         if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout"):
-            raise _wrong("modules.json", f"a module {kind} is not supported")
+            raise unreadable("modules.json", f"a module {kind} is not supported")
         found.setdefault(kind, []).append(str(entry["path"]))
     if next(iter(found), "") != "Transformer" or len(found["Transformer"]) != 1:
-        raise _wrong("modules.json", "does not begin with one Transformer")
+        raise unreadable("modules.json", "does not begin with one Transformer")
     return found
 
 
@@ -101,19 +101,19 @@ def _body(folder: Path) -> Any:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     if not (folder / "model.safetensors").exists() and not (folder / "model.safetensors.index.json").exists():
-        raise _wrong("model.safetensors", "is not there; pickled weights are not read, save them as safetensors")
+        raise unreadable("model.safetensors", "is not there; pickled weights are not read, save them as safetensors")
     try:
         body, found = AutoModel.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # of many kinds: an unknown architecture, a truncated file, a missing field
-        raise _wrong("config.json", f"the Transformer cannot be loaded: {error}") from error
+        raise unreadable("config.json", f"the Transformer cannot be loaded: {error}") from error
     if getattr(body, "pooler", None) is not None:
         body.pooler = None  # a head over the first token that nothing here reads
     absent = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if absent:
-        raise _wrong("model.safetensors", f"lacks {len(absent)} weights, such as {absent[0]}")
+        raise unreadable("model.safetensors", f"lacks {len(absent)} weights, such as {absent[0]}")
     return body
 
 
@@ -126,7 +126,7 @@ def _pooling(folder: Path, paths: Sequence[str]) -> str:
     marked = [key.removesuffix("_tokens").removesuffix("_token") for key, value in modes.items() if value is True]
     chosen = marked or [str(config.get("pooling_mode"))]
     if len(chosen) != 1 or chosen[0] not in POOLINGS:
-        raise _wrong(name, f"pooling {' and '.join(chosen)} is not supported, one of {', '.join(POOLINGS)} is")
+        raise unreadable(name, f"pooling {' and '.join(chosen)} is not supported, one of {', '.join(POOLINGS)} is")
     return str(chosen[0])
 
 
@@ -134,23 +134,23 @@ def _dense(folder: Path, path: str) -> nn.Sequential:
     config = _json(folder, f"{path}/config.json")
     activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
     if activation not in _ACTIVATIONS:
-        raise _wrong(f"{path}/config.json", f"activation {activation} is not supported")
+        raise unreadable(f"{path}/config.json", f"activation {activation} is not supported")
     file = f"{path}/model.safetensors"
     try:
         weights = load_file(folder / file)
         layer = nn.Linear(config["in_features"], config["out_features"], bias=bool(config.get("bias", True)))
         layer.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
     except Exception as error:
-        raise _wrong(file, f"{error}; pickled weights are not read") from error
+        raise unreadable(file, f"{error}; pickled weights are not read") from error
     return nn.Sequential(layer, _ACTIVATIONS[activation]())
 
 
-def _tokens(folder: Path, path: str) -> tuple[str, int]:
+def tokens_of(folder: Path, path: str) -> tuple[str, int]:
     """The text of tokenizer.json, and the most tokens that the model was made for."""
     try:
         text = (folder / path / "tokenizer.json").read_text(encoding="utf-8")
     except PROBLEMS as error:
-        raise _wrong("tokenizer.json", str(error)) from error
+        raise unreadable("tokenizer.json", str(error)) from error
     own = folder / path / _NORMALIZER
     config = _json(folder / path, _NORMALIZER) if own.exists() else {}
     if config.get("do_lower_case"):
@@ -178,8 +178,9 @@ def _json(folder: Path, name: str) -> Any:
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except PROBLEMS as error:
-        raise _wrong(name, str(error)) from error
+        raise unreadable(name, str(error)) from error
 
 
-def _wrong(file: str, detail: str) -> InvalidInput:
+def unreadable(file: str, detail: str) -> InvalidInput:
+    """What is raised for a file of a folder."""
     return InvalidInput(file, "unreadable", detail)

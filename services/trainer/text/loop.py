@@ -8,6 +8,7 @@ from typing import Protocol
 
 from services.common.clock import Clock
 from services.common.errors import CorruptState, InvalidInput
+from services.text.categories import Categories
 from services.text.names import encoder_id, incoming, kept
 from services.trainer import control
 from services.trainer.arm import Source
@@ -99,8 +100,10 @@ class TextLoop:
         text, metrics = self.tuner.learner.released(), self.tuner.metrics()
         name = encoder_id(began_us, text.about.source)
         if not self._there(text.about.source):
+            categories, figures = self.tuner.categories(text)
+            metrics |= figures
             try:
-                self._export(text, name, began_us, metrics)
+                self._export(text, categories, name, began_us, metrics)
                 self._observer.released(name, metrics, (self._clock.now_us() - began_us) / 1e6)
             except CorruptState as error:
                 self._observer.failed("export", error)
@@ -112,7 +115,9 @@ class TextLoop:
         if not self.tuner.busy:
             self.tuner.save()
 
-    def _export(self, text: Text, name: str, now_us: int, metrics: dict[str, float]) -> None:
+    def _export(
+        self, text: Text, categories: Categories | None, name: str, now_us: int, metrics: dict[str, float]
+    ) -> None:
         about = replace(
             text.about,
             created_us=now_us,
@@ -120,7 +125,8 @@ class TextLoop:
             learned_up_to_us=self.tuner.progress.learned_up_to_us,
             metrics=metrics,
         )
-        exports.export(Text(text.model, text.tokens, about), incoming(self._store) / name, self._when.int8, self._hooks)
+        dated, out = Text(text.model, text.tokens, about), incoming(self._store) / name
+        exports.export(dated, out, self._when.int8, self._hooks, categories)
 
     def _there(self, source: str) -> bool:
         """Whether these weights were exported before: nothing moved, or the process ended right after the export."""

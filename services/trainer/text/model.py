@@ -1,6 +1,7 @@
 """A sentence encoder: a Transformer, its tokens pooled to one vector, dense layers where there are some, length 1."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -59,6 +60,10 @@ class Text:
 
     def __init__(self, model: TextEncoder, tokens: Tokenizer, about: Encoder) -> None:
         self.model, self.tokens, self.about = model, tokens, about
+
+    def dated(self, created_us: int) -> "Text":
+        """The same as made at a time."""
+        return Text(self.model, self.tokens, replace(self.about, created_us=created_us))
 
     def queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), dim] of queries."""

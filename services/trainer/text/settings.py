@@ -54,5 +54,12 @@ class TextSettings(ServiceSettings):
         le=100_000,
         description="lists judged of each slice before it is learned, and early ones kept to see what is forgotten",
     )
+    text_category_searches: int = Field(
+        4_000,
+        ge=0,
+        le=100_000,
+        description="newest searches from which it is learned which category a query asks for, at each release; the"
+        " newest fifth of them judges it; 0 = no categories are told",
+    )
     text_max_tokens: int = Field(64, ge=8, le=512, description="longer texts are cut; cost grows with it")
     text_int8: bool = Field(False, description="release 8-bit weights; what that loses is measured and written")

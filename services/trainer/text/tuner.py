@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from services.common.errors import InvalidInput
 from services.common.ids import key_of
 from services.common.records import CLOSED, FLIP, FORGET
+from services.text.categories import Categories
 from services.trainer.examples import Batch, Example, Place, Reader, StepSize
 from services.trainer.hooks import Hooks
+from services.trainer.text.catalogue import Texts
+from services.trainer.text.categories import Asked, asked, fitted
 from services.trainer.text.checkpoint import TextCheckpoints
 from services.trainer.text.judge import FIGURES, Tally, figures, spread
 from services.trainer.text.learner import Learner
@@ -41,6 +44,8 @@ class Learning:
     negatives: int = 2
     judged: int = 100
     seed: int = 1
+    asked: int = 4_000
+    """Newest searches kept to tell categories by; 0 = none are told."""
 
 
 @dataclass
@@ -63,6 +68,8 @@ class Progress:
     early: list[Search] = field(default_factory=list)
     """The first lists that were judged, with their texts: what is forgotten shows in them."""
     tally: dict[str, float] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    """The newest searches that were learned, with the category of what was chosen."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; `Progress.of` gives an equal one."""
@@ -75,7 +82,8 @@ class Progress:
         """Of plain data."""
         lists = {name: [Search.of(one) for one in data[name]] for name in ("waiting", "early")}
         seen = {partition: (place[0], place[1]) for partition, place in data["seen"]}
-        return Progress(**{**data, **lists, "positions": dict(data["positions"]), "seen": seen})
+        kept = [Asked(**one) for one in data.get("asked", ())]  # checkpoints of before have none
+        return Progress(**{**data, **lists, "positions": dict(data["positions"]), "seen": seen, "asked": kept})
 
 
 class Tuner:
@@ -85,7 +93,7 @@ class Tuner:
         self,
         folder: Path,
         load: Callable[[], Text],
-        text_of: Callable[[str], str],
+        texts: Texts,
         learning: Learning,
         hooks: Hooks,
         now_us: int,
@@ -95,7 +103,7 @@ class Tuner:
         Raises CorruptState when there are checkpoints but none is whole, InvalidInput when they began from another
         encoder or learn another way.
         """
-        self._text_of, self._learning, self._hooks = text_of, learning, hooks
+        self._texts, self._learning, self._hooks = texts, learning, hooks
         self.base = load()
         self.learner = Learner(load(), learning.way, seed=learning.seed)
         self.progress = Progress(released_us=now_us)
@@ -130,7 +138,8 @@ class Tuner:
         """Begin a slice with the oldest that wait; False when nothing of it has a text."""
         assert not self._work
         searches, rest = self._oldest()
-        known = [found for one in searches if (found := told(one, self._text_of)) is not None]
+        known = [found for one in searches if (found := told(one, self._texts.of)) is not None]
+        self._ask(searches)
         self.progress.untold += len(searches) - len(known)
         self.progress.waiting = rest
         if known:
@@ -167,6 +176,13 @@ class Tuner:
             out |= {"early_lists": float(len(early))} | _means("early_", now) | _means("early_base_", then)
         return {name: round(value, 6) for name, value in out.items()} | {"pairs": float(self.progress.learned)}
 
+    def categories(self, text: Text) -> tuple[Categories | None, dict[str, float]]:
+        """What tells a query's category by the vectors of `text`, if it may be used, and its figures."""
+        if not self._learning.asked:
+            return None, {}
+        found, told_of = fitted(self.progress.asked, text.queries)
+        return found, {name: round(value, 6) for name, value in told_of.items()}
+
     def released(self, now_us: int) -> None:
         """An encoder was exported, or there was nothing new to export."""
         self.progress.released_us, self.progress.unreleased, self.progress.tally = now_us, 0, {}
@@ -186,11 +202,19 @@ class Tuner:
 
     def _forget(self, owner: int) -> None:
         progress = self.progress
-        before = len(progress.waiting) + len(progress.early)
+        before = len(progress.waiting) + len(progress.early) + len(progress.asked)
         progress.waiting = [one for one in progress.waiting if one.owner != owner]
         progress.early = [one for one in progress.early if one.owner != owner]
-        gone = before - len(progress.waiting) - len(progress.early) + self.learner.forget(owner)
+        progress.asked = [one for one in progress.asked if one.owner != owner]
+        after = len(progress.waiting) + len(progress.early) + len(progress.asked)
+        gone = before - after + self.learner.forget(owner)
         self._forgot = self._forgot or gone > 0
+
+    def _ask(self, searches: Sequence[Search]) -> None:
+        """Keep the newest searches with their categories; their items are still ids."""
+        found = [one for search in searches if (one := asked(search, self._texts.category)) is not None]
+        kept = [*self.progress.asked, *found]
+        self.progress.asked = kept[max(0, len(kept) - self._learning.asked) :]
 
     def _oldest(self) -> tuple[list[Search], list[Search]]:
         """Whole searches with as many pairs as a slice has, and the rest."""

@@ -31,11 +31,22 @@ def vary(query: str, chance: np.random.Generator) -> str:
     ['red garden char', 'red chair garden', 'red grden chair', 'red grden chair']
     """
     words = query.split()
-    long = [k for k, word in enumerate(words) if len(word) >= LEAST_LETTERS and word.isalpha()]
+    long = _long(words)
     ways = [_without_a_word, _changed_about] * (len(words) > 1) + [_mistyped] * bool(long)
     if not ways:
         return query
     return " ".join(ways[int(chance.integers(len(ways)))](words, long, chance))
+
+
+def mistyped(query: str, chance: np.random.Generator) -> str:
+    """A query with one wrong letter; the query itself where every word is short or a size."""
+    words = query.split()
+    long = _long(words)
+    return " ".join(_mistyped(words, long, chance)) if long else query
+
+
+def _long(words: Sequence[str]) -> list[int]:
+    return [k for k, word in enumerate(words) if len(word) >= LEAST_LETTERS and word.isalpha()]
 
 
 def _without_a_word(words: list[str], long: list[int], chance: np.random.Generator) -> list[str]:

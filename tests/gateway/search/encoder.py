@@ -1,6 +1,7 @@
 """An encoder of words for tests: each word has a direction of its own, and words that mean the same share one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from services.common.spec import Arrays
 from services.publisher.compression.rows import messages
 from services.text import folder as folders
 from services.text import names
+from services.text.categories import FILE, Categories
 from services.text.folder import Encoder
 from services.text.item import item_text, text_hash
 
@@ -47,6 +49,14 @@ def vectors(ids: NDArray[np.int64], turn: int = 0) -> NDArray[np.float32]:
     return np.roll(out / np.linalg.norm(out, axis=1, keepdims=True), turn, axis=1)
 
 
+def telling(told: Mapping[str, str]) -> Categories:
+    """Tells a category by a word, rather surely."""
+    weights = np.zeros((1 + len(told), DIM), np.float32)
+    for place, word in enumerate(told, 1):
+        weights[place, WORDS.index(word)] = 4.0
+    return Categories(["", *told.values()], weights, np.zeros(1 + len(told), np.float32))
+
+
 def tokens() -> Tokenizer:
     """Whole words, in small letters."""
     made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
@@ -55,11 +65,14 @@ def tokens() -> Tokenizer:
     return made
 
 
-def keep(store: Path, encoder: str) -> None:
-    """What the gateway reads of an encoder's folder."""
+def keep(store: Path, encoder: str, told: Mapping[str, str] | None = None) -> None:
+    """What the gateway reads of an encoder's folder. `told`: category by the word that asks for it."""
     folder = names.kept(store) / encoder
     folder.mkdir(parents=True)
     about = Encoder(encoder, DIM, 32, "mean", source=encoder[-8:] * 8)
+    if told is not None:
+        about = replace(about, files={FILE: ""})
+        (folder / FILE).write_bytes(telling(told).to_bytes())
     (folder / "encoder.json").write_text(about.to_json())
     (folder / "tokenizer.json").write_text(tokens().to_str())
 

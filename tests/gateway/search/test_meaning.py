@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from freshrank.v1.models_pb2 import CatalogueItem, TextRoute
+from freshrank.v1.models_pb2 import CatalogueItem, TextBefore, TextRoute
 
 from services.common.errors import CorruptState, TemporaryError
-from services.gateway.calls import Caller, SearchCall, SimilarCall
+from services.common.plans import cross
+from services.gateway.calls import Caller, ExplainCall, SearchCall, SimilarCall
+from services.gateway.cross import compute
+from services.gateway.inputs import scene_of, touches
 from services.gateway.ranker import Ranker
 from services.gateway.search.finder import Meant, find, fused
 from services.gateway.search.understand import Synonyms, understand
 from services.gateway.search.wish import Filter
+from services.text import names
+from services.text.categories import FILE
 from tests.gateway.search import encoder
 from tests.gateway.shop import NOW, TOKENS, Shop, budget
 
@@ -61,6 +66,52 @@ async def test_the_similarity_is_logged_and_learned_from(shop: Shop) -> None:
     found = dict(zip(shop.served[-1].candidates.wanted.ids, match.similarity.tolist(), strict=True))
     assert found["couch"] == pytest.approx(0.71, abs=0.02)
     assert found["sofa"] == pytest.approx(0.71, abs=0.02)
+
+
+TOLD = {"couch": "home", "lamp": "lights"}
+
+
+async def test_a_search_says_what_it_was_for_and_the_ranking_reads_it(shop: Shop, tmp_path: Path) -> None:
+    assert (await shop.searcher.search(call("couch"), budget())).asked == []
+    encoder.keep(tmp_path / "store", SECOND, TOLD)
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="ta", epoch=1))
+    shop.texts.renew(shop.table)
+    answer = await shop.searcher.search(call("couch"), budget())
+    ((category, sure),) = [told for told in answer.asked if told[1] > 0.5]
+    assert (category, [name for name, _ in answer.asked]) == ("home", ["home"])
+    assert 0.9 < sure < 1
+    explained = await shop.explainer.explain(ExplainCall(answer.token, "couch", 50, NOW), budget(), 0.0)
+    assert explained.asked == answer.asked
+    unsure = await shop.searcher.search(call("lamp couch"), budget())
+    assert {name for name, _ in unsure.asked} == {"home", "lights"}
+
+
+async def test_each_candidate_gets_the_chance_of_its_category(shop: Shop, tmp_path: Path) -> None:
+    shop.upsert(CatalogueItem(item_id="bare", title="couch", stock=-1), CatalogueItem(item_id="odd", title="couch",
+                categories=["odd"], stock=-1))  # fmt: skip
+    encoder.keep(tmp_path / "store", SECOND, TOLD)
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="ta", epoch=1))
+    shop.texts.renew(shop.table)
+    await shop.searcher.search(call("lamp couch"), budget())
+    candidates, shopper = shop.served[-1].candidates, shop.served[-1].shopper
+    scene = scene_of(candidates, shopper, touches(shop.table, shopper), NOW)
+    feature = cross("cross", "category_probability", {"builtin": "category_probability"})
+    values = dict(zip(candidates.wanted.ids, compute([feature], scene)[:, 0].tolist(), strict=True))
+    match = candidates.wanted.match
+    assert match is not None
+    assert values["couch"] == pytest.approx(match.asked["home"])
+    assert values["lamp"] == pytest.approx(match.asked["lights"])
+    assert np.isnan([values["bare"], values["odd"]]).all()
+
+
+async def test_an_encoder_whose_categories_cannot_be_read_is_not_used(shop: Shop, tmp_path: Path) -> None:
+    encoder.keep(tmp_path / "store", SECOND, TOLD)
+    (names.kept(tmp_path / "store") / SECOND / FILE).write_bytes(b"no")
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="ta", epoch=1))
+    with pytest.raises(CorruptState):
+        shop.texts.renew(shop.table)
+    assert shop.texts.now is not None
+    assert shop.texts.now.encoder == FIRST
 
 
 BY = {"brand": Filter(brands=["acme"]), "price": Filter(price_to=15.0), "category": Filter(categories=["lights"])}
@@ -178,3 +229,26 @@ async def test_similar_items_are_those_that_mean_the_same(shop: Shop) -> None:
 async def test_an_item_without_a_vector_has_items_like_it_all_the_same(shop: Shop) -> None:
     answer = await shop.ranker.similar(SimilarCall("i3", 3, NOW), budget())
     assert len(answer.ids) == 3
+
+
+async def test_some_shoppers_keep_the_encoder_before_with_its_own_vectors(shop: Shop, tmp_path: Path) -> None:
+    encoder.keep(tmp_path / "store", SECOND)
+    shop.embedder.turn[SECOND] = 1
+    shop.writer.apply(encoder.rows(ENTRIES, "tb", 2, turn=1))
+    before = TextBefore(encoder=FIRST, slot="ta", epoch=1, share=0.5)
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="tb", epoch=2, before=before))
+    shop.texts.renew(shop.table)
+    for n in range(20):
+        answer = await shop.searcher.search(replace(call("couch"), caller=Caller(f"u{n}")), budget())
+        assert set(answer.ids) == {"couch", "sofa"}  # whoever compared with the other's vectors would find others
+    assert set(shop.embedder.asked) == {FIRST, SECOND}
+    shop.texts.routed(TextRoute(encoder=SECOND, slot="tb", epoch=2))
+    shop.texts.renew(shop.table)
+    assert {shop.texts.of(f"u{n}").encoder for n in range(20)} == {SECOND}  # type: ignore[union-attr]
+
+
+async def test_an_encoder_before_that_cannot_be_read_is_kept_by_nobody(shop: Shop) -> None:
+    before = TextBefore(encoder=SECOND, slot="tb", epoch=2, share=1.0)
+    shop.texts.routed(TextRoute(encoder=FIRST, slot="ta", epoch=1, before=before))
+    shop.texts.renew(shop.table)
+    assert shop.texts.of("ada") is shop.texts.now is not None

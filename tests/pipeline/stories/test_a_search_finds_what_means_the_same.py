@@ -48,6 +48,7 @@ async def test_meaning_is_found_beside_words_and_follows_text_and_encoder(loop: 
             print(f"found by its new meaning {time.monotonic() - began:.2f} s after it was sent")
             second = encoder.offer(folder, loop.plan.store, time.time_ns() // 1000 + 60_000_000)
             assert await eventually(lambda: serving(loop) == second, 120)
+            assert loop.follower.positions("gateway")["encoder_before"] == first  # which some keep while it is watched
             await until(api, MEANT, "home-0")
         assert searches.answers > 10
         assert searches.missed == 0

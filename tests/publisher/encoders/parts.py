@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,19 +16,27 @@ from services.publisher.compression.rows import messages
 from services.publisher.encoders.book import TextKeeper, TextLane
 from services.publisher.encoders.encoders import Encoders
 from services.publisher.encoders.judge import Judged, RelevanceBounds
+from services.publisher.encoders.models import TextModels
+from services.publisher.encoders.rerankers import Rerankers
 from services.publisher.encoders.store import EncoderStore
+from services.publisher.encoders.watch import SearchBounds, SearchWatch
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text import names
+from services.text.categories import Categories
+from services.text.folder import RERANKER
 from services.text.item import item_text
+from services.text.reranker import PairTokenizer
+from services.trainer.text import reranker as rerankers
 from services.trainer.text.export import export
-from services.trainer.text.load import load
+from services.trainer.text.load import identity, load
 from tests.publisher.fakes import SmallTriton
 from tests.trainer.text import tiny
 
 NOW = 1_750_000_000_000_000
+NO_WATCH = SearchBounds(share=0)
 
 
 class Made:
@@ -36,24 +45,65 @@ class Made:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def candidate(self, store: Path, seed: int = 0, day: int = 1, int8: bool = False, spoil: bool = False) -> str:
+    def candidate(
+        self,
+        store: Path,
+        seed: int = 0,
+        day: int = 1,
+        int8: bool = False,
+        spoil: bool = False,
+        told: Categories | None = None,
+    ) -> str:
         """Put one where the trainer does; returns its name. `spoil`: one that cannot tell texts apart."""
-        made = self._folder / f"{seed}-{int8}-{spoil}"
+        made = self._folder / f"{seed}-{int8}-{spoil}-{told and told.weights.shape}"
         if not made.exists():
-            self._export(made, seed, int8, spoil)
+            self._export(made, seed, int8, spoil, told)
         name = names.encoder_id(NOW + day * 86_400_000_000, folders.read(made).source)
         names.incoming(store).mkdir(parents=True, exist_ok=True)
         shutil.copytree(made, names.incoming(store) / name)
         return name
 
-    def _export(self, made: Path, seed: int, int8: bool, spoil: bool) -> None:
+    def _export(self, made: Path, seed: int, int8: bool, spoil: bool, told: Categories | None) -> None:
         folder = self._folder / f"model-{seed}"
         text = load(str(folder if folder.exists() else tiny.folder(folder, seed=seed)))
         if spoil:
             with torch.no_grad():
                 for name, value in text.model.named_parameters():
                     value.fill_(1.0 if name.endswith("LayerNorm.bias") else 0.0)
-        export(text, made, int8)
+        export(text, made, int8, categories=told)
+
+
+class MadeRerankers:
+    """Small rerankers, each exported once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def candidate(self, store: Path, seed: int = 0, day: int = 1, likes: bool = True) -> str:
+        """Put one where people do; returns its name. `likes` False: its scores are the other way round."""
+        made = self._folder / f"{seed}-{likes}"
+        if not made.exists():
+            reranker = rerankers.load(str(tiny.reranker(self._folder / f"model-{seed}", seed=seed)))
+            if not likes:
+                with torch.no_grad():
+                    for value in reranker.model.body.classifier.parameters():
+                        value.neg_()
+            reranker = rerankers.Reranker(reranker.model, reranker.tokens, replace(
+                reranker.about, source=identity(reranker.model, reranker.tokens)
+            ))  # fmt: skip
+            rerankers.export(reranker, made)
+        name = names.encoder_id(NOW + day * 86_400_000_000, folders.read(made).source, RERANKER)
+        shutil.copytree(made, names.incoming(store, RERANKER) / name)
+        return name
+
+    def scores(self, query: str, texts: Sequence[str], seed: int = 0) -> list[float]:
+        """As the reranker that `likes` scores them."""
+        data, tokens = (
+            (self._folder / f"{seed}-True" / "model.onnx").read_bytes(),
+            PairTokenizer.of(self._folder / f"{seed}-True"),
+        )
+        found: list[float] = rerankers.answers(data, tokens.pairs(query, texts))[:, 0].tolist()
+        return found
 
 
 class Log:
@@ -136,20 +186,25 @@ class Outside:
     def decided(self, decision: str) -> None:
         self.decisions.append(decision)
 
+    def watched(self, figures: Mapping[str, float]) -> None:
+        self.figures = dict(figures)
+
 
 class Stage:
     """A publisher's part for encoders over a folder, with one Triton."""
 
-    def __init__(self, root: Path, log: Log, fence: Callable[[], None] = lambda: None) -> None:
-        self.root, self.log = root, log
+    def __init__(self, root: Path, log: Log, bounds: SearchBounds = NO_WATCH) -> None:
+        self.root, self.log, self.bounds = root, log, bounds
         (root / "triton").mkdir(parents=True, exist_ok=True)
         self.triton, self.outside = SmallTriton(root / "triton"), Outside(log)
-        self.again(fence)
+        self.again()
 
     def again(self, fence: Callable[[], None] = lambda: None) -> None:
         """A new process over the same folder, topic and Triton."""
         self.fleet = Fleet(lambda: ["one"], lambda address: self.triton, fence)
         disk = Disk()
+        self.watch = SearchWatch(self.bounds)
+        self.rerankers_audit = Audit(self.root / "rerankers.jsonl", fence)
         self.audit = Audit(self.root / "audit.jsonl", fence)
         self.encoders = Encoders(
             TextKeeper(self.root / "encoders" / "book.json", disk),
@@ -158,12 +213,25 @@ class Stage:
             self.audit,
             self.outside,
             RelevanceBounds(queries=10),
+            self.watch,
             lambda: 3,
         )
-        self.encoders.start()
+        self.ranked = Outside(self.log)
+        self.rerankers = Rerankers(
+            TextKeeper(self.root / "rerankers" / "book.json", disk),
+            EncoderStore(self.root, "python", disk, of=RERANKER),
+            self.fleet,
+            self.rerankers_audit,
+            self.ranked,
+            RelevanceBounds(queries=10),
+            lambda: 3,
+            self.encoders.encoding,
+        )
+        self.models = TextModels(self.encoders, self.rerankers)
+        self.models.start()
 
     def steps(self, count: int = 5, at_us: int = NOW) -> None:
         """Steps, and looks at Triton between them."""
         for number in range(count):
-            self.fleet.tend(self.encoders.wanted(), mark=False)
-            self.encoders.step(at_us + number * 10_000_000)
+            self.fleet.tend(self.models.wanted(), mark=False)
+            self.models.step(at_us + number * 10_000_000, judging=True)

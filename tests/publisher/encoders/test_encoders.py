@@ -9,7 +9,9 @@ from freshrank.v1.models_pb2 import CatalogueItem
 
 from services.common.errors import CorruptState, TemporaryError
 from services.publisher.encoders.judge import Judged
-from services.text import names
+from services.text import categories, names
+from services.text import folder as folders
+from services.text.categories import Categories
 from services.text.item import text_hash
 from tests.publisher.encoders.parts import NOW, Log, Made, Stage
 
@@ -167,6 +169,30 @@ def test_a_folder_that_is_not_whole_is_refused(stage: Stage, made: Made, what: s
     assert what in stage.encoders.book.decided[0].reason
     assert not list(names.incoming(stage.root).iterdir())
     assert stage.outside.routes == []
+
+
+def telling(dim: int = 32) -> Categories:
+    return Categories(["", "shoes"], np.ones((2, dim), np.float32), np.zeros(2, np.float32))
+
+
+def test_what_tells_categories_comes_with_its_encoder(stage: Stage, made: Made) -> None:
+    name = made.candidate(stage.root, told=telling())
+    stage.steps()
+    assert stage.outside.routes[-1].encoder == name
+    folder = names.kept(stage.root) / name
+    found = categories.read(folder, folders.read(folder))
+    assert found is not None
+    assert found.names == ["", "shoes"]
+
+
+@pytest.mark.parametrize("cut", [-3, None], ids=["not whole", "of another width"])
+def test_an_encoder_with_bad_categories_is_refused(stage: Stage, made: Made, cut: int | None) -> None:
+    name = made.candidate(stage.root, told=telling(31 if cut is None else 32))
+    path = names.incoming(stage.root) / name / categories.FILE
+    path.write_bytes(path.read_bytes()[:cut])
+    stage.steps()
+    assert stage.outside.decisions == ["refused"]
+    assert categories.FILE in stage.encoders.book.decided[0].reason
 
 
 def test_golden_texts_that_triton_answers_otherwise_are_a_refusal(stage: Stage, made: Made) -> None:

@@ -115,7 +115,8 @@ def catalogue() -> Texts:
     """The shop's items."""
     texts = Texts()
     for item, title in ITEMS.items():
-        texts.apply(b"c|" + item.encode(), CatalogueItem(item_id=item, title=title).SerializeToString())
+        entry = CatalogueItem(item_id=item, title=title, categories=[item.split("-")[1]])
+        texts.apply(b"c|" + item.encode(), entry.SerializeToString())
     return texts
 
 

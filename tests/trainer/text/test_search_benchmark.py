@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import encoders, homedepot, incremental
+from benchmarks.search import beside, encoders, homedepot, incremental
 from benchmarks.search.encoders import Tuning
 from benchmarks.search.judged import Judged, calibrated, figures, fused, generated, ndcg, read
 from benchmarks.search.lexical import NAMES, Features, bm25
+from services.trainer.text.load import load
 from tests.trainer.text import tiny
 
 
@@ -123,3 +124,15 @@ def test_the_public_file_is_read_in_its_own_letters(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert (found.queries, found.titles) == (["door café"], ['Door, 32 in. "Café"'])
     assert found.relevance.tolist() == [2.33]
+
+
+def test_what_is_done_beside_tuning_is_judged_on_typed_and_mistyped_queries(tuning: Tuning, tmp_path: Path) -> None:
+    judged = generated(120)
+    found = beside.study(judged, tmp_path, tuning, 100, lambda _: None)
+    rows = found["rows"]
+    assert list(rows) == list(beside.rows(""))
+    assert rows["tuned"]["typed"]["value"] > rows["frozen"]["typed"]["value"]
+    assert load(str(tmp_path / "read-100"), tuning.max_tokens).about.source != load(tuning.model).about.source
+    assert rows["tuned, varied"]["mistyped"] != rows["tuned"]["mistyped"]
+    assert rows["catalogue read"]["read_cpu_s"] >= rows["frozen"]["read_cpu_s"] == 0
+    assert beside.study(judged, tmp_path, tuning, 100, lambda _: None) == found

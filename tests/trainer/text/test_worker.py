@@ -10,6 +10,7 @@ import pytest
 
 from services.common.errors import CorruptState, InvalidInput
 from services.common.ids import key_of
+from services.text import categories
 from services.text.folder import read
 from services.text.names import ENCODER_ID, incoming, kept
 from services.trainer.app import start
@@ -17,7 +18,7 @@ from services.trainer.text.app import folder_of
 from services.trainer.text.catalogue import Texts
 from services.trainer.text.load import load
 from tests.trainer.text import tiny
-from tests.trainer.text.searching import Searches, digest, main, quick, run, settings, worker
+from tests.trainer.text.searching import SAID, THINGS, Searches, digest, main, quick, run, settings, worker
 from tests.trainer.world import FileSource, read_logs, write_logs
 
 POINTS = (
@@ -114,6 +115,33 @@ def test_searches_make_an_encoder_that_orders_better_than_the_one_it_began_from(
     assert not seen.failures
 
 
+def test_what_is_released_tells_what_a_query_asks_for(model: Path, tmp_path: Path) -> None:
+    source = FileSource({0: Searches().messages(240)})
+    loop, seen = worker(settings(tmp_path, model, text_interval=50), source)
+    run(loop, source)
+    oldest, *_, newest = sorted(incoming(tmp_path).iterdir())
+    assert categories.read(oldest, read(oldest)) is None
+    assert seen.releases[0] | {"category_used": 0.0} == seen.releases[0]
+    told = categories.read(newest, read(newest))
+    assert told is not None
+    assert set(told.names) == {"", *THINGS}
+    last = seen.releases[-1]
+    assert last["category_used"] == 1
+    assert last["category_hits"] > last["category_prior_hits"] + 0.3
+    assert last["category_log_loss"] < last["category_prior_log_loss"]
+    text = loop.tuner.learner.released()
+    vectors = text.queries([f"cheap {SAID[thing]}" for thing in THINGS])
+    assert [next(iter(told.of(vector))) for vector in vectors] == list(THINGS)
+
+
+def test_no_searches_are_kept_for_categories_that_nobody_wants(model: Path, tmp_path: Path) -> None:
+    source = FileSource({0: Searches().messages(120)})
+    loop, seen = worker(settings(tmp_path, model, text_category_searches=0, text_interval=100), source)
+    run(loop, source)
+    assert loop.tuner.progress.asked == []
+    assert not any(name.startswith("category") for figures in seen.releases for name in figures)
+
+
 def test_searches_that_do_not_end_hold_no_release_up(model: Path, tmp_path: Path) -> None:
     source = FileSource({0: Searches().messages(120)}, (30,))
     loop, seen = worker(settings(tmp_path, model, text_interval=1), source)
@@ -170,11 +198,12 @@ def test_a_forgotten_shopper_is_in_nothing_that_is_kept(model: Path, tmp_path: P
         loop.turn()
     assert loop.tuner.learner.state()["replay"].numel() > 100
     assert loop.tuner.progress.early
+    assert loop.tuner.progress.asked
     while source.read_so_far < 53:
         loop.turn()
     gone = {key_of(f"user-{k}") for k in range(3)}
     progress = loop.tuner.progress
-    assert not {one.owner for one in progress.early} & gone
+    assert not {one.owner for one in [*progress.early, *progress.asked]} & gone
     assert not progress.early
     assert json.loads(loop.tuner.learner.state()["replay"].numpy().tobytes())[2] == []
     (checkpoint,) = [path for path in folder_of(tmp_path).iterdir() if path.is_dir()]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 WORDS = [
     *("red", "blue", "green", "black", "white", "shoe", "boot", "lamp", "table", "chair", "drill", "mouse", "cable"),
@@ -20,14 +20,10 @@ MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def folder(path: Path, pooling: str = "mean", dense: int = 0, seed: int = 0, most: int = 32) -> Path:
     """Write one; `dense` > 0 adds a layer of that width."""
     path.mkdir(parents=True, exist_ok=True)
-    vocabulary = {word: place for place, word in enumerate((*MARKS, *WORDS, "##s", "##es", "1", "2", "3", "4"))}
+    vocabulary = known()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = BertConfig(
-            vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
-            intermediate_size=48, max_position_embeddings=64,
-        )  # fmt: skip
-        BertModel(config, add_pooling_layer=False).save_pretrained(path)
+        BertModel(shape(vocabulary), add_pooling_layer=False).save_pretrained(path)
         layer = torch.nn.Linear(32, dense) if dense else None
     tokens(vocabulary).save(str(path / "tokenizer.json"))
     kinds = ["Transformer", "Pooling", *(["Dense"] if dense else []), "Normalize"]
@@ -47,13 +43,41 @@ def folder(path: Path, pooling: str = "mean", dense: int = 0, seed: int = 0, mos
     return path
 
 
+def reranker(path: Path, labels: int = 1, seed: int = 0, types: int = 2) -> Path:
+    """A cross-encoder's folder as transformers writes it; `types` 1: it does not tell the two texts apart."""
+    path.mkdir(parents=True, exist_ok=True)
+    vocabulary = known()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = shape(vocabulary, num_labels=labels, type_vocab_size=types)
+        config.initializer_range = 0.2
+        BertForSequenceClassification(config).save_pretrained(path)
+    tokens(vocabulary).save(str(path / "tokenizer.json"))
+    return path
+
+
+def known() -> dict[str, int]:
+    """Numbers of all tokens."""
+    return {word: place for place, word in enumerate((*MARKS, *WORDS, "##s", "##es", "1", "2", "3", "4"))}
+
+
+def shape(vocabulary: dict[str, int], **others: int) -> BertConfig:
+    """Of the Transformer."""
+    return BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=48, max_position_embeddings=64, **others,
+    )  # fmt: skip
+
+
 def tokens(vocabulary: dict[str, int]) -> Tokenizer:
     """WordPiece as BERT has it; like a downloaded file, it pads and cuts in a way of its own."""
     made = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer()
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     marks = [(mark, vocabulary[mark]) for mark in ("[CLS]", "[SEP]")]
-    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=marks
+    )
     made.enable_truncation(16)
     made.enable_padding(length=16)
     return made

@@ -112,7 +112,7 @@ class Tick(_message.Message):
     def __init__(self, time_us: _Optional[int] = ...) -> None: ...
 
 class ImpressionItem(_message.Message):
-    __slots__ = ("item_id", "position", "score", "features", "content", "row_seq", "propensity", "bid", "campaign", "category", "pos", "explored", "shown")
+    __slots__ = ("item_id", "position", "score", "features", "content", "row_seq", "propensity", "bid", "campaign", "category", "pos", "explored", "shown", "reranked")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +126,7 @@ class ImpressionItem(_message.Message):
     POS_FIELD_NUMBER: _ClassVar[int]
     EXPLORED_FIELD_NUMBER: _ClassVar[int]
     SHOWN_FIELD_NUMBER: _ClassVar[int]
+    RERANKED_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     position: int
     score: float
@@ -139,7 +140,8 @@ class ImpressionItem(_message.Message):
     pos: _containers.RepeatedScalarFieldContainer[int]
     explored: bool
     shown: bool
-    def __init__(self, item_id: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., features: _Optional[_Iterable[float]] = ..., content: _Optional[_Iterable[int]] = ..., row_seq: _Optional[int] = ..., propensity: _Optional[float] = ..., bid: _Optional[float] = ..., campaign: _Optional[str] = ..., category: _Optional[str] = ..., pos: _Optional[_Iterable[int]] = ..., explored: _Optional[bool] = ..., shown: _Optional[bool] = ...) -> None: ...
+    reranked: float
+    def __init__(self, item_id: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ..., features: _Optional[_Iterable[float]] = ..., content: _Optional[_Iterable[int]] = ..., row_seq: _Optional[int] = ..., propensity: _Optional[float] = ..., bid: _Optional[float] = ..., campaign: _Optional[str] = ..., category: _Optional[str] = ..., pos: _Optional[_Iterable[int]] = ..., explored: _Optional[bool] = ..., shown: _Optional[bool] = ..., reranked: _Optional[float] = ...) -> None: ...
 
 class HistoryItem(_message.Message):
     __slots__ = ("item_id", "kind", "time_us", "content", "row_seq")
@@ -156,7 +158,7 @@ class HistoryItem(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., kind: _Optional[_Union[EventKind, str]] = ..., time_us: _Optional[int] = ..., content: _Optional[_Iterable[int]] = ..., row_seq: _Optional[int] = ...) -> None: ...
 
 class Impression(_message.Message):
-    __slots__ = ("impression_id", "user_id", "session_id", "time_us", "placement", "context", "release", "arm", "feature_service", "user_feature_ids", "user_features", "item_feature_ids", "items", "history", "user_row_seq", "user_views", "user_pos", "item_views", "degradation", "slot", "epoch", "page", "closed_loop", "query")
+    __slots__ = ("impression_id", "user_id", "session_id", "time_us", "placement", "context", "release", "arm", "feature_service", "user_feature_ids", "user_features", "item_feature_ids", "items", "history", "user_row_seq", "user_views", "user_pos", "item_views", "degradation", "slot", "epoch", "page", "closed_loop", "query", "reranker")
     IMPRESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +183,7 @@ class Impression(_message.Message):
     PAGE_FIELD_NUMBER: _ClassVar[int]
     CLOSED_LOOP_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
+    RERANKER_FIELD_NUMBER: _ClassVar[int]
     impression_id: str
     user_id: str
     session_id: str
@@ -205,7 +208,8 @@ class Impression(_message.Message):
     page: int
     closed_loop: bool
     query: str
-    def __init__(self, impression_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., time_us: _Optional[int] = ..., placement: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., feature_service: _Optional[str] = ..., user_feature_ids: _Optional[_Iterable[int]] = ..., user_features: _Optional[_Iterable[float]] = ..., item_feature_ids: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[ImpressionItem, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryItem, _Mapping]]] = ..., user_row_seq: _Optional[int] = ..., user_views: _Optional[_Iterable[str]] = ..., user_pos: _Optional[_Iterable[int]] = ..., item_views: _Optional[_Iterable[str]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., page: _Optional[int] = ..., closed_loop: _Optional[bool] = ..., query: _Optional[str] = ...) -> None: ...
+    reranker: str
+    def __init__(self, impression_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., time_us: _Optional[int] = ..., placement: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., feature_service: _Optional[str] = ..., user_feature_ids: _Optional[_Iterable[int]] = ..., user_features: _Optional[_Iterable[float]] = ..., item_feature_ids: _Optional[_Iterable[int]] = ..., items: _Optional[_Iterable[_Union[ImpressionItem, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[HistoryItem, _Mapping]]] = ..., user_row_seq: _Optional[int] = ..., user_views: _Optional[_Iterable[str]] = ..., user_pos: _Optional[_Iterable[int]] = ..., item_views: _Optional[_Iterable[str]] = ..., degradation: _Optional[_Union[Degradation, str]] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., page: _Optional[int] = ..., closed_loop: _Optional[bool] = ..., query: _Optional[str] = ..., reranker: _Optional[str] = ...) -> None: ...
 
 class Inbound(_message.Message):
     __slots__ = ("event", "batch", "impression", "forget", "tick", "forwarded", "received_us")

@@ -56,20 +56,22 @@ class Release(_message.Message):
     def __init__(self, release: _Optional[str] = ..., state: _Optional[_Union[ReleaseState, str]] = ..., parent: _Optional[str] = ..., created_us: _Optional[int] = ..., learned_up_to_us: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Encoder(_message.Message):
-    __slots__ = ("encoder", "state", "reason", "decided_us", "slot", "epoch")
+    __slots__ = ("encoder", "state", "reason", "decided_us", "slot", "epoch", "kind")
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DECIDED_US_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     encoder: str
     state: str
     reason: str
     decided_us: int
     slot: str
     epoch: int
-    def __init__(self, encoder: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., decided_us: _Optional[int] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, encoder: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., decided_us: _Optional[int] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class ListEncodersRequest(_message.Message):
     __slots__ = ()
@@ -82,12 +84,14 @@ class ListEncodersResponse(_message.Message):
     def __init__(self, encoders: _Optional[_Iterable[_Union[Encoder, _Mapping]]] = ...) -> None: ...
 
 class RollbackEncoderRequest(_message.Message):
-    __slots__ = ("actor", "reason")
+    __slots__ = ("actor", "reason", "reranker")
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RERANKER_FIELD_NUMBER: _ClassVar[int]
     actor: str
     reason: str
-    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    reranker: bool
+    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ..., reranker: _Optional[bool] = ...) -> None: ...
 
 class ListReleasesRequest(_message.Message):
     __slots__ = ()
@@ -368,20 +372,36 @@ class Route(_message.Message):
     def __init__(self, champion: _Optional[str] = ..., previous: _Optional[str] = ..., watch_share: _Optional[float] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., updated_us: _Optional[int] = ..., previous_slot: _Optional[str] = ..., previous_epoch: _Optional[int] = ..., loaded: _Optional[_Iterable[str]] = ..., arm: _Optional[str] = ..., term: _Optional[int] = ..., champion_at: _Optional[_Iterable[str]] = ..., previous_at: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TextRoute(_message.Message):
-    __slots__ = ("encoder", "slot", "epoch", "updated_us", "term", "at")
+    __slots__ = ("encoder", "slot", "epoch", "updated_us", "term", "at", "before")
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     UPDATED_US_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     encoder: str
     slot: str
     epoch: int
     updated_us: int
     term: int
     at: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., updated_us: _Optional[int] = ..., term: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ...) -> None: ...
+    before: TextBefore
+    def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., updated_us: _Optional[int] = ..., term: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ..., before: _Optional[_Union[TextBefore, _Mapping]] = ...) -> None: ...
+
+class TextBefore(_message.Message):
+    __slots__ = ("encoder", "slot", "epoch", "at", "share")
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    encoder: str
+    slot: str
+    epoch: int
+    at: _containers.RepeatedScalarFieldContainer[str]
+    share: float
+    def __init__(self, encoder: _Optional[str] = ..., slot: _Optional[str] = ..., epoch: _Optional[int] = ..., at: _Optional[_Iterable[str]] = ..., share: _Optional[float] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("promote", "rollback", "freeze", "start_trial", "stop_trial", "promote_arm", "rollback_encoder", "command_id")

@@ -165,14 +165,14 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEncoders(self, request, context):
-        """Text encoders of Search that were decided on.
+        """Text encoders and rerankers of Search that were decided on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackEncoder(self, request, context):
-        """Ask the publisher to search by the encoder before this one again.
+        """Ask the publisher to search by the encoder, or the reranker, before this one again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -89,6 +89,14 @@ class Facet(_message.Message):
     values: _containers.RepeatedCompositeFieldContainer[FacetValue]
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[_Union[FacetValue, _Mapping]]] = ...) -> None: ...
 
+class AskedCategory(_message.Message):
+    __slots__ = ("category", "probability")
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    category: str
+    probability: float
+    def __init__(self, category: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
+
 class SuggestRequest(_message.Message):
     __slots__ = ("prefix", "size")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
@@ -173,7 +181,7 @@ class Ages(_message.Message):
     def __init__(self, user_features_ms: _Optional[float] = ..., item_features_ms: _Optional[float] = ..., rows_ms: _Optional[float] = ..., release_ms: _Optional[float] = ...) -> None: ...
 
 class RankingResponse(_message.Message):
-    __slots__ = ("results", "attribution_token", "next_page_token", "release", "arm", "degradation", "ages", "frozen", "missing_ids", "request_id", "query", "corrected_query", "found", "facets")
+    __slots__ = ("results", "attribution_token", "next_page_token", "release", "arm", "degradation", "ages", "frozen", "missing_ids", "request_id", "query", "corrected_query", "found", "facets", "categories")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +196,7 @@ class RankingResponse(_message.Message):
     CORRECTED_QUERY_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
     FACETS_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[RankedItem]
     attribution_token: str
     next_page_token: str
@@ -202,7 +211,8 @@ class RankingResponse(_message.Message):
     corrected_query: str
     found: int
     facets: _containers.RepeatedCompositeFieldContainer[Facet]
-    def __init__(self, results: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., attribution_token: _Optional[str] = ..., next_page_token: _Optional[str] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., degradation: _Optional[_Union[_events_pb2.Degradation, str]] = ..., ages: _Optional[_Union[Ages, _Mapping]] = ..., frozen: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., query: _Optional[str] = ..., corrected_query: _Optional[str] = ..., found: _Optional[int] = ..., facets: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ...) -> None: ...
+    categories: _containers.RepeatedCompositeFieldContainer[AskedCategory]
+    def __init__(self, results: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., attribution_token: _Optional[str] = ..., next_page_token: _Optional[str] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., degradation: _Optional[_Union[_events_pb2.Degradation, str]] = ..., ages: _Optional[_Union[Ages, _Mapping]] = ..., frozen: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., query: _Optional[str] = ..., corrected_query: _Optional[str] = ..., found: _Optional[int] = ..., facets: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., categories: _Optional[_Iterable[_Union[AskedCategory, _Mapping]]] = ...) -> None: ...
 
 class TrackRequest(_message.Message):
     __slots__ = ("events",)
@@ -299,7 +309,7 @@ class Contribution(_message.Message):
     def __init__(self, feature: _Optional[str] = ..., value: _Optional[float] = ..., contribution: _Optional[float] = ..., age_ms: _Optional[float] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("item_id", "score", "served_score", "contributions", "release", "query", "matched_words")
+    __slots__ = ("item_id", "score", "served_score", "contributions", "release", "query", "matched_words", "reranker", "reranked", "categories")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     SERVED_SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -307,6 +317,9 @@ class ExplainResponse(_message.Message):
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
     MATCHED_WORDS_FIELD_NUMBER: _ClassVar[int]
+    RERANKER_FIELD_NUMBER: _ClassVar[int]
+    RERANKED_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     score: float
     served_score: float
@@ -314,4 +327,7 @@ class ExplainResponse(_message.Message):
     release: str
     query: str
     matched_words: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., served_score: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., release: _Optional[str] = ..., query: _Optional[str] = ..., matched_words: _Optional[_Iterable[str]] = ...) -> None: ...
+    reranker: str
+    reranked: float
+    categories: _containers.RepeatedCompositeFieldContainer[AskedCategory]
+    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., served_score: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., release: _Optional[str] = ..., query: _Optional[str] = ..., matched_words: _Optional[_Iterable[str]] = ..., reranker: _Optional[str] = ..., reranked: _Optional[float] = ..., categories: _Optional[_Iterable[_Union[AskedCategory, _Mapping]]] = ...) -> None: ...
