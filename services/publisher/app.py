@@ -29,12 +29,12 @@ from services.publisher.desk import Desk
 from services.publisher.encoders.book import TextKeeper
 from services.publisher.encoders.desk import TextDesk
 from services.publisher.encoders.encoders import Encoders
-from services.publisher.encoders.judge import RelevanceBounds
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
 from services.publisher.history import RowHistory
 from services.publisher.intake import Intake
+from services.publisher.judgments import RelevanceBounds, file_of, from_file
 from services.publisher.kafka import Reader, Sender, Standing
 from services.publisher.leading import leadership_of, renew
 from services.publisher.lock import LeadersDisk, Leadership, check
@@ -88,7 +88,7 @@ class Publisher:
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
             settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
-            disk,
+            disk, partial(from_file, file_of(root)),
         )  # fmt: skip
         self._redis = redis_client(settings.redis_url, settings.redis_tls, socket_timeout=10, socket_connect_timeout=5)
         item_rows = partial(sender.item_rows, codec=settings.row_codec)
@@ -114,13 +114,12 @@ class Publisher:
             self._court = Court(referee, settings.kafka, self._keeper, clock, meters.compared)
         self._texts = None
         if settings.arm == MAIN:
-            searches, judged = self._intake.searches, root / "encoders" / "judged.jsonl"
             self._texts = Encoders(
                 TextKeeper(root / "encoders" / "book.json", disk),
                 EncoderStore(root, settings.backend, disk, settings.instance_kind),
                 self._fleet,
                 Audit(root / "encoders" / "audit.jsonl", fence),
-                TextDesk(settings.kafka, sender, searches, judged, meters),
+                TextDesk(settings.kafka, sender, self._intake.searches, file_of(root), meters),
                 RelevanceBounds(settings.text_ndcg, settings.text_queries),
                 lambda: leadership.term,
             )

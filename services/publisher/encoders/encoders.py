@@ -24,9 +24,10 @@ from services.publisher.encoders import golden
 from services.publisher.encoders.book import Decided, TextBook, TextKeeper, TextLane
 from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
-from services.publisher.encoders.judge import Encoding, Judged, RelevanceBounds, figures, judge
+from services.publisher.encoders.judge import Encoding, figures
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.fleet import Fleet
+from services.publisher.judgments import Judged, RelevanceBounds, judge
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text.folder import INPUTS, Tokenizer
@@ -280,7 +281,7 @@ class Encoders:
                 for name in (encoder, serving.encoder if serving else encoder)
             )
             if serving is not None:
-                checks.append(judge(kind, one, other, self._bounds))
+                checks.append(judge(kind, one.tolist(), other.tolist(), self._bounds))
         return verdict(checks or [holds("golden", True)])
 
     def _encoding(self, encoder: str) -> Encoding:
