@@ -50,6 +50,7 @@ from services.gateway.releases import Routes, World, Worlds
 from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits
 from services.gateway.search.index import IndexReader
+from services.gateway.search.language import teller_of
 from services.gateway.search.reranker import Rerankers, watch_rerankers
 from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
@@ -226,13 +227,13 @@ def _policy(settings: GatewaySettings) -> Policy:
 
 def _search_policy(settings: GatewaySettings) -> SearchPolicy:
     synonyms = Synonyms.read(settings.synonyms) if settings.synonyms else Synonyms([])
-    rewrite = rewrite_of(settings.search_rewrite)
     return SearchPolicy(
         settings.search_candidates,
         settings.search_relevance,
         settings.search_similarity,
         synonyms,
-        rewrite,
+        rewrite_of(settings.search_rewrite),
+        teller_of([code.strip() for code in settings.query_languages.split(",") if code.strip()]),
         settings.search_rerank,
         settings.search_rerank_share,
     )

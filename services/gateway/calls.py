@@ -140,6 +140,7 @@ class Answer:
     facets: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
     asked: Sequence[tuple[str, float]] = ()
     """Categories that the query probably asks for, each with its probability."""
+    language: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def answer(found: Answer) -> bytes:
             for name, values in found.facets.items()
         ],
         categories=_asked(found.asked),
+        language=found.language,
     ).SerializeToString()
     return results(found) + once
 

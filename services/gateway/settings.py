@@ -71,6 +71,11 @@ class GatewaySettings(TritonSettings):
     search_language: str = Field(
         "english", description="of the words' stems, as Tantivy names it, such as german; empty = words as they stand"
     )
+    query_languages: str = Field(
+        "",
+        description="ISO 639-1 codes of the languages that shoppers search in, comma-separated, such as en,de,fr:"
+        " answers of Search tell the query's, where it is sure, for 80 MB a worker; empty = none is told",
+    )
     search_rewrite: str = Field(
         "", description="package.module:function of the shop's own, query -> query, before its words are looked for"
     )

@@ -32,6 +32,7 @@ from services.publisher.feast import FeastRows
 from services.publisher.fleet import Fleet
 from services.publisher.history import RowHistory
 from services.publisher.intake import Intake
+from services.publisher.judgments import file_of, from_file
 from services.publisher.kafka import Reader, Sender, Standing
 from services.publisher.leading import leadership_of, renew
 from services.publisher.lock import LeadersDisk, Leadership, check
@@ -85,7 +86,7 @@ class Publisher:
         desk = Desk(
             self._keeper, store, shelf, history, self._intake, sender.route, meters, time.monotonic,
             settings.gate_bounds(), settings.probe_candidates, settings.compression_asked(),
-            disk,
+            disk, partial(from_file, file_of(root)),
         )  # fmt: skip
         self._redis = redis_client(settings.redis_url, settings.redis_tls, socket_timeout=10, socket_connect_timeout=5)
         item_rows = partial(sender.item_rows, codec=settings.row_codec)

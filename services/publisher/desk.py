@@ -1,7 +1,7 @@
 """What judging needs from all sides, gathered: the situation of the gate, and the probe of rows."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from freshrank.v1.models_pb2 import Route
 
@@ -15,6 +15,7 @@ from services.publisher.files import Disk
 from services.publisher.gate import GateBounds
 from services.publisher.history import RowHistory
 from services.publisher.intake import Intake
+from services.publisher.judgments import Judged
 from services.publisher.manifest import Manifest
 from services.publisher.meters import Meters
 from services.publisher.onnx_file import FileBounds
@@ -45,13 +46,14 @@ class Desk:
         probed: int,
         compression: Compression | None = None,
         disk: Disk | None = None,
+        judged: Callable[[], Sequence[Judged]] = tuple,
     ) -> None:
-        """`seconds`: a clock for durations; `probed`: candidates of a row probe, 0 = none."""
+        """`seconds`: a clock for durations; `probed`: candidates of a row probe, 0 = none; `judged`: judgments."""
         self._keeper, self._store, self._shelf = keeper, store, shelf
         self._history, self._intake = history, intake
         self._publish, self._meters, self._seconds, self._bounds = publish, meters, seconds, bounds
         self._probed, self._compression = probed, compression
-        self._disk = disk or Disk()
+        self._disk, self._judged = disk or Disk(), judged
         self.rows: RowLookup | None = None
         """The rows that are in the store."""
 
@@ -71,6 +73,7 @@ class Desk:
             rows_time_us=book.pushed_time_us,
             young=comparable < 2 * self._bounds.learner_impressions,
             known=frozenset(name for name in (book.champion, book.previous) if name),
+            judged=self._judged,
         )
         folder = self._store.exports / manifest.release
         found = examine(manifest, row_seq, folder, now, self._bounds, FileBounds())

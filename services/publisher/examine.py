@@ -1,16 +1,18 @@
 """Runs a candidate through every check of the gate, cheapest first; a broken one does not get to the dear ones."""
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.common.encode import RowLookup
 from services.common.errors import CorruptState
-from services.publisher import explored, gate, golden, onnx_file
+from services.publisher import explored, gate, golden, onnx_file, relevance
 from services.publisher.checks import Check, Verdict, holds, verdict
-from services.publisher.explored import Judge
 from services.publisher.gate import GateBounds
 from services.publisher.golden import Golden
+from services.publisher.judges import Judge
+from services.publisher.judgments import Judged
 from services.publisher.manifest import GOLDEN, MODEL, Manifest
 from services.publisher.onnx_file import FileBounds, OnnxModel
 from services.publisher.replay import Scored, Snapshot
@@ -32,6 +34,8 @@ class Situation:
     """Too few impressions have closed since there is this champion for anybody to have figures against it."""
     known: frozenset[str] = field(default_factory=frozenset)
     """Releases that the learner may have compared itself with: champion and previous."""
+    judged: Callable[[], Sequence[Judged]] = tuple
+    """Judged queries. Raises CorruptState when they cannot be read."""
 
 
 def examine(
@@ -48,6 +52,10 @@ def examine(
         requests = golden.read(folder / GOLDEN, manifest.spec, manifest.golden_tolerance)
         model = OnnxModel(folder / MODEL)
         checks += _run(manifest, model, requests, now, bounds)
+        if verdict(checks).passed and now.champion is not None:
+            candidate, champion = _judge(manifest, model), _judge(now.champion.manifest, now.champion.model)
+            judged = now.judged()
+            checks.append(relevance.compare(now.replay.closed, judged, candidate, champion, now.rows, bounds.relevance))
         if verdict(checks).passed:
             return _explored(manifest, model, now, bounds, checks)
     except CorruptState as error:
@@ -74,13 +82,16 @@ def _run(manifest: Manifest, model: OnnxModel, requests: Golden, now: Situation,
 
 def _explored(manifest: Manifest, model: OnnxModel, now: Situation, bounds: GateBounds, checks: list[Check]) -> Verdict:
     """The verdict with what the candidate and the champion would have earned where answers were left to chance."""
-    candidate, champion = Judge(model, manifest.spec, manifest.objective), None
-    if now.champion is not None:
-        champion = Judge(now.champion.model, now.champion.manifest.spec, now.champion.manifest.objective)
+    candidate = _judge(manifest, model)
+    champion = _judge(now.champion.manifest, now.champion.model) if now.champion is not None else None
     found = explored.compare(now.replay.closed, candidate, champion, now.rows)
     if bounds.offpolicy:
         checks = checks + [check for kind, one in found.items() if (check := one.check(kind)) is not None]
     return verdict(checks, {"offpolicy": {kind: one.record() for kind, one in found.items()}})
+
+
+def _judge(manifest: Manifest, model: OnnxModel) -> Judge:
+    return Judge(model, manifest.spec, manifest.objective)
 
 
 def _scored(manifest: Manifest, model: OnnxModel, now: Situation) -> tuple[Scored, Scored | None]:

@@ -28,11 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.encode import RowLookup, encode_values, fill_rows, layout_of
-from services.common.spec import ModelSpec
+from services.common.encode import RowLookup
 from services.publisher.checks import Check, at_least
+from services.publisher.judges import Judge, scored
 from services.publisher.offpolicy import Bounds, Estimate, Figure, Record, Slots, TooFew, difference, estimate
-from services.publisher.replay import BATCH, Closed, Model
+from services.publisher.replay import Closed
 
 MOST = 2_000
 """Newest impressions of each kind that are looked at: each is encoded and scored anew."""
@@ -47,15 +47,6 @@ class Choice:
     """Indexes; the first `len(propensity)` were shown, in this order."""
     propensity: tuple[float, ...]
     clicks: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A release as it would order: its model, inputs and objective."""
-
-    model: Model
-    spec: ModelSpec
-    objective: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -165,30 +156,13 @@ def _compared(choices: Sequence[Choice], candidate: Judge, champion: Judge | Non
     bounds = Bounds()
     if len(choices) < bounds.impressions:
         return Compared(TooFew(len(choices)), None if champion is None else TooFew(len(choices)), None)
-    ours, our_clicks = _scored(choices, candidate, rows)
-    theirs, guess = _scored(choices, champion, rows) if champion is not None else (None, our_clicks)
+    ours, our_clicks = scored(choices, candidate, rows)
+    theirs, guess = scored(choices, champion, rows) if champion is not None else (None, our_clicks)
     one = slots_of(choices, ours, guess)
     if theirs is None:
         return Compared(estimate(one, bounds), None, None)
     other = slots_of(choices, theirs, guess)
     return Compared(estimate(one, bounds), estimate(other, bounds), difference(one, other, bounds))
-
-
-def _scored(
-    choices: Sequence[Choice], judge: Judge, rows: RowLookup
-) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-    """Of each choice's items: what the release orders by, and its click probabilities."""
-    weights = np.array([judge.objective.get(head, 0.0) for head in judge.spec.heads])
-    found = []
-    for start in range(0, len(choices), BATCH):
-        part = choices[start : start + BATCH]
-        impressions, items = [c.closed.impression for c in part], [c.items for c in part]
-        layout = layout_of(impressions, judge.spec, items)
-        arrays = encode_values(impressions, judge.spec, layout)
-        fill_rows(arrays, layout, rows)
-        found.append(judge.model.run(arrays)[layout.items_at].astype(np.float64))
-    flat, cuts = np.concatenate(found), np.cumsum([len(c.items) for c in choices])[:-1]
-    return np.split(flat @ weights, cuts), np.split(flat[:, 0], cuts)
 
 
 def _clicked(closed: Closed, index: int, click: int) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from services.publisher import scores
 from services.publisher.checks import Check, at_least, at_most, holds
+from services.publisher.judgments import RelevanceBounds
 from services.publisher.replay import Scored
 
 
@@ -50,6 +51,8 @@ class GateBounds:
     """Time of a golden batch that is always allowed."""
     offpolicy: bool = False
     """Whether a candidate must not be surely worse than the champion where answers were left to chance."""
+    relevance: RelevanceBounds = RelevanceBounds()
+    """NDCG@10 on judged queries lost against the champion."""
     rows_age_s: float = 120.0
     """How far the rows in the store may lag behind what the weights have learned."""
 

@@ -12,6 +12,7 @@ from services.publisher.compression.judge import CompressionBounds
 from services.publisher.compression.plan import parse
 from services.publisher.encoders.watch import SearchBounds
 from services.publisher.gate import GateBounds
+from services.publisher.judgments import RelevanceBounds
 from services.publisher.outside import ReleasePolicy
 from services.publisher.rows import RowBounds
 
@@ -125,6 +126,11 @@ class PublisherSettings(TritonSettings):
         description="clicks that release and champion would have earned where answers were left to chance: figures of"
         " the audit record, or also a check that the release is not surely worse",
     )
+    relevance_ndcg: float = Field(
+        0.01, ge=0, lt=1, description="NDCG@10 on judged queries, as far as they were searched for, that a release may"
+        " lose against the champion, less a standard error"
+    )  # fmt: skip
+    relevance_queries: int = Field(30, ge=2, description="such queries below which a release is not judged by them")
     latency_ms: float = Field(25.0, gt=0, description="ms of a golden batch in onnxruntime that are always allowed")
     rows_age_s: float = Field(120.0, gt=0, description="s that the pushed rows may lag behind a release's weights")
     compression: Annotated[str, AfterValidator(_a_plan)] = Field(
@@ -181,6 +187,7 @@ class PublisherSettings(TritonSettings):
             rows_age_s=self.rows_age_s,
             stability=self.stability,
             offpolicy=self.offpolicy == "gate",
+            relevance=RelevanceBounds(self.relevance_ndcg, self.relevance_queries),
         )
 
     def compression_asked(self) -> Compression:

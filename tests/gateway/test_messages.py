@@ -23,6 +23,8 @@ def test_bytes_written_by_hand_say_what_the_answer_says(count: int, heads: tuple
         release="r1",
         ages=Ages(rows_ms=5.0),
         missing=ids[:1],
+        asked=[("shoes", 0.5), ("hats", 0.25)],
+        language="en",
     )
     read = RankingResponse.FromString(messages.answer(answer))
     assert [r.item_id for r in read.results] == ids
@@ -31,6 +33,8 @@ def test_bytes_written_by_hand_say_what_the_answer_says(count: int, heads: tuple
     assert [list(r.reasons) for r in read.results] == answer.reasons
     assert (read.attribution_token, read.release, read.ages.rows_ms) == ("t", "r1", 5.0)
     assert list(read.missing_ids) == ids[:1]
+    assert [(told.category, told.probability) for told in read.categories] == answer.asked
+    assert read.language == "en"
 
 
 def test_an_answer_without_reasons_has_none() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.common.spec import Arrays
 from services.gateway import rerank
-from services.publisher.explored import Judge
+from services.publisher.judges import Judge
 from services.publisher.offpolicy import Slots
 from services.publisher.replay import Closed
 from tests.publisher.exports import SPEC

@@ -18,6 +18,7 @@ from services.gateway.pipeline import Evaluation, Pipeline
 from services.gateway.ranker import Ranker
 from services.gateway.search.finder import Hits, K, Meant, blended, find
 from services.gateway.search.index import IndexReader
+from services.gateway.search.language import Tell, untold
 from services.gateway.search.reranker import Reranked, Rerankers, reranked
 from services.gateway.search.rewrite import Rewrite, unchanged
 from services.gateway.search.spelling import Speller
@@ -46,6 +47,7 @@ class SearchPolicy:
     """Cosine from which an item is found though it has none of the words."""
     synonyms: Synonyms = field(default_factory=lambda: Synonyms([]))
     rewrite: Rewrite = unchanged
+    language: Tell = untold
     rerank: int = 0
     """First items of an answer that the reranker reads; 0 = none."""
     rerank_share: float = 0.5
@@ -145,6 +147,7 @@ class Searcher:
             found=hits.count,
             facets=hits.facets,
             asked=surest(wanted.match),
+            language=self._policy.language(query.text),
         )
 
     def matched(self, query: str, item: str) -> list[str]:
@@ -265,7 +268,8 @@ class Searcher:
         answer = self._ranker.answer(
             served, seen, next_page=self._ranker.page(following, call.caller), preview=call.preview
         )
-        return replace(answer, query=rest.query, asked=surest(wanted.match))
+        language = self._policy.language(rest.query)
+        return replace(answer, query=rest.query, asked=surest(wanted.match), language=language)
 
     def _reader(self) -> IndexReader:
         if self._index.reader is None:

@@ -12,7 +12,8 @@ from services.common.kafka import Record, Tail
 from services.common.topics import ITEM_UPDATES
 from services.publisher.book import Lane
 from services.publisher.encoders.book import TextLane
-from services.publisher.encoders.judge import MOST, Judged, from_clicks, from_file
+from services.publisher.encoders.judge import MOST, from_clicks
+from services.publisher.judgments import Judged, from_file
 from services.publisher.kafka import Sender
 from services.publisher.meters import Meters
 from services.publisher.replay import Closed

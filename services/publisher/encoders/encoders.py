@@ -24,11 +24,12 @@ from services.publisher.encoders.book import Decided, TextBook, TextKeeper, Text
 from services.publisher.encoders.desk import Judges
 from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
-from services.publisher.encoders.judge import Encoding, RelevanceBounds, figures, judge
+from services.publisher.encoders.judge import Encoding, figures
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.waiting import Waiting
 from services.publisher.encoders.watch import SearchWatch
 from services.publisher.fleet import Fleet
+from services.publisher.judgments import RelevanceBounds, judge
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text.folder import INPUTS, Tokenizer
@@ -278,7 +279,7 @@ class Encoders:
                 for name in (encoder, serving.encoder if serving else encoder)
             )
             if serving is not None:
-                checks.append(judge(kind, one, other, self._bounds))
+                checks.append(judge(kind, one.tolist(), other.tolist(), self._bounds))
         return verdict(checks or [holds("golden", True)])
 
     def _encoding(self, encoder: str) -> Encoding:

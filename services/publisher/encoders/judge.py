@@ -1,49 +1,19 @@
 """Whether an encoder may replace the one that serves: it must not order what was searched for worse.
 
 Two kinds of judgments, each a query with items that are worth something and others that are not: clicks in answers to
-searches, and a file of judged queries that people keep. Both encoders order the same items by cosine; what counts is
-the mean difference of NDCG@10 (Järvelin & Kekäläinen, 2002) over queries, with its standard error.
+searches, and a file of judged queries that people keep. Both encoders order the same items by cosine (`judgments.py`).
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import CorruptState
-from services.publisher.checks import Check, at_least
+from services.publisher.judgments import Floats, Judged, ndcg
 from services.publisher.replay import Closed
-from services.text.normal import normal_query
 
-Floats = NDArray[np.float32]
-
-TOP = 10
 MOST = 300
 """Queries of each kind that are judged by: each costs some ten texts, of both encoders."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A query and what items are worth for it: gains [n], 0 = nothing."""
-
-    query: str
-    items: tuple[str, ...]
-    gains: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class RelevanceBounds:
-    """How much worse an encoder may be."""
-
-    ndcg: float = 0.01
-    """NDCG@10 that may be lost, less what chance explains."""
-    queries: int = 30
-    """Queries of a kind below which it is not judged by them."""
-    errors: float = 1.0
-    """Standard errors that the difference is given the benefit of."""
 
 
 class Encoding:
@@ -62,35 +32,6 @@ def from_clicks(searches: Iterable[Closed]) -> list[Judged]:
         if 0 < sum(gains) < len(gains):
             found.append(Judged(closed.impression.query, items, gains))
     return found
-
-
-def from_file(path: Path) -> list[Judged]:
-    """Lines `{"query": ..., "item": ..., "grade": ...}`; none when there is no file. Raises CorruptState."""
-    grades: dict[str, dict[str, float]] = {}
-    number = 0
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        for line in lines:
-            number += 1
-            entry = json.loads(line)
-            query = normal_query(str(entry["query"]))
-            if query:
-                grades.setdefault(query, {})[str(entry["item"])] = float(entry["grade"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptState(f"{path.name}, line {number}: {error!r}") from error
-    judged = [Judged(query, tuple(found), tuple(found.values())) for query, found in grades.items()]
-    return [entry for entry in judged if len(set(entry.gains)) > 1]
-
-
-def ndcg(gains: Floats, order: NDArray[np.int64], top: int = TOP) -> float:
-    """Discounted gain of the first `top` in an order over the best there could be.
-
-    >>> round(ndcg(np.array([0, 1], np.float32), np.array([0, 1])), 4)
-    0.6309
-    """
-    discounts = 1 / np.log2(np.arange(2, 2 + min(top, len(gains))))
-    best = float(np.sort(gains)[::-1][: len(discounts)] @ discounts)
-    return float(gains[order[: len(discounts)]] @ discounts) / best if best > 0 else 0.0
 
 
 def figures(judged: Sequence[Judged], texts: dict[str, str], encoding: Encoding) -> NDArray[np.float64]:
@@ -124,14 +65,3 @@ def as_shown(judged: Sequence[Judged]) -> NDArray[np.float64]:
     beside the others, and nothing is decided by it.
     """
     return np.array([ndcg(np.array(entry.gains, np.float32), np.arange(len(entry.gains))) for entry in judged])
-
-
-def judge(name: str, candidate: NDArray[np.float64], serving: NDArray[np.float64], bounds: RelevanceBounds) -> Check:
-    """The candidate must not lose more than the bound. Both [queries], on the same ones."""
-    count = len(candidate)
-    if count < bounds.queries:
-        return at_least(name, 0.0, 0.0, f"not judged: {count} queries, {bounds.queries} are needed")
-    gap = candidate - serving
-    error = float(gap.std(ddof=1)) / count**0.5
-    detail = f"NDCG@{TOP} {candidate.mean():.4f}, serving {serving.mean():.4f}, over {count} queries"
-    return at_least(name, float(gap.mean()), -bounds.ndcg - bounds.errors * error, detail)

@@ -8,13 +8,13 @@ from services.publisher.audit import Audit
 from services.publisher.encoders.book import TextKeeper
 from services.publisher.encoders.desk import TextDesk
 from services.publisher.encoders.encoders import Encoders
-from services.publisher.encoders.judge import RelevanceBounds
 from services.publisher.encoders.rerankers import Rerankers
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.watch import SearchWatch
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
 from services.publisher.golden import Expected
+from services.publisher.judgments import RelevanceBounds, file_of
 from services.publisher.kafka import Sender
 from services.publisher.meters import Meters
 from services.publisher.replay import Closed
@@ -57,7 +57,7 @@ class Reach:
 
     def desk(self, kind: str) -> TextDesk:
         """The world for a kind; both are judged by the same queries."""
-        judged = names.home(self.settings.store) / "judged.jsonl"
+        judged = file_of(self.settings.store)
         return TextDesk(self.settings.kafka, self.sender, self.searches, judged, self.meters, of=kind)
 
 

@@ -23,18 +23,11 @@ from services.publisher.encoders import golden
 from services.publisher.encoders.book import Decided, TextBook, TextKeeper
 from services.publisher.encoders.desk import Judges
 from services.publisher.encoders.golden import PairGolden
-from services.publisher.encoders.judge import (
-    Encoding,
-    Judged,
-    RelevanceBounds,
-    as_shown,
-    figures,
-    figures_of_pairs,
-    judge,
-)
+from services.publisher.encoders.judge import Encoding, as_shown, figures, figures_of_pairs
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.waiting import Waiting
 from services.publisher.fleet import Fleet
+from services.publisher.judgments import Judged, RelevanceBounds, judge
 from services.text import folder as folders
 from services.text.reranker import PairTokenizer
 

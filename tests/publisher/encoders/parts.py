@@ -15,13 +15,13 @@ from services.publisher.book import Lane
 from services.publisher.compression.rows import messages
 from services.publisher.encoders.book import TextKeeper, TextLane
 from services.publisher.encoders.encoders import Encoders
-from services.publisher.encoders.judge import Judged, RelevanceBounds
 from services.publisher.encoders.models import TextModels
 from services.publisher.encoders.rerankers import Rerankers
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.watch import SearchBounds, SearchWatch
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
+from services.publisher.judgments import Judged, RelevanceBounds
 from services.publisher.table import Rows
 from services.text import folder as folders
 from services.text import names

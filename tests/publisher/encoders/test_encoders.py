@@ -8,7 +8,7 @@ import pytest
 from freshrank.v1.models_pb2 import CatalogueItem
 
 from services.common.errors import CorruptState, TemporaryError
-from services.publisher.encoders.judge import Judged
+from services.publisher.judgments import Judged, from_file
 from services.text import categories, names
 from services.text import folder as folders
 from services.text.categories import Categories
@@ -267,8 +267,6 @@ def test_a_model_that_died_is_loaded_again(stage: Stage, made: Made) -> None:
 
 
 def test_a_judged_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    from services.publisher.encoders.judge import from_file
-
     path = tmp_path / "judged.jsonl"
     assert from_file(path) == []
     lines = [{"query": " Red SHOE", "item": "a", "grade": 2}, {"query": "red shoe", "item": "b", "grade": 0}]

@@ -181,7 +181,7 @@ class Ages(_message.Message):
     def __init__(self, user_features_ms: _Optional[float] = ..., item_features_ms: _Optional[float] = ..., rows_ms: _Optional[float] = ..., release_ms: _Optional[float] = ...) -> None: ...
 
 class RankingResponse(_message.Message):
-    __slots__ = ("results", "attribution_token", "next_page_token", "release", "arm", "degradation", "ages", "frozen", "missing_ids", "request_id", "query", "corrected_query", "found", "facets", "categories")
+    __slots__ = ("results", "attribution_token", "next_page_token", "release", "arm", "degradation", "ages", "frozen", "missing_ids", "request_id", "query", "corrected_query", "found", "facets", "categories", "language")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +197,7 @@ class RankingResponse(_message.Message):
     FOUND_FIELD_NUMBER: _ClassVar[int]
     FACETS_FIELD_NUMBER: _ClassVar[int]
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[RankedItem]
     attribution_token: str
     next_page_token: str
@@ -212,7 +213,8 @@ class RankingResponse(_message.Message):
     found: int
     facets: _containers.RepeatedCompositeFieldContainer[Facet]
     categories: _containers.RepeatedCompositeFieldContainer[AskedCategory]
-    def __init__(self, results: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., attribution_token: _Optional[str] = ..., next_page_token: _Optional[str] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., degradation: _Optional[_Union[_events_pb2.Degradation, str]] = ..., ages: _Optional[_Union[Ages, _Mapping]] = ..., frozen: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., query: _Optional[str] = ..., corrected_query: _Optional[str] = ..., found: _Optional[int] = ..., facets: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., categories: _Optional[_Iterable[_Union[AskedCategory, _Mapping]]] = ...) -> None: ...
+    language: str
+    def __init__(self, results: _Optional[_Iterable[_Union[RankedItem, _Mapping]]] = ..., attribution_token: _Optional[str] = ..., next_page_token: _Optional[str] = ..., release: _Optional[str] = ..., arm: _Optional[str] = ..., degradation: _Optional[_Union[_events_pb2.Degradation, str]] = ..., ages: _Optional[_Union[Ages, _Mapping]] = ..., frozen: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., query: _Optional[str] = ..., corrected_query: _Optional[str] = ..., found: _Optional[int] = ..., facets: _Optional[_Iterable[_Union[Facet, _Mapping]]] = ..., categories: _Optional[_Iterable[_Union[AskedCategory, _Mapping]]] = ..., language: _Optional[str] = ...) -> None: ...
 
 class TrackRequest(_message.Message):
     __slots__ = ("events",)
