@@ -67,7 +67,11 @@ def fitted(
     found = Categories(names, *_softmax(vectors[: len(learned)], truth[: len(learned)], prior))
     figures, better = _judged(found.probabilities(vectors[len(learned) :]), truth[len(learned) :], prior)
     used = better and len(names) > 2
-    figures |= {"category_searches": float(len(judged)), "category_names": len(names) - 1.0, "category_used": used}
+    figures |= {
+        "category_searches": float(len(judged)),
+        "category_names": len(names) - 1.0,
+        "category_used": float(used),
+    }
     return found if used else None, figures
 
 

@@ -6,10 +6,12 @@ another encoder's.
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 from freshrank.v1 import ranking_pb2
@@ -18,6 +20,11 @@ from services.demo import encoder
 from services.demo.api import Api
 from services.demo.cache import Progress, default_folder
 from services.publisher.audit import Audit
+from services.text.categories import FILE
+from services.text.folder import read
+from services.trainer.files import digest
+from services.trainer.text.categories import Asked, fitted
+from services.trainer.text.load import load
 from tests.pipeline.loop import Loop, eventually
 
 pytestmark = pytest.mark.pipeline
@@ -30,7 +37,7 @@ MEANT = "couch for the living room"
 """None of its words is in the titles."""
 
 
-async def test_meaning_is_found_beside_words_and_follows_text_and_encoder(loop: Loop) -> None:
+async def test_meaning_is_found_beside_words_and_follows_text_and_encoder(loop: Loop, tmp_path: Path) -> None:
     await loop.serving()
     folder = encoder.provide(default_folder(os.environ), Progress(show_present=False))
     async with loop.calling() as api:
@@ -46,10 +53,13 @@ async def test_meaning_is_found_beside_words_and_follows_text_and_encoder(loop: 
             await api.stock([renamed])
             await until(api, MEANT, "home-1")
             print(f"found by its new meaning {time.monotonic() - began:.2f} s after it was sent")
-            second = encoder.offer(folder, loop.plan.store, time.time_ns() // 1000 + 60_000_000)
+            assert not (await search(api, MEANT)).categories
+            telling = telling_categories(folder, tmp_path / "telling")
+            second = encoder.offer(telling, loop.plan.store, time.time_ns() // 1000 + 60_000_000)
             assert await eventually(lambda: serving(loop) == second, 120)
             assert loop.follower.positions("gateway")["encoder_before"] == first  # which some keep while it is watched
             await until(api, MEANT, "home-0")
+            await category_is_told_and_ranked_by(api)
         assert searches.answers > 10
         assert searches.missed == 0
     await loop.follower.caught_up()
@@ -67,6 +77,51 @@ async def similarity_is_explained(api: Api) -> None:
     similarity = next(value for name, value in values.items() if name.endswith(":text_similarity"))
     assert 0.3 < similarity < 1
     assert list(explained.matched_words) == []
+
+
+def telling_categories(folder: Path, out: Path) -> Path:
+    """The encoder with what tells a query's category, learned from searches for two."""
+    said = {
+        "home": ("couch", "pillow", "bed", "curtain", "carpet"),
+        "rain": ("umbrella", "raincoat", "boots", "poncho"),
+    }
+    kept = [
+        Asked(f"{how} {word}", 0, category)
+        for how in (
+            "red",
+            "new",
+            "large",
+            "cheap",
+            "soft",
+            "blue",
+            "light",
+            "good",
+            "small",
+            "warm",
+            "modern",
+            "strong",
+        )
+        for category, words in said.items()
+        for word in words
+    ]
+    told, figures = fitted(kept, load("default").queries)
+    assert told is not None, figures
+    shutil.copytree(folder, out)
+    (out / FILE).write_bytes(told.to_bytes())
+    about = read(folder)
+    (out / "encoder.json").write_text(replace(about, files={**about.files, FILE: digest(out / FILE)}).to_json())
+    return out
+
+
+async def category_is_told_and_ranked_by(api: Api) -> None:
+    answer = await search(api, MEANT)
+    told = {one.category: one.probability for one in answer.categories}
+    assert told["home"] > 0.5
+    asked = ranking_pb2.ExplainRequest(attribution_token=answer.attribution_token, item_id="home-0", top=500)
+    explained = await api.stub.Explain(asked, timeout=5)
+    assert explained.categories == answer.categories
+    values = {part.feature: part.value for part in explained.contributions}
+    assert values["cross:category_probability"] == pytest.approx(told["home"])
 
 
 @dataclass

@@ -1,12 +1,15 @@
 """A shopper searches, with a typo; what is found is ranked, clicked, and learned from like everything else."""
 
 import asyncio
+import json
 import time
+from typing import Any
 
 import pytest
 from freshrank.v1 import ranking_pb2
 
 from services.demo.api import Api
+from services.publisher.judgments import file_of
 from tests.pipeline.loop import Loop, eventually
 from tests.pipeline.stories.test_a_click_changes_the_ranking import click
 
@@ -79,6 +82,36 @@ async def test_what_follows_a_search_is_counted_for_its_query_and_seen_in_the_ne
         other = await explained(api, last, "patio parasol")
         assert other[OF_ITEM] != 3
     assert await loop.ledger() == {}
+
+
+async def test_what_people_judged_is_asked_before_a_release(loop: Loop) -> None:
+    await loop.serving()
+    async with loop.traffic():
+        pass
+    await loop.follower.caught_up()
+    path = file_of(loop.plan.store)
+    judgments = [
+        {"query": shown.query, "item": item.item_id, "grade": int(place < 2)}
+        for shown in loop.impressions()
+        if shown.query
+        for place, item in enumerate(shown.items)
+    ]
+    path.write_text("\n".join(map(json.dumps, judgments)))
+    try:
+        async with loop.traffic():
+            check = await eventually(lambda: judged_check(loop), 60)
+    finally:
+        path.unlink()
+    print(check)
+    assert check["detail"].startswith("NDCG@10 0.")
+    assert int(check["detail"].split()[-2]) >= 5
+    assert check["passed"] == (check["figure"] >= check["bound"])
+
+
+def judged_check(loop: Loop) -> dict[str, Any]:
+    """The newest check by judgments; empty before there is one."""
+    checks = [check for entry in loop.audit() for check in entry.get("checks", ()) if check["name"] == "relevance"]
+    return next((check for check in reversed(checks) if "not judged" not in check["detail"]), {})
 
 
 def time_us() -> int:
