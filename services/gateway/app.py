@@ -32,6 +32,7 @@ from services.gateway.checks import Times
 from services.gateway.emit import Emitter
 from services.gateway.explain import Explainer
 from services.gateway.feast import ShopperStore
+from services.gateway.given import Given, watch_given
 from services.gateway.grpc.admin import AdminServicer
 from services.gateway.grpc.guard import Bearer, Guard
 from services.gateway.grpc.ranking import Deadlines, RankingServicer
@@ -54,8 +55,9 @@ from services.gateway.search.language import teller_of
 from services.gateway.search.reranker import Rerankers, watch_rerankers
 from services.gateway.search.rewrite import rewrite_of
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words, watch_words
-from services.gateway.search.texts import AlikeByText, Texts, watch_texts
+from services.gateway.search.texts import Texts, watch_texts
 from services.gateway.search.understand import Synonyms
+from services.gateway.search.vectors import AlikeByVectors
 from services.gateway.settings import GatewaySettings
 from services.gateway.table import ItemTable
 from services.gateway.triton import TritonScorer
@@ -137,9 +139,12 @@ class Parts:
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective, self.scorer.place)
         self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
         self.texts = Texts(settings.store, vectors_folder(settings), self.scorer, meters)
-        alike = AlikeByText(self.texts, table)
-        self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits, alike)
-        self.intake = Intake(self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten)
+        alike = AlikeByVectors(self.texts.vectors, table)
+        self.given = Given(vectors_folder(settings), settings.item_vectors, table)
+        self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits, alike, self.given.alike)
+        self.intake = Intake(
+            self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten, settings.item_vectors
+        )
         index = lambda: IndexReader(words_folder(settings), settings.search_language)  # noqa: E731
         self.words = Words(index)
         self.rerankers = Rerankers(settings.store, self.scorer, meters)
@@ -221,6 +226,7 @@ def _policy(settings: GatewaySettings) -> Policy:
         unshown=settings.unshown,
         category_cap=settings.category_cap,
         similar_text=settings.similar_text,
+        similar_vectors=settings.similar_vectors,
         boosts=Boosts(settings.boost_new, settings.boost_new_days, settings.boost_categories),
     )
 
@@ -306,6 +312,7 @@ class Worker:
             watch_words(self._parts.words),
             watch_texts(self._parts.texts, ItemTable(table_folder(settings))),
             watch_rerankers(self._parts.rerankers),
+            watch_given(self._parts.given, ItemTable(table_folder(settings))),
             keep.watch_epochs(keeper, lambda project: AsyncEpochs(client, project)),
             self._watch_children(),
             self._watch_readiness(),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.common.errors import FreshrankError
 from services.gateway import kafka, plan_file
+from services.gateway.given import slot_of
 from services.gateway.settings import GatewaySettings
 from services.online.light import light
 
@@ -49,7 +50,8 @@ def run(settings: GatewaySettings) -> None:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_write_plan, args=(settings, stop), name="plan", daemon=True).start()
     folders = kafka.Folders(table_folder(settings), words_folder(settings), vectors_folder(settings))
-    kafka.write_table(settings.kafka, folders, settings.search_language, stop)
+    given = [slot_of(name) for name in settings.item_vectors]
+    kafka.write_table(settings.kafka, folders, settings.search_language, stop, given)
 
 
 def _write_plan(settings: GatewaySettings, stop: threading.Event) -> None:

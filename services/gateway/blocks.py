@@ -63,8 +63,11 @@ def packed_dtype(width: int) -> np.dtype[Any]:
     return np.dtype([("live", "u1"), ("epoch", "<u8"), ("seq", "<i8"), ("scale", "<f4"), ("values", "i1", width)])
 
 
-PACKED = ("row:ta", "row:tb")
-"""Blocks of vectors of texts: wide, and as good in a byte per number."""
+GIVEN = "v."
+"""How row slots of vectors that the shop gives begin."""
+
+PACKED = ("row:ta", "row:tb", f"row:{GIVEN}")
+"""How blocks of vectors of texts, and of those the shop gives, begin: wide, and as good in a byte per number."""
 
 
 @dataclass
@@ -77,7 +80,7 @@ class BlockFile:
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Of its records; `name`: as in the layout."""
-        return packed_dtype(self.width) if name in PACKED else values_dtype(self.width)
+        return packed_dtype(self.width) if name.startswith(PACKED) else values_dtype(self.width)
 
 
 @dataclass

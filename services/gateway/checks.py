@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -236,12 +236,13 @@ def track_call(request: pb.TrackRequest) -> None:
     faults.done()
 
 
-def upsert_call(request: pb.UpsertItemsRequest) -> None:
-    """Raises BadCall."""
+def upsert_call(request: pb.UpsertItemsRequest, vectors: Mapping[str, int] | None = None) -> None:
+    """`vectors`: numbers of each that an item may have, by name. Raises BadCall."""
     faults = Faults()
     faults.count("items", len(request.items), MOST_ITEMS)
     for place, item in enumerate(request.items[:MOST_ITEMS]):
         _item(f"items[{place}]", item, faults)
+        _vectors(f"items[{place}]", item.vectors, vectors or {}, faults)
     ids = [item.item_id for item in request.items]
     if len(set(ids)) != len(ids):
         faults.add("items", "duplicate", "holds an item twice")
@@ -316,3 +317,19 @@ def _item(path: str, item: pb.Item, faults: Faults) -> None:
         faults.add(f"{path}.stock", "out_of_range", "must not be negative; leave it out when it is not counted")
     if item.published_us and item.published_us < 0:
         faults.add(f"{path}.published_us", "out_of_range", "must be microseconds since 1970")
+
+
+def _vectors(path: str, given: Sequence[pb.ItemVector], known: Mapping[str, int], faults: Faults) -> None:
+    names = [vector.name for vector in given]
+    if len(set(names)) != len(names):
+        faults.add(f"{path}.vectors", "duplicate", "holds a name twice")
+    for place, vector in enumerate(given):
+        at, values = f"{path}.vectors[{place}]", np.array(vector.values, np.float32)
+        if vector.name not in known:
+            faults.add(
+                f"{at}.name", "unknown_vector", f"is none of item_vectors: {', '.join(known) or 'there are none'}"
+            )
+        elif len(values) not in (0, known[vector.name]):
+            faults.add(f"{at}.values", "out_of_range", f"has {len(values)} numbers, must have {known[vector.name]}")
+        elif not np.isfinite(values).all() or (len(values) and not np.linalg.norm(values.astype(np.float64)) > 0):
+            faults.add(f"{at}.values", "not_finite", "must be finite numbers, not all of them 0")

@@ -1,17 +1,17 @@
 """What callers bring: events of shoppers, items of the catalogue, the wish to be forgotten."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from freshrank.v1.events_pb2 import Event
-from freshrank.v1.models_pb2 import CatalogueItem
+from freshrank.v1.models_pb2 import CatalogueItem, ItemRow
 from freshrank.v1.ranking_pb2 import Item
 
 from services.common.errors import DeadlineExceeded, FreshrankError, InvalidInput
 from services.common.kafka import Ack
-from services.gateway import track
+from services.gateway import given, track
 from services.gateway.checks import content_of
 from services.gateway.meters import Meters
 from services.gateway.retrieve import Covisits
@@ -29,6 +29,10 @@ class Sends(Protocol):
 
     def item(self, item: str, entry: CatalogueItem | None) -> "asyncio.Future[Ack]":
         """A catalogue entry; None deletes it."""
+        ...
+
+    def row(self, slot: str, item: str, row: ItemRow | None) -> "asyncio.Future[Ack]":
+        """A vector that the shop gives of an item; None takes it out."""
         ...
 
     def forget(self, user: str, before_us: int, received_us: int) -> "asyncio.Future[Ack]":
@@ -56,8 +60,12 @@ class Intake:
         meters: Meters,
         covisits: Covisits,
         forgotten: Callable[[str], None],
+        vectors: Mapping[str, int] | None = None,
     ) -> None:
-        """`forgotten` is told of each user whose memory in this process must go."""
+        """`forgotten` is told of each user whose memory in this process must go; `vectors`: numbers of each that the
+        shop may give of an item, by name.
+        """
+        self.vectors = vectors or {}
         self._sends, self._partitions, self._replay = sends, partitions, replay
         self._meters, self._covisits, self._forgotten = meters, covisits, forgotten
 
@@ -80,13 +88,21 @@ class Intake:
 
     async def upsert(self, items: Sequence[Item], now_us: int, timeout_s: float) -> int:
         """Add or change items; returns how many. Raises as `track`."""
+        rows = [
+            self._sends.row(given.slot_of(vector.name), item.item_id, given.row_of(vector, now_us))
+            for item in items
+            for vector in item.vectors
+        ]
         sent = [self._sends.item(item.item_id, entry_of(item, now_us)) for item in items]
-        return len(await acknowledged(sent, timeout_s))
+        await acknowledged([*sent, *rows], timeout_s)
+        return len(sent)
 
     async def delete(self, ids: Sequence[str], timeout_s: float) -> int:
         """Take items out; returns how many were named. Raises as `track`."""
         distinct = list(dict.fromkeys(ids))
-        return len(await acknowledged([self._sends.item(item, None) for item in distinct], timeout_s))
+        rows = [self._sends.row(given.slot_of(name), item, None) for item in distinct for name in self.vectors]
+        await acknowledged([*(self._sends.item(item, None) for item in distinct), *rows], timeout_s)
+        return len(distinct)
 
     async def forget(self, user: str, before_us: int, now_us: int, timeout_s: float) -> Ack:
         """Put the wish on the log and drop what this process remembers. Raises as `track`."""

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 from freshrank.v1.events_pb2 import Forget, Inbound
-from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, Route, TextRoute
+from freshrank.v1.models_pb2 import ArmSplit, CatalogueItem, Command, ItemRow, Route, TextRoute
 
 from services.common.arms import MAIN, RERANKER_KEY, ROUTE_KEY, SPLIT_KEY, TEXT_KEY
 from services.common.broker import Address, broker
@@ -19,7 +19,7 @@ from services.common.ids import partition_of
 from services.common.kafka import Ack, Outbox, Tail
 from services.common.topics import COMMANDS, EVENTS, ITEM_UPDATES, ROUTES
 from services.gateway.releases import Routes, split_of
-from services.gateway.search.vector_index import VectorIndexer
+from services.gateway.search.vector_index import SLOTS, VectorIndexer
 from services.gateway.search.writer import Indexer, earlier
 from services.gateway.table_writer import Origin, TableWriter, boot_id
 from services.gateway.track import Parcel
@@ -53,6 +53,11 @@ class Sender:
         """A catalogue entry; None deletes it."""
         value = entry.SerializeToString() if entry is not None else None
         return self._outbox.send(ITEM_UPDATES.name, value, key=f"c|{item}".encode(), headers=self._headers())
+
+    def row(self, slot: str, item: str, row: ItemRow | None) -> "asyncio.Future[Ack]":
+        """A vector that the shop gives of an item; None takes it out."""
+        value = row.SerializeToString() if row is not None else None
+        return self._outbox.send(ITEM_UPDATES.name, value, key=f"r|{slot}|{item}".encode(), headers=self._headers())
 
     def command(self, command: Command) -> "asyncio.Future[Ack]":
         """What a person asks of the publisher."""
@@ -157,14 +162,17 @@ class Folders:
     vectors: Path
 
 
-def write_table(bootstrap: Address, folders: Folders, language: str, stop: threading.Event) -> None:
+def write_table(
+    bootstrap: Address, folders: Folders, language: str, stop: threading.Event, given: Sequence[str] = ()
+) -> None:
     """Body of the writer process: keep the item table and the indices of words and vectors at the end of item_updates
-    until told to stop.
+    until told to stop. `given`: row slots of vectors that the shop gives.
     """
     clock, log = WallClock(), origin(bootstrap)
     writer = TableWriter(folders.table, log)
     indexer = Indexer(folders.words, log, language, keep=bool(writer.positions))
-    vectors = VectorIndexer(folders.vectors, folders.table, keep=bool(writer.positions))
+    slots = (*SLOTS, *given)
+    vectors = VectorIndexer(folders.vectors, folders.table, keep=bool(writer.positions), slots=slots)
     threading.Thread(target=vectors.run, args=(stop,), name="vectors", daemon=True).start()
     while not stop.is_set():
         try:

@@ -26,7 +26,7 @@ from services.gateway.rerank import Boosts
 from services.gateway.retrieve import Covisits, Quotas
 from services.gateway.served import as_served
 from services.gateway.shopper import Recent, Shopper, no_pairs
-from services.gateway.similar import Alike
+from services.gateway.similar import Alike, Way
 from services.text.normal import query_key
 
 Floats = NDArray[np.float32]
@@ -55,6 +55,8 @@ class Policy:
     category_window: int = 6
     similar_text: float = 0.3
     """Part of Similar's nearness that the items' texts decide, where there is an encoder."""
+    similar_vectors: float = 0.3
+    """Part of it that vectors of the shop decide, in equal parts."""
     quotas: Quotas = Quotas()
     boosts: Boosts = Boosts()
 
@@ -70,10 +72,14 @@ class Ranker:
         policy: Policy = Policy(),
         covisits: Covisits | None = None,
         texts: Alike | None = None,
+        given: Sequence[Alike] = (),
     ) -> None:
+        """`texts`, `given`: what knows the items' texts, and the vectors that the shop gives of them."""
         self._pipeline, self._tokens, self._emit, self._policy = pipeline, tokens, emit, policy
         self._pages = Pages(tokens)
-        self._covisits, self._texts = covisits or Covisits(), texts
+        self._covisits = covisits or Covisits()
+        ways = [Way(texts, policy.similar_text)] if texts is not None else []
+        self._ways = [*ways, *(Way(alike, policy.similar_vectors / len(given)) for alike in given)]
 
     async def rank(self, call: RankCall, budget: Budget) -> Answer:
         """The caller's candidates in order."""
@@ -104,7 +110,8 @@ class Ranker:
         return self.answer(served, found, reasons=why, next_page=next_page, preview=call.preview)
 
     async def similar(self, call: SimilarCall, budget: Budget) -> Answer:
-        """Items like one item: by content, with a release by its rows, with an encoder by what their texts mean.
+        """Items like one item: by content, with a release by its rows, with an encoder by what their texts mean, and by
+        what the shop's own vectors tell of them.
 
         Raises NotFound for an item that is not in the catalogue, Overloaded while the catalogue is being read.
         """
@@ -120,9 +127,7 @@ class Ranker:
         shopper, rung = await self._shopper(world, caller, call.now_us, budget) if caller else (None, ladder.NONE)
         if shopper is not None:
             keep = filters.without(keep, self._pipeline.table.slots(_recent(shopper, world.schema.history).items))
-        nearness = similar.cosine(vectors, slot)
-        if self._texts is not None:
-            nearness = similar.blended(nearness, slot, keep, self._texts, self._policy.similar_text)
+        nearness = similar.blended(similar.cosine(vectors, slot), slot, keep, self._ways)
         slots = retrieve.top(np.where(keep, nearness, np.nan), call.size)
         ids = self._pipeline.table.ids(slots)
         reasons = [[f"similar to {call.item}"]] * len(ids)

@@ -1,12 +1,15 @@
 """Settings of the gateway; variables FRESHRANK_GATEWAY_<FIELD>."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import Authority, Certificate, Key, TritonSettings
+
+VectorName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+VectorSize = Annotated[int, Field(ge=2, le=4096)]
 
 
 class GatewaySettings(TritonSettings):
@@ -51,6 +54,17 @@ class GatewaySettings(TritonSettings):
     candidates: int = Field(128, ge=10, le=1024, description="most candidates scored for Recommend")
     similar_text: float = Field(
         0.3, ge=0, le=1, description="part of Similar's nearness that texts decide, where there is an encoder"
+    )
+    item_vectors: dict[VectorName, VectorSize] = Field(
+        default_factory=dict,
+        description="vectors that the shop gives of its items, by name, and how many numbers each has, JSON such as"
+        ' {"image": 512}; those made in another way need another name',
+    )
+    similar_vectors: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="part of Similar's nearness that vectors of the shop decide, in equal parts by name",
     )
     category_cap: int = Field(3, ge=0, description="results of one category among six in a row; 0 = no limit")
     search_candidates: int = Field(200, ge=10, le=1000, description="most items ranked for Search")

@@ -167,7 +167,7 @@ class TableWriter:
             if item is not None and len(found[name]) == width:
                 record["live"] = 1
                 record["epoch"], record["seq"] = item.epoch, item.seq
-                if kind in blocks.PACKED:
+                if kind.startswith(blocks.PACKED):
                     record["scale"], record["values"] = _packed(found[name])
                 else:
                     record["time_us"], record["values"] = item.learned_up_to_us, found[name]

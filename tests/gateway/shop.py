@@ -23,6 +23,7 @@ from services.gateway import catalogue, retrieve
 from services.gateway.catalogue import Tower
 from services.gateway.explain import Explainer
 from services.gateway.feast import Ask
+from services.gateway.given import Given
 from services.gateway.impressions import AsServed, RecentAnswers
 from services.gateway.intake import Intake
 from services.gateway.ladder import Budget
@@ -35,7 +36,8 @@ from services.gateway.schema import Schema
 from services.gateway.search.index import IndexReader
 from services.gateway.search.reranker import Rerankers
 from services.gateway.search.searcher import Searcher, SearchPolicy, Words
-from services.gateway.search.texts import AlikeByText, Texts
+from services.gateway.search.texts import Texts
+from services.gateway.search.vectors import AlikeByVectors
 from services.gateway.search.writer import Indexer
 from services.gateway.shopper import ItemMisses, Pairs, Recent, Shopper
 from services.gateway.table import ItemTable
@@ -47,6 +49,7 @@ NOW = 1_800_000_000_000_000
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
 TOKENS = Tokens({1: b"k" * 16}, 1)
+VECTORS = {"image": 16}
 CATEGORIES = ("shoes", "shirts", "hats")
 
 
@@ -243,6 +246,7 @@ class FakeSends:
     partitions: int = 4
     events: list[tuple[int, Inbound]] = field(default_factory=list)
     items: list[tuple[str, CatalogueItem | None]] = field(default_factory=list)
+    rows: list[tuple[str, str, ItemRow | None]] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     failure: FreshrankError | None = None
     silent: bool = False
@@ -268,6 +272,11 @@ class FakeSends:
         """A catalogue entry."""
         self.items.append((item, entry))
         return self._ack(0, len(self.items) - 1)
+
+    def row(self, slot: str, item: str, row: ItemRow | None) -> "asyncio.Future[Ack]":
+        """A vector of an item."""
+        self.rows.append((slot, item, row))
+        return self._ack(0, len(self.rows) - 1)
 
     def command(self, command: Command) -> "asyncio.Future[Ack]":
         """A command."""
@@ -307,8 +316,10 @@ class Shop:
         self.pipeline, self.covisits = pipeline, Covisits()
         self.embedder = Embedder()
         self.texts = Texts(folder / "store", folder / "vectors", self.embedder, self.meters)
-        alike = AlikeByText(self.texts, self.table)
-        self.ranker = Ranker(pipeline, TOKENS, self.emit, policy or Policy(explore=0.0), self.covisits, alike)
+        alike = AlikeByVectors(self.texts.vectors, self.table)
+        self.given = Given(folder / "vectors", VECTORS, self.table)
+        chosen = policy or Policy(explore=0.0)
+        self.ranker = Ranker(pipeline, TOKENS, self.emit, chosen, self.covisits, alike, self.given.alike)
         self.words = Words(lambda: IndexReader(folder / "words", "english"))
         self.pairs = FakePairs()
         self.rerankers = Rerankers(folder / "store", self.pairs, self.meters)
@@ -316,7 +327,7 @@ class Shop:
         self.look()
         self.explainer = Explainer(self.recent, TOKENS, self.scorer, self.state, self.searcher.matched)
         self.forgotten: list[str] = []
-        self.intake = Intake(self.sends, 4, False, self.meters, self.covisits, self.forgotten.append)
+        self.intake = Intake(self.sends, 4, False, self.meters, self.covisits, self.forgotten.append, VECTORS)
         self.paint()
 
     def world(self, champion: str, previous: str = "", watch_share: float = 0.0) -> Worlds:

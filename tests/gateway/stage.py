@@ -17,7 +17,7 @@ import tritonclient.grpc as triton_client
 from confluent_kafka import Consumer, Producer, TopicPartition
 from freshrank import Client
 from freshrank.v1.events_pb2 import Inbound
-from freshrank.v1.models_pb2 import ItemFeatures, ItemRow, Route
+from freshrank.v1.models_pb2 import ItemFeatures, ItemRow, Route, TextRoute
 
 from services.common.plans import Plan
 from services.common.spec import ModelSpec
@@ -32,6 +32,8 @@ from services.online.registry import load_plan
 from services.online.repository import apply_repository
 from services.online.writer import Batch, MatrixWriter, Packer
 from services.publisher.triton_backend import MODEL_PY, config_pbtxt
+from services.text import names
+from services.text.folder import RERANKER
 from tests.gateway.small_ranker import write_release
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +65,7 @@ class Stage:
     def program(self, **more: Any) -> Program:
         """How the gateway is run; `more` settings by their names in capitals."""
         ports = {"PORT": self.port, "ADMIN_PORT": self.admin_port, "HTTP_PORT": self.http_port}
-        settings = {**ports, "EXPLORE": 0, **more}
+        settings = {**ports, "EXPLORE": 0, "ITEM_VECTORS": '{"image": 16}', "SEARCH_RERANK": 10, **more}
         variables = {f"FRESHRANK_GATEWAY_{name}": str(value) for name, value in settings.items()}
         return Program(
             "gateway",
@@ -96,6 +98,24 @@ class Stage:
         shutil.copy(MODEL_PY, model / "1" / "model.py")
         (model / "config.pbtxt").write_text(config_pbtxt(name, folder / "model.onnx", "python"))
         self.reload(name)
+
+    def rerank(self, folder: Path, name: str) -> None:
+        """Have an exported reranker in the store and in Triton, route to it, and wait until the gateway obeys."""
+        kept, model = names.kept(self.store, RERANKER) / name, self.store / "triton" / name
+        shutil.copytree(folder, kept)
+        (model / "1").mkdir(parents=True)
+        shutil.copy(folder / "model.onnx", model / "1" / "model.onnx")
+        shutil.copy(MODEL_PY, model / "1" / "model.py")
+        (model / "config.pbtxt").write_text(config_pbtxt(name, folder / "model.onnx", "python", together=64))
+        self.reload(name)
+        self.produce(ROUTES.name, b"reranker", TextRoute(encoder=name, at=[self.stack.triton.grpc_address]))
+        until(lambda: self.positions()["reranker"] == name)
+
+    def unload(self, name: str) -> None:
+        """Have Triton lose a model."""
+        with triton_client.InferenceServerClient(self.stack.triton.grpc_address) as client:
+            client.unload_model(name)
+            until(lambda: not client.is_model_ready(name))
 
     def reload(self, name: str) -> None:
         """Have Triton load a release that is written."""

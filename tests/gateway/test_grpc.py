@@ -1,6 +1,7 @@
 """The services over real gRPC in one process: codes, details, deadlines, limits, health."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,10 @@ def item(**fields: Any) -> pb.UpsertItemsRequest:
     return pb.UpsertItemsRequest(items=[pb.Item(**{"item_id": "x", **fields})])
 
 
+def vector(name: str, values: list[float]) -> pb.UpsertItemsRequest:
+    return item(vectors=[pb.ItemVector(name=name, values=values)])
+
+
 def candidate(**fields: Any) -> pb.RankRequest:
     return rank(candidates=[pb.Candidate(**{"item_id": "i1", **fields})])
 
@@ -157,6 +162,16 @@ BAD_CALLS = {
     "upsert a negative stock": ("UpsertItems", item(stock=-1), "items[0].stock"),
     "upsert a book as title": ("UpsertItems", item(title="x" * 3000), "items[0].title"),
     "upsert an empty category": ("UpsertItems", item(categories=["a", ""]), "items[0].categories[1]"),
+    "upsert an unknown vector": ("UpsertItems", vector("sound", [1.0] * 16), "items[0].vectors[0].name"),
+    "upsert a short vector": ("UpsertItems", vector("image", [1.0] * 15), "items[0].vectors[0].values"),
+    "upsert a vector with NaN": ("UpsertItems", vector("image", [math.nan] * 16), "items[0].vectors[0].values"),
+    "upsert an infinite vector": ("UpsertItems", vector("image", [math.inf] * 16), "items[0].vectors[0].values"),
+    "upsert a vector of zeros": ("UpsertItems", vector("image", [0.0] * 16), "items[0].vectors[0].values"),
+    "upsert a vector twice": (
+        "UpsertItems",
+        item(vectors=[pb.ItemVector(name="image", values=[1.0] * 16)] * 2),
+        "items[0].vectors",
+    ),
     "upsert before time": ("UpsertItems", item(published_us=-5), "items[0].published_us"),
     "delete nothing": ("DeleteItems", pb.DeleteItemsRequest(), "item_ids"),
     "delete an empty id": ("DeleteItems", pb.DeleteItemsRequest(item_ids=[""]), "item_ids[0]"),

@@ -21,7 +21,10 @@ from prometheus_client.mmap_dict import MmapedDict
 from services.common.encode import encode
 from services.common.topics import ITEM_UPDATES
 from services.demo.tools import Tools
+from services.trainer.text import reranker as rerankers
+from tests.gateway.pictures import LOOKS, pictured
 from tests.gateway.stage import Stage, staged, until
+from tests.trainer.text import tiny
 
 pytestmark = pytest.mark.pipeline
 
@@ -123,6 +126,43 @@ def test_a_changed_item_is_found_by_its_new_words_within_a_second(stage: Stage) 
     print(f"visible after {time.monotonic() - began:.3f} s")
     stage.client.upsert(Item(item_id="i3", title="thing i3", categories=["c0"], price=4))
     until(lambda: not stage.client.search("ada", "parasols", exact=True).results)
+
+
+def test_a_reranker_has_a_say_in_the_order_and_is_done_without(stage: Stage, tmp_path: Path) -> None:
+    made = rerankers.load(str(tiny.reranker(tmp_path / "model")))
+    rerankers.export(made, tmp_path / "out")
+    before = stage.client.search("ada", "thing").results
+    stage.rerank(tmp_path / "out", "x20260101t000000-00000000")
+    answer = stage.client.search("ada", "thing")
+    read = {result.item_id for result in before}
+    assert {result.item_id for result in answer.results} == read
+    scores = made.scores(made.tokenizer.pairs("thing", [f"thing {item}. c{int(item[1:]) % 3}" for item in read]))
+    wanted = dict(zip(read, scores[:, 0].tolist(), strict=True))
+    impression = stage.impression(answer.request_id)
+    assert impression.reranker == "x20260101t000000-00000000"
+    assert {item.item_id: item.reranked for item in impression.items} == pytest.approx(wanted, abs=1e-4)
+    explained = stage.client.explain(answer.attribution_token, item_id=answer.results[0].item_id)
+    assert explained.reranked == pytest.approx(wanted[explained.item_id], abs=1e-4)
+    stage.unload("x20260101t000000-00000000")
+    after = stage.client.search("ada", "thing")
+    assert [result.item_id for result in after.results] == [result.item_id for result in before]
+    assert stage.impression(after.request_id).reranker == ""
+    assert b'part_failures_total{error="ScorerUnavailable",part="rerank"}' in stage.get("/metrics")
+
+
+def test_what_looks_alike_is_similar(stage: Stage) -> None:
+    assert stage.client.upsert(*(pictured(name, seed) for seed, name in enumerate(LOOKS))) == len(LOOKS)
+    for name, (colour, _) in LOOKS.items():
+        until(lambda name=name, colour=colour: colours(stage, name) == [colour] * 2)
+    assert stage.client.delete(*LOOKS) == len(LOOKS)
+    until(lambda: not set(LOOKS) & {result.item_id for result in stage.client.similar("i5", page_size=50).results})
+
+
+def colours(stage: Stage, item: str) -> list[str]:
+    """Of the two items most like one."""
+    with contextlib.suppress(errors.NotFound):
+        return [LOOKS.get(r.item_id, [""])[0] for r in stage.client.similar(item, page_size=2).results]
+    return []
 
 
 def test_a_changed_feature_changes_the_next_answer(stage: Stage) -> None:

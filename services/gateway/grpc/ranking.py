@@ -107,7 +107,7 @@ class RankingServicer(ranking_pb2_grpc.RankingServicer):
 
     async def UpsertItems(self, request: pb.UpsertItemsRequest, context: Any) -> pb.UpsertItemsResponse:
         """Items of the catalogue."""
-        checks.upsert_call(request)
+        checks.upsert_call(request, self._intake.vectors)
         timeout_s = self._deadlines.timeout(context)
         return pb.UpsertItemsResponse(
             upserted=await self._intake.upsert(request.items, self._times().now_us, timeout_s)

@@ -134,6 +134,10 @@ class Texts:
         logger.info("text encoder", extra={"encoder": lane.encoder, "slot": lane.slot, "epoch": lane.epoch})
         return made
 
+    def vectors(self) -> TextVectors | None:
+        """Of items, by the encoder in force."""
+        return self.now.vectors if self.now is not None else None
+
     async def query(self, text: Text, query: str, timeout_s: Callable[[], float]) -> Floats | None:
         """Vector of a query [dim]; None when it cannot be had in time: then words alone have to do."""
         key = (text.encoder, query)
@@ -152,34 +156,6 @@ class Texts:
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
         return vector
-
-
-class AlikeByText:
-    """Items whose texts mean the same, for Similar."""
-
-    def __init__(self, texts: Texts, table: ItemTable) -> None:
-        self._texts, self._table = texts, table
-
-    def like(self, slot: int, count: int) -> tuple[Ints, Floats]:
-        """Slots of the items whose texts are nearest to an item's, with cosines; none where it has no vector."""
-        text, vector = self._texts.now, self._vector(slot)
-        if text is None or vector is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return text.vectors.nearest(self._table, vector, count)
-
-    def cosines(self, slot: int, slots: Ints) -> Floats:
-        """Cosines of some items' texts with an item's; NaN where one has no vector."""
-        text, vector = self._texts.now, self._vector(slot)
-        if text is None or vector is None:
-            return np.full(len(slots), np.nan, np.float32)
-        return text.vectors.cosines(self._table, vector, slots)
-
-    def _vector(self, slot: int) -> Floats | None:
-        text = self._texts.now
-        if text is None:
-            return None
-        values, present = self._table.vectors(text.vectors.slot, np.array([slot]), text.vectors.epoch)
-        return values[0] if present[0] else None
 
 
 async def watch_texts(texts: Texts, table: ItemTable) -> None:

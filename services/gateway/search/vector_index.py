@@ -1,4 +1,5 @@
-"""Writes the index of vectors of texts for all workers of a machine, in a thread of the item table's process.
+"""Writes indices of vectors for all workers of a machine, in a thread of the item table's process: those of texts, and
+those that the shop gives.
 
 It takes changed vectors in when there are enough of them, and writes the whole anew under another name; fewer are
 compared one by one by those who ask. After a restart it goes on from the file.
@@ -8,6 +9,7 @@ import json
 import logging
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,15 +45,17 @@ class _Slot:
 class VectorIndexer:
     """Owns the files of one folder; for one thread."""
 
-    def __init__(self, folder: Path, table: Path, keep: bool, least: int = LEAST) -> None:
-        """`table`: the item table's folder. `keep` False begins anew: the table is another one."""
+    def __init__(self, folder: Path, table: Path, keep: bool, least: int = LEAST, slots: Sequence[str] = SLOTS) -> None:
+        """`table`: the item table's folder. `keep` False begins anew: the table is another one. `slots`: of rows that
+        are vectors.
+        """
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._least = folder, least
+        self._folder, self._least, self._names = folder, least, tuple(slots)
         self._table = ItemTable(table)
         self._slots: dict[str, _Slot] = {}
-        for slot in SLOTS:
+        for slot in self._names:
             found = pointer(folder, slot)
             try:
                 if found is not None:
@@ -63,7 +67,7 @@ class VectorIndexer:
     def run(self, stop: threading.Event) -> None:
         """Look again and again until told to stop."""
         while not stop.wait(LOOK_S):
-            for slot in SLOTS:
+            for slot in self._names:
                 try:
                     self.look(slot)
                 except FreshrankError as error:

@@ -1,10 +1,12 @@
-"""Vectors of texts as requests use them: the nearest items of a query, from an index on disk and from what came since.
+"""Vectors of texts, or of what the shop gives, as requests use them: the nearest items, from an index on disk and from
+what came since.
 
 The item table's process writes the index (`vector_index.py`); every worker maps the same file. What has changed since
 it was written is compared one by one, so a vector is found as soon as it lies in the table.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +48,10 @@ class _Seen:
 
 
 class TextVectors:
-    """Vectors of one encoder: those of one slot and epoch. `renew` runs in a thread beside the others."""
+    """Vectors of one encoder, or of one name that the shop gives: those of one slot and epoch.
+
+    `renew` runs in a thread beside the others.
+    """
 
     def __init__(self, folder: Path, slot: str, epoch: int) -> None:
         self.folder, self.slot, self.epoch = folder, slot, epoch
@@ -108,6 +113,35 @@ class TextVectors:
             return before
         self._file = found.file
         return written
+
+
+class AlikeByVectors:
+    """Items whose vectors are near, for Similar."""
+
+    def __init__(self, vectors: Callable[[], TextVectors | None], table: ItemTable) -> None:
+        """`vectors`: those in force now."""
+        self._vectors, self._table = vectors, table
+
+    def like(self, slot: int, count: int) -> tuple[Ints, Floats]:
+        """Slots of the items whose vectors are nearest to an item's, with cosines; none where it has no vector."""
+        vectors, vector = self._vectors(), self._of(slot)
+        if vectors is None or vector is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return vectors.nearest(self._table, vector, count)
+
+    def cosines(self, slot: int, slots: Ints) -> Floats:
+        """Cosines of some items' vectors with an item's; NaN where one has no vector."""
+        vectors, vector = self._vectors(), self._of(slot)
+        if vectors is None or vector is None:
+            return np.full(len(slots), np.nan, np.float32)
+        return vectors.cosines(self._table, vector, slots)
+
+    def _of(self, slot: int) -> Floats | None:
+        vectors = self._vectors()
+        if vectors is None:
+            return None
+        values, present = self._table.vectors(vectors.slot, np.array([slot]), vectors.epoch)
+        return values[0] if present[0] else None
 
 
 @dataclass(frozen=True)
