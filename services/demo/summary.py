@@ -1,7 +1,8 @@
 """The figures of a demo in words."""
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from services.common.errors import NotFound
 from services.demo import loaders, show
@@ -31,6 +32,7 @@ def facts(demo: "Demo", story: Story) -> dict[str, str]:
     }
     if demo.searches:
         found["searches among the answers"] = f"{demo.searches:,}"
+        found["searches found by meaning, too"] = _meaning(demo.follower.positions("publisher"))
     if story.clicked:
         found["click to changed features"] = show.duration(story.feature_s * 1000)
         found["click to changed rows"] = show.duration(story.row_s * 1000)
@@ -52,6 +54,22 @@ def ranked(demo: "Demo") -> dict[str, str]:
         "MRR; rule; as shown": f"{found.mrr:.4f}; {found.mrr_rule:.4f}; {found.mrr_shown:.4f}",
         "MRR minus the rule's, 95 %": f"{found.difference:+.4f} [{found.lower:+.4f}, {found.upper:+.4f}]",
     }
+
+
+def _meaning(positions: Mapping[str, Any]) -> str:
+    """The text encoder that serves, and how much of the catalogue it knows.
+
+    >>> _meaning({"text": {"serving": {"encoder": "t1", "items": 1500, "waiting": 2}}})
+    'by encoder t1, 1,498 of 1,500 items have their vector'
+    >>> _meaning({"text": {"serving": None, "filling": {"encoder": "t1", "items": 1500, "waiting": 900}}})
+    'not yet: 600 of 1,500 items have their vector'
+    """
+    text = positions.get("text") or {}
+    for lane, start in (("serving", "by encoder {encoder}, "), ("filling", "not yet: ")):
+        if about := text.get(lane):
+            count, known = about.get("items", 0), about.get("items", 0) - about.get("waiting", 0)
+            return f"{start.format(**about)}{known:,} of {count:,} items have their vector"
+    return "no: there is no text encoder"
 
 
 def _auc(demo: "Demo") -> float:
