@@ -153,6 +153,20 @@ class PublisherSettings(TritonSettings):
         " encoder may lose against the one that serves, less a standard error"
     )  # fmt: skip
     text_queries: int = Field(30, ge=2, description="queries below which a text encoder is not judged by them")
+    text_rows: bool = Field(
+        True,
+        description="items that the trainer has seen seldom or never are served rows made from their texts, while"
+        " judged useful; needs a text encoder",
+    )
+    text_rows_every_s: float = Field(
+        300.0, ge=1, description="s between two fits of rows to texts: a second of one core with 20,000 items"
+    )
+    text_rows_weight: float = Field(
+        20.0, gt=0, le=1_000, description="times seen at which an item's own row and that of its text weigh the same"
+    )
+    text_rows_until: int = Field(
+        100, ge=1, le=255, description="times seen from which an item's own row is served as it is"
+    )
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
 
     def row_bounds(self) -> RowBounds:
