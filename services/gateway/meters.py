@@ -52,6 +52,9 @@ class Meters:
         self.missing = metrics.counter("candidates_missing_total", "candidates the item table did not hold")
         self.candidates = metrics.counter("candidates_total", "candidates ranked")
         self.with_row = metrics.counter("candidates_with_row_total", "candidates that had an embedding row")
+        self.with_text_row = metrics.counter(
+            "candidates_with_text_row_total", "candidates whose row was made from their text alone"
+        )
 
     def stage(self, name: str) -> "Timed":
         """Times a stage of a request, one of STAGES: a context."""
@@ -62,6 +65,8 @@ class Meters:
         self.degraded.labels(Degradation.Name(rung).removeprefix("DEGRADATION_").lower()).inc()
         self.candidates.inc(len(candidates))
         self.with_row.inc(int(candidates.rows.mask.sum()))
+        by_text = candidates.rows.mask & (candidates.rows.time_us == 0) & (candidates.slots >= 0)
+        self.with_text_row.inc(int(by_text.sum()))
         self.missing.inc(int((candidates.slots < 0).sum()))
 
     def ages(self, ages: Ages) -> None:

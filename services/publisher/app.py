@@ -25,6 +25,7 @@ from services.publisher.arms.court import Court, champions, state_folder
 from services.publisher.arms.referee import Referee
 from services.publisher.audit import Audit
 from services.publisher.book import Book, Keeper, beyond
+from services.publisher.cold.text_rows import TextRows
 from services.publisher.desk import Desk
 from services.publisher.encoders.models import Reach, TextModels
 from services.publisher.encoders.watch import SearchWatch
@@ -91,11 +92,16 @@ class Publisher:
         self._redis = redis_client(settings.redis_url, settings.redis_tls, socket_timeout=10, socket_connect_timeout=5)
         item_rows = partial(sender.item_rows, codec=settings.row_codec)
         self._rows_store = FeastRows(self._redis, settings.project, item_rows, fence)
+        self._text_rows = None
+        if settings.text_rows:
+            self._text_rows = TextRows(settings, self._keeper, self._rows_store, item_rows, self._audit, meters)
         self._pump = RowPump(
-            self._keeper, history, deltas, self._rows_store, self._audit, meters, desk.probe,
-            settings.row_bounds(), PumpPolicy(settings.fold_deltas, settings.row_codec),
+            self._keeper, history, deltas, self._text_rows.store if self._text_rows else self._rows_store, self._audit,
+            meters, desk.probe, settings.row_bounds(), PumpPolicy(settings.fold_deltas, settings.row_codec),
         )  # fmt: skip
         desk.rows = self._pump
+        if self._text_rows is not None:
+            self._text_rows.follow(self._pump, desk.probe)
         self._releases = Releases(self._keeper, store, shelf, self._fleet, self._audit, desk, settings.policy())
         self._watcher = Watcher(
             shelf, self._fleet, self._pump, settings.watch_share, settings.watch_bounds, settings.arm
@@ -142,6 +148,8 @@ class Publisher:
             loops.add("arms", self._court.step, 0.2)
         if self._texts is not None:
             loops.add("text", partial(self._text, self._texts), 0.05)
+        if self._text_rows is not None:
+            loops.add("text rows", partial(self._study, self._text_rows), 1.0)
         self._health.ready = True
 
     def labelled(self, closed: Closed) -> None:
@@ -160,6 +168,8 @@ class Publisher:
             self._court.close()
         if self._texts is not None:
             self._texts.close()
+        if self._text_rows is not None:
+            self._text_rows.close()
         self._redis.close()
 
     def _rows(self) -> None:
@@ -167,6 +177,8 @@ class Publisher:
         try:
             now_us = self._clock.now_us()
             self._pump.step(now_us)
+            if self._text_rows is not None:
+                self._text_rows.send()
             if now_us - self._folded_us > _FOLD_US:
                 self._folded_us = now_us
                 self._pump.fold()
@@ -212,6 +224,10 @@ class Publisher:
 
     def _text(self, texts: TextModels) -> None:
         texts.step(self._clock.now_us(), judging=self._examples.caught_up and not self._keeper.book.switches.releases)
+
+    def _study(self, text_rows: TextRows) -> None:
+        if self._examples.caught_up:  # what rows are judged by is there
+            text_rows.study(self._clock.now_us())
 
     def _split(self, split: ArmSplit) -> None:
         split.term = self._leadership.term
@@ -271,6 +287,7 @@ class Publisher:
             "rows_stopped": book.stopped,
             "impressions": len(self._intake),
             "text": self._texts.status() if self._texts is not None else None,
+            "text_rows": self._text_rows.status() if self._text_rows is not None else None,
             "watch": {k: v if v == v and abs(v) != float("inf") else None for k, v in self._watcher.figures().items()},
             "releases": _listed(book),
         }

@@ -110,7 +110,10 @@ def _rows(file: Any, kind: str, meta: dict[str, str], seq: int, time_us: int) ->
         raise ValueError(f"{kind}_rows: {rows.dtype} {rows.shape} for {len(ids)} ids")
     if not all(isinstance(row_id, str) for row_id in ids):
         raise ValueError(f"{kind}_ids: an id is not text")
-    return Rows.of(ids, rows, seq, time_us)
+    seen = file.get_tensor(f"{kind}_seen") if f"{kind}_seen" in file.keys() else None  # noqa: SIM118
+    if seen is not None and (seen.dtype != np.uint8 or seen.shape != (len(ids),)):
+        raise ValueError(f"{kind}_seen: {seen.dtype} {seen.shape} for {len(ids)} ids")
+    return Rows.of(ids, rows, seq, time_us, seen)
 
 
 def _entries(folder: Path) -> list[str]:

@@ -66,6 +66,7 @@ class RowHistory:
         for kind, table in (("item", tables.item), ("user", tables.user)):
             rows = table.all()
             tensors |= {f"{kind}_rows": rows.rows, f"{kind}_seqs": rows.seqs, f"{kind}_times": rows.times_us}
+            tensors |= {} if rows.seen is None else {f"{kind}_seen": rows.seen}
             ids[f"{kind}_ids"] = json.dumps(rows.ids)
         self._disk.replace(self._bases / str(DeltaName(epoch, seq)), save(tensors, ids))
 
@@ -101,7 +102,8 @@ def _fill(path: Path, tables: SlotTables) -> None:
             for kind, table in (("item", tables.item), ("user", tables.user)):
                 values = [file.get_tensor(f"{kind}_{part}") for part in ("rows", "seqs", "times")]
                 ids = tuple(json.loads(meta[f"{kind}_ids"]))
-                rows = Rows(ids, values[0], values[1].astype(np.uint64), values[2].astype(np.int64))
+                seen = file.get_tensor(f"{kind}_seen") if f"{kind}_seen" in file.keys() else None  # noqa: SIM118
+                rows = Rows(ids, values[0], values[1].astype(np.uint64), values[2].astype(np.int64), seen)
                 if values[0].shape != (len(ids), table.dim):
                     raise ValueError(f"{kind} rows {values[0].shape} for {len(ids)} ids of {table.dim}")
                 if ids:

@@ -33,6 +33,14 @@ class Meters:
         self._compressing = metrics.histogram("compression_seconds", "Time that compressing and its gate take")
         self._vectors = metrics.counter("text_vectors_total", "Vectors of items' texts made")
         self._due = metrics.gauge("text_vectors_due", "Texts of items whose vector is still to be made")
+        self._text_rows = metrics.gauge(
+            "text_rows", "Items with a row of their text (text) or mixed with it (blended), and rows to be sent (due)",
+            ("kind",),
+        )  # fmt: skip
+        self._text_map = metrics.gauge(
+            "text_map", "Of the last fit of rows to texts: used, r2 and gain of log-loss on held-out items, items",
+            ("figure",),
+        )  # fmt: skip
         self._encoders = metrics.counter("encoders_total", "Decisions on text encoders", ("decision",))
         self._found = metrics.gauge(
             "text_watch",
@@ -87,6 +95,16 @@ class Meters:
         """Vectors of texts were made, and so many are due."""
         self._vectors.inc(made)
         self._due.set(due)
+
+    def text_rows(self, counts: Mapping[str, int]) -> None:
+        """Items by what their rows are made of."""
+        for kind, count in counts.items():
+            self._text_rows.labels(kind).set(count)
+
+    def text_map(self, figures: Mapping[str, float]) -> None:
+        """A fit of rows to texts was judged."""
+        for figure, value in figures.items():
+            self._text_map.labels(figure).set(value)
 
     def text_model(self, kind: str, decision: str) -> None:
         """A text encoder or a reranker was decided on."""

@@ -124,6 +124,16 @@ class RowPump:
         with self._lock:
             return self._tables.users(ids)
 
+    def taken(self, ids: Sequence[str]) -> Rows:
+        """Rows of items as the trainer made them; zero where there is none."""
+        with self._lock:
+            return self._tables.item.take(ids)
+
+    def seen(self) -> Rows:
+        """All rows of items as the trainer made them."""
+        with self._lock:
+            return self._tables.item.all()
+
     def step(self, now_us: int) -> int:
         """Push what is due; returns the deltas pushed. Raises TemporaryError when the store failed: call again."""
         self._open(now_us)

@@ -167,6 +167,20 @@ class PublisherSettings(TritonSettings):
     text_watch_s: float = Field(
         3_600.0, ge=0, le=2_592_000, description="s that a text encoder is watched for; candidates wait meanwhile"
     )
+    text_rows: bool = Field(
+        True,
+        description="items that the trainer has seen seldom or never are served rows made from their texts, while"
+        " judged useful; needs a text encoder",
+    )
+    text_rows_every_s: float = Field(
+        300.0, ge=1, description="s between two fits of rows to texts: a second of one core with 20,000 items"
+    )
+    text_rows_weight: float = Field(
+        20.0, gt=0, le=1_000, description="times seen at which an item's own row and that of its text weigh the same"
+    )
+    text_rows_until: int = Field(
+        100, ge=1, le=255, description="times seen from which an item's own row is served as it is"
+    )
     fold_deltas: int = Field(100, ge=1, description="row deltas from which they are folded into one base file")
 
     def row_bounds(self) -> RowBounds:

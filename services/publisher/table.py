@@ -1,13 +1,16 @@
 """The rows of one slot as they lie in the store: for the gates, and to write them again after a loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+OFTEN = 255
+"""As far as the trainer counts."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Rows:
     rows: Floats
     seqs: NDArray[np.uint64]
     times_us: NDArray[np.int64]
+    seen: NDArray[np.uint8] | None = None
+    """[n] how often the trainer has seen each id, `OFTEN` at most; None = not said, which counts as often."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -30,11 +35,17 @@ class Rows:
         """True [n] where there is a row, False where it was taken away."""
         return np.asarray(self.rows.any(axis=1), np.bool_)
 
+    def pick(self, places: NDArray[np.int64]) -> "Rows":
+        """Some of them."""
+        seen = None if self.seen is None else self.seen[places]
+        ids = tuple(self.ids[place] for place in places.tolist())
+        return Rows(ids, self.rows[places], self.seqs[places], self.times_us[places], seen)
+
     @staticmethod
-    def of(ids: Sequence[str], rows: Floats, seq: int, time_us: int) -> "Rows":
+    def of(ids: Sequence[str], rows: Floats, seq: int, time_us: int, seen: NDArray[np.uint8] | None = None) -> "Rows":
         """Rows of one delta."""
         count = len(ids)
-        return Rows(tuple(ids), rows, np.full(count, seq, np.uint64), np.full(count, time_us, np.int64))
+        return Rows(tuple(ids), rows, np.full(count, seq, np.uint64), np.full(count, time_us, np.int64), seen)
 
 
 class RowTable:
@@ -46,6 +57,7 @@ class RowTable:
         self._rows = np.zeros((0, dim), np.float32)
         self._seqs = np.zeros(0, np.uint64)
         self._times = np.zeros(0, np.int64)
+        self._seen = np.zeros(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self._place)
@@ -59,6 +71,7 @@ class RowTable:
         self._rows[places] = rows.rows
         self._seqs[places] = rows.seqs
         self._times[places] = rows.times_us
+        self._seen[places] = OFTEN if rows.seen is None else rows.seen
 
     def lookup(self, ids: Sequence[str]) -> tuple[Floats, Floats]:
         """Rows [n, dim] and masks [n]: 1 where there is a row, else 0 and the row is zero.
@@ -84,13 +97,28 @@ class RowTable:
     def all(self) -> Rows:
         """Everything, for writing it again."""
         count = len(self)
-        return Rows(self.ids(), self._rows[:count].copy(), self._seqs[:count].copy(), self._times[:count].copy())
+        return self._at(self.ids(), np.arange(count))
+
+    def take(self, ids: Sequence[str]) -> Rows:
+        """Rows of some ids; zero, and seen 0 times, where there is none."""
+        places = self._places(ids)
+        count = len(self._seqs)
+        if not count:
+            return Rows.of(ids, np.zeros((len(ids), self.dim), np.float32), 0, 0, np.zeros(len(ids), np.uint8))
+        there = self._rows[places].any(axis=1) & (places >= 0)
+        found = self._at(tuple(ids), places)
+        gone = np.flatnonzero(~there)
+        found.rows[gone], found.seqs[gone], found.times_us[gone] = 0, 0, 0
+        return replace(found, seen=np.where(there, self._seen[places], 0).astype(np.uint8))
 
     def copy(self) -> Self:
         """An independent table of the same rows."""
         other = type(self)(self.dim)
         other.apply(self.all())
         return other
+
+    def _at(self, ids: tuple[str, ...], places: NDArray[np.int64]) -> Rows:
+        return Rows(ids, self._rows[places], self._seqs[places], self._times[places], self._seen[places])
 
     def _places(self, ids: Sequence[str]) -> NDArray[np.int64]:
         return np.array([self._place.get(row_id, -1) for row_id in ids], np.int64)
@@ -102,6 +130,7 @@ class RowTable:
         self._rows = np.concatenate([self._rows, np.zeros((room, self.dim), np.float32)])
         self._seqs = np.concatenate([self._seqs, np.zeros(room, np.uint64)])
         self._times = np.concatenate([self._times, np.zeros(room, np.int64)])
+        self._seen = np.concatenate([self._seen, np.zeros(room, np.uint8)])
 
 
 class SlotTables:
@@ -130,7 +159,7 @@ class SlotTables:
         other = self.copy()
         for table in (other.item, other.user):
             rows = table.all()
-            table.apply(Rows(rows.ids, rows.rows, np.full(len(rows), seq, np.uint64), rows.times_us))
+            table.apply(replace(rows, seqs=np.full(len(rows), seq, np.uint64)))
         return other
 
     @property

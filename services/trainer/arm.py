@@ -175,7 +175,7 @@ class Arm:
         info = DeltaInfo(self.epoch, learner.learned_up_to_us, learner.positions, loss, rows)
         # On record before the file is: the publisher may take it away, and no sequence may come twice.
         self._write({}, delta_seq=self.delta_seq + self._deltas.parts(items, users))
-        self.delta_seq = self._deltas.write(self.delta_seq + 1, info, items, users)
+        self.delta_seq = self._deltas.write(self.delta_seq + 1, info, items, users, tables.item.seen(items[0]))
         return len(items[0]) + len(users[0])
 
     def save(self, unpushed: bool = False) -> None:

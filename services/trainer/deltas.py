@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +48,22 @@ class DeltaFiles:
         return max(1, -(-max(len(items[0]), len(users[0])) // MOST_ROWS))
 
     def write(
-        self, seq: int, info: DeltaInfo, items: tuple[Sequence[str], Floats], users: tuple[Sequence[str], Floats]
+        self,
+        seq: int,
+        info: DeltaInfo,
+        items: tuple[Sequence[str], Floats],
+        users: tuple[Sequence[str], Floats],
+        seen: NDArray[np.uint8] | None = None,
     ) -> int:
-        """Write changed rows, in as many files as it takes; returns the last sequence used (`seq` is the first)."""
+        """Write changed rows, in as many files as it takes; returns the last sequence used (`seq` is the first).
+
+        `seen` [items]: how often each item was seen; None = it is not said.
+        """
         parts = self.parts(items, users)
         for k in range(parts):
             part = slice(k * MOST_ROWS, (k + 1) * MOST_ROWS)
-            self._write(seq + k, info if k == 0 else _unscored(info), items, users, part)
+            counts = {} if seen is None else {"item_seen": seen[part]}
+            self._write(seq + k, info if k == 0 else _unscored(info), items, users, part, counts)
         return seq + parts - 1
 
     def _write(
@@ -63,6 +73,7 @@ class DeltaFiles:
         items: tuple[Sequence[str], Floats],
         users: tuple[Sequence[str], Floats],
         part: slice,
+        counts: Mapping[str, NDArray[np.uint8]],
     ) -> None:
         meta = {
             "item_ids": json.dumps(items[0][part]),
@@ -74,7 +85,7 @@ class DeltaFiles:
             "champion_log_loss": str(info.champion_log_loss),
             "champion_rows": str(info.champion_rows),
         }
-        tensors = {"item_rows": items[1][part], "user_rows": users[1][part]}
+        tensors: dict[str, NDArray[Any]] = {"item_rows": items[1][part], "user_rows": users[1][part], **counts}
         name = f"{info.epoch:08d}-{seq:012d}.safetensors"
         write_file(self._folder / name, save(tensors, meta), self._hooks, "delta")
 

@@ -162,6 +162,10 @@ class RowTable:
         self._leaving = []
         return self.ids.get(slots), self.read(slots)
 
+    def seen(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        """How often each id was seen lately [n], 255 at most: how much its row stands on."""
+        return self.sketch.estimate(keys_of(ids))
+
     def touch_all(self) -> None:
         """Make every row part of the next delta: a new slot has to be filled."""
         self._touch(np.flatnonzero(self.live[: self.next]))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
 from services.common.ids import keys_of
@@ -25,6 +26,10 @@ class CatalogueTable(RowTable):
     def observe(self, ids: Sequence[str], keys: Keys, now_us: int) -> Slots:
         """The slots [n] of those that are listed; nothing is counted."""
         return self.find(keys)
+
+    def seen(self, ids: Sequence[str]) -> NDArray[np.uint8]:
+        """As often as can be, of all: what would be counted is private."""
+        return np.full(len(ids), 255, np.uint8)
 
     def expire(self, before_us: int) -> int:
         """None goes for not being looked at."""

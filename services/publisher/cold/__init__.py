@@ -1,0 +1,1 @@
+"""Rows of items from their texts, before clicks have made rows of their own."""
