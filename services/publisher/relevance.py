@@ -9,7 +9,6 @@ What this does not see: judged items that no answer had, so a release that would
 and the blend with the order of the words, which gateways make of any release's order alike.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +21,8 @@ from services.publisher.judges import Judge, scored
 from services.publisher.judgments import Floats, Judged, RelevanceBounds, judge, ndcg, too_few
 from services.publisher.replay import Closed
 
-PER_QUERY = 5
-"""Newest answers to a query that are looked at: each is encoded and scored anew."""
+PER_QUERY, MOST = 5, 300
+"""Newest answers to a query that are looked at, and queries, those answered last: each list is encoded anew."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +50,18 @@ def compare(
 
 
 def listed(closed: Iterable[Closed], judged: Iterable[Judged]) -> dict[str, list[Listed]]:
-    """The newest answers to each judged query in which two judged items differ."""
+    """The newest answers to each judged query in which two judged items differ; the query answered last comes last."""
     worth = {entry.query: dict(zip(entry.items, entry.gains, strict=True)) for entry in judged}
-    found: dict[str, list[Listed]] = defaultdict(list)
+    found: dict[str, list[Listed]] = {}
     for one in closed:
-        gains = worth.get(one.impression.query, {})
+        query = one.impression.query
+        gains = worth.get(query, {})
         known = [(k, gains[item.item_id]) for k, item in enumerate(one.impression.items) if item.item_id in gains]
         if len({gain for _, gain in known}) > 1:
             items, values = zip(*known, strict=True)
-            found[one.impression.query].append(Listed(one, items, np.array(values, np.float32)))
-    return {query: lists[-PER_QUERY:] for query, lists in found.items()}
+            before = found.pop(query, [])
+            found[query] = [*before[1 - PER_QUERY :], Listed(one, items, np.array(values, np.float32))]
+    return dict(list(found.items())[-MOST:])
 
 
 def figures(lists: dict[str, list[Listed]], by: Judge, rows: RowLookup) -> Sequence[float]:

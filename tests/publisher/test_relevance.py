@@ -16,7 +16,7 @@ from services.publisher.examine import Situation, examine
 from services.publisher.gate import GateBounds
 from services.publisher.judgments import Judged, RelevanceBounds, from_file, judge
 from services.publisher.onnx_file import FileBounds
-from services.publisher.relevance import PER_QUERY, compare, figures, listed
+from services.publisher.relevance import MOST, PER_QUERY, compare, figures, listed
 from services.publisher.replay import Closed, Replay
 from tests.publisher.chance import CONSTANT, FIRST
 from tests.publisher.exports import SPEC, TRUE_WEIGHTS, Net, export, impressions, noisy
@@ -64,6 +64,16 @@ def test_a_query_counts_once_by_its_newest_answers() -> None:
     lists = listed([*old, *new, answer("hat", {"bad": 0.1, "good": 0.9})], [LAMPS, HATS])
     worst = 1 / np.log2(3)
     assert figures(lists, FIRST, ROWS) == pytest.approx([(worst + PER_QUERY - 1) / PER_QUERY, 1.0])
+
+
+def test_of_many_queries_those_answered_last_are_looked_at() -> None:
+    items = {"bad": 0.1, "good": 0.9}
+    log = [answer(f"lamp {number}", items) for number in range(MOST + 5)] + [answer("lamp 0", items)]
+    lists = listed(log, [judged(f"lamp {number}", good=2, bad=0) for number in range(MOST + 5)])
+    assert len(lists) == MOST
+    assert list(lists)[-1] == "lamp 0"
+    assert "lamp 5" not in lists
+    assert "lamp 6" in lists
 
 
 def test_what_scores_alike_stands_in_no_order_of_the_log() -> None:
