@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs import planted, trials
+from docs import cold, planted, trials
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "learning"
 
@@ -141,6 +141,7 @@ def page() -> str:
         ("graph", _graph),
         ("planted", planted.section),
         ("arms", trials.section),
+        ("cold", cold.section),
     )
     for name, write in writers:
         path = RESULTS / f"{name}.json"

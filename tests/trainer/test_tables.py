@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from services.common.ids import keys_of
 from services.trainer.admission import FrequencySketch
 from services.trainer.keyindex import KeyIndex
+from services.trainer.privacy.catalogue import CatalogueTable
 from services.trainer.tables import RowConfig, RowTable
 
 SMALL = RowConfig(dim=3, max_rows=200, admission=2)
@@ -70,6 +71,15 @@ def test_an_id_gets_a_row_when_it_has_been_seen_often_enough() -> None:
     assert made.observe(["a", "b"], keys, 1).tolist() == [-1, -1]
     assert set(made.observe(["a", "b"], keys, 1)) == {0, 1}
     assert made.lookup(["a", "c"])[1].tolist() == [1, 0]
+
+
+def test_a_table_tells_how_often_ids_were_seen() -> None:
+    made = RowTable(RowConfig(dim=3, max_rows=10, admission=3))
+    for _ in range(300):
+        made.observe(["a"], keys_of(["a"]), 1)
+    made.observe(["b"], keys_of(["b"]), 1)
+    assert made.seen(["a", "b", "c"]).tolist() == [255, 1, 0]
+    assert CatalogueTable(SMALL, ["a"]).seen(["a", "b"]).tolist() == [255, 255]  # counts would be private
 
 
 def test_an_id_that_comes_thrice_in_one_batch_gets_one_row() -> None:

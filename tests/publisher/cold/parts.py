@@ -38,31 +38,44 @@ class Own(SlotTables):
         return self.item.all()
 
 
+class Announcing(SmallRowStore):
+    """A store that sends item rows to where gateways read them."""
+
+    def __init__(self, shop: "Shop") -> None:
+        super().__init__()
+        self._shop = shop
+
+    def push(self, lane: Lane, items: Rows, users: Rows) -> bool:
+        self._shop.announce(lane, items)
+        return super().push(lane, items, users)
+
+
 class Shop:
     """`told`: how much of a row its text tells, 0 to 1."""
 
-    def __init__(self, root: Path, told: float = 0.9, every_s: float = 300.0, audit: str = "audit.jsonl") -> None:
+    def __init__(self, root: Path, told: float = 0.9, announced: bool = False) -> None:
+        """`announced`: what is pushed goes to the topic, as the publisher's store sends it, and is not kept apart."""
         self.rng = np.random.default_rng(5)
-        self.log, self.own, self.inner = Log(), Own(DIM), SmallRowStore()
+        self.log, self.own, self.inner = Log(), Own(DIM), Announcing(self) if announced else SmallRowStore()
         self.lane, self.text, self.labelled, self.down = Lane(), TEXT, True, False
         self.ids = [f"i{k:03d}" for k in range(ITEMS)]
         self.vectors = self.rng.normal(size=(ITEMS, TEXT_DIM)).astype(np.float32)
         way = self.rng.normal(size=(TEXT_DIM, DIM)) / np.sqrt(TEXT_DIM)
         noise = self.rng.normal(size=(ITEMS, DIM))
         self.true = (np.sqrt(told) * self.vectors @ way + np.sqrt(1 - told) * noise).astype(np.float32)
-        self.audit = Audit(root / audit)
-        self.begin(every_s)
+        self.audit = Audit(root / "audit.jsonl")
+        self.begin()
         for item, vector in zip(self.ids, self.vectors, strict=True):
             self.write(item, vector)
 
-    def begin(self, every_s: float = 300.0) -> None:
+    def begin(self) -> None:
         """The publisher's part, in a new process."""
         self.figures: list[Any] = []
         self.cold = ColdRows(self.inner, self.announce, Blend(weight=10, enough=100), DIM)
         self.cold.own = self.own
         self.study = Study(
             self.cold, self.own, self.probe, lambda: self.text, lambda: self.lane, self.log.reader, self.audit,
-            self.figures.append, 10, every_s,
+            self.figures.append, 10, 300,
         )  # fmt: skip
 
     def write(self, item: str, vector: Floats | None) -> None:
