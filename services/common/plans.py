@@ -46,6 +46,7 @@ BUILTINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lexical_share": ((), ()),
     "text_similarity": ((), ()),
     "query_words": ((), ()),
+    "vector_likeness": ((_LIST,), (_KIND,)),
 }
 """Cross features the gateway can compute -> (arguments they need, arguments they also take)."""
 
