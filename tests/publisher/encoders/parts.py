@@ -22,6 +22,7 @@ from services.publisher.encoders.store import EncoderStore
 from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
 from services.publisher.table import Rows
+from services.publisher.triton import TritonServer
 from services.text import folder as folders
 from services.text import names
 from services.text.folder import RERANKER
@@ -177,17 +178,18 @@ class Outside:
 
 
 class Stage:
-    """A publisher's part for encoders over a folder, with one Triton."""
+    """A publisher's part for encoders over a folder, with one Triton: a small one, or the real one at an address."""
 
-    def __init__(self, root: Path, log: Log, fence: Callable[[], None] = lambda: None) -> None:
-        self.root, self.log = root, log
+    def __init__(self, root: Path, log: Log, fence: Callable[[], None] = lambda: None, address: str = "") -> None:
+        self.root, self.log, self._address = root, log, address
         (root / "triton").mkdir(parents=True, exist_ok=True)
         self.triton, self.outside = SmallTriton(root / "triton"), Outside(log)
         self.again(fence)
 
     def again(self, fence: Callable[[], None] = lambda: None) -> None:
         """A new process over the same folder, topic and Triton."""
-        self.fleet = Fleet(lambda: ["one"], lambda address: self.triton, fence)
+        at, real = self._address or "one", bool(self._address)
+        self.fleet = Fleet(lambda: [at], lambda address: TritonServer(address) if real else self.triton, fence)
         disk = Disk()
         self.rerankers_audit = Audit(self.root / "rerankers.jsonl", fence)
         self.audit = Audit(self.root / "audit.jsonl", fence)
