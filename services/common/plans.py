@@ -47,6 +47,7 @@ BUILTINS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "text_similarity": ((), ()),
     "category_probability": ((), ()),
     "query_words": ((), ()),
+    "vector_likeness": ((_LIST,), (_KIND,)),
 }
 """Cross features the gateway can compute -> (arguments they need, arguments they also take)."""
 

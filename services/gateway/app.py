@@ -137,10 +137,11 @@ class Parts:
         self.emitter = Emitter(self.sender.impression, self._recent, meters, settings.gather_ms / 1e3)
         self.scorer = TritonScorer(settings.triton, self.emitter.build, settings.triton_tls)
         self.keeper = Keeper(self.state, settings.store, meters, settings.objective, self.scorer.place)
-        self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular)
+        self.given = Given(vectors_folder(settings), settings.item_vectors, table)
+        likeness = self.given.likeness if settings.item_vectors else None
+        self._pipeline = Pipeline(table, self.store, self.scorer, self.state, meters, self._popular, likeness)
         self.texts = Texts(settings.store, vectors_folder(settings), self.scorer, meters)
         alike = AlikeByVectors(self.texts.vectors, table)
-        self.given = Given(vectors_folder(settings), settings.item_vectors, table)
         self.ranker = Ranker(self._pipeline, tokens, self.emitter, _policy(settings), covisits, alike, self.given.alike)
         self.intake = Intake(
             self.sender, settings.partitions, self.replay, meters, covisits, self._forgotten, settings.item_vectors

@@ -57,6 +57,8 @@ class Scene:
     """None = nothing was searched for."""
     asked: Floats | None = None
     """Probability that the query asks for the candidate's category; NaN = not told. None = of no candidate."""
+    likeness: Callable[[str, int], Floats] | None = None
+    """Of the candidates to a list's entries of a kind, by vectors that the shop gives; None = it gives none."""
     _entries: dict[tuple[str, int], "_Entries | None"] = field(default_factory=dict, compare=False)
 
     def entries(self, path: str, kind: int) -> "_Entries | None":
@@ -241,12 +243,19 @@ def query_words(scene: Scene, path: str, kind: int) -> Floats:
     return np.full(scene.size, scene.match.words, np.float32) if scene.match is not None else scene.null()
 
 
+def vector_likeness(scene: Scene, path: str, kind: int) -> Floats:
+    """Cosine of the candidate's vector that the shop gave with the mean of those of the newest entries of that kind, of
+    several names their mean; null when either has none.
+    """
+    return scene.likeness(path, kind) if scene.likeness is not None else scene.null()
+
+
 BUILTINS: Mapping[str, Builtin] = {
     function.__name__: function
     for function in (
         recency_rank, list_count, kind_count, seconds_since, prior_rank, prior_reciprocal, position_share, rank_delta,
         last_place, last_step, seconds_idle, price, price_rank, price_level, price_ratio, same_category_share, age_days,
-        lexical_score, lexical_share, text_similarity, category_probability, query_words,
+        lexical_score, lexical_share, text_similarity, category_probability, query_words, vector_likeness,
     )
 }  # fmt: skip
 """Every built-in by name."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from freshrank.v1.models_pb2 import ItemRow
 from freshrank.v1.ranking_pb2 import ItemVector
+from numpy.typing import NDArray
 
 from services.common.errors import FreshrankError
 from services.gateway.blocks import GIVEN
@@ -20,8 +21,13 @@ from services.gateway.table import ItemTable
 
 logger = logging.getLogger(__name__)
 
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
 EPOCH = 1
 """Of all of them: vectors that are made otherwise have another name."""
+NEWEST = 5
+"""Of the items that a shopper touched, those whose vectors say what is liked now."""
 LOOK_S = 0.2
 
 
@@ -48,8 +54,27 @@ class Given:
 
     def __init__(self, folder: Path, names: Iterable[str], table: ItemTable) -> None:
         """`folder`: where the indices of vectors lie."""
+        self._table = table
         self._vectors = [TextVectors(folder, slot_of(name), EPOCH) for name in names]
         self.alike: Sequence[AlikeByVectors] = [AlikeByVectors(_always(one), table) for one in self._vectors]
+
+    def likeness(self, entries: Ints, slots: Ints) -> Floats:
+        """Cosines [n] of items with the mean of the newest of some others, of several names their mean; NaN where
+        either has no vector. Both are places in the table; `entries`: newest first.
+        """
+        every = np.stack([self._cosines(one, entries[:NEWEST], slots) for one in self._vectors])
+        known = ~np.isnan(every)
+        count = known.sum(0)
+        found = np.where(known, every, 0).sum(0) / np.maximum(count, 1)
+        return np.where(count > 0, found, np.nan).astype(np.float32)
+
+    def _cosines(self, vectors: TextVectors, entries: Ints, slots: Ints) -> Floats:
+        values, present = self._table.vectors(vectors.slot, entries, EPOCH)
+        mean = values[present].sum(0)
+        length = float(np.linalg.norm(mean))
+        if not length:
+            return np.full(len(slots), np.nan, np.float32)
+        return vectors.cosines(self._table, mean / np.float32(length), slots)
 
     def renew(self, table: ItemTable) -> None:
         """Look for what has moved; runs in a thread with a table of its own."""

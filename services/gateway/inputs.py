@@ -3,7 +3,7 @@
 That equality is what "trained as served" means (design D2) and is tested for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,18 @@ def history(
     )
 
 
-def complete(candidates: Candidates, shopper: Shopper, schema: Schema, touched: Touches, now_us: int) -> Floats:
+Likeness = Callable[[Ints, Ints], Floats]
+"""How alike items are to some others, newest first, by vectors that the shop gives; all by their place in the table."""
+
+
+def complete(
+    candidates: Candidates,
+    shopper: Shopper,
+    schema: Schema,
+    touched: Touches,
+    now_us: int,
+    likeness: Likeness | None = None,
+) -> Floats:
     """Fill features of pairs and cross features into the candidates' matrix; returns it, [n, item features]."""
     features = candidates.features
     known = np.flatnonzero(candidates.category >= 0)
@@ -86,7 +97,7 @@ def complete(candidates: Candidates, shopper: Shopper, schema: Schema, touched: 
         first = len(schema.item_views) + len(schema.pair_views)
         _fill(candidates, np.arange(len(candidates)), schema.asked_views, shopper.asked, first)
     if schema.cross.features:
-        scene = scene_of(candidates, shopper, touched, now_us)
+        scene = scene_of(candidates, shopper, touched, now_us, likeness)
         features[:, schema.cross.places] = cross.compute(schema.cross.features, scene)
     return features
 
@@ -101,8 +112,17 @@ def _fill(candidates: Candidates, places: Ints, views: Sequence[ViewColumns], pa
     candidates.pos[places, first : first + len(views)] = pairs.pos
 
 
-def scene_of(candidates: Candidates, shopper: Shopper, touched: Touches, now_us: int) -> cross.Scene:
+def scene_of(
+    candidates: Candidates, shopper: Shopper, touched: Touches, now_us: int, likeness: Likeness | None = None
+) -> cross.Scene:
     """What the cross features look at."""
+
+    def alike(path: str, kind: int) -> Floats:
+        slots = touched.parts[path][0] if path in touched.parts else np.zeros(0, np.int64)
+        chosen = slots[shopper.lists[path].kinds == kind] if kind and len(slots) else slots
+        assert likeness is not None
+        return likeness(chosen, candidates.slots)
+
     lists = {}
     for path, recent in shopper.lists.items():
         records = touched.parts[path][1]
@@ -117,6 +137,7 @@ def scene_of(candidates: Candidates, shopper: Shopper, touched: Touches, now_us:
         touched=lists,
         match=candidates.wanted.match,
         asked=_asked(candidates),
+        likeness=alike if likeness is not None else None,
     )
 
 

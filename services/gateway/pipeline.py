@@ -110,10 +110,13 @@ class Pipeline:
         state: State,
         meters: Meters,
         popular: Callable[[NDArray[np.int64]], Floats],
+        likeness: inputs.Likeness | None = None,
     ) -> None:
-        """`popular`: popularity of items by their place in the table, NaN where it is not known."""
+        """`popular`: popularity of items by their place in the table, NaN where it is not known; `likeness`: by vectors
+        that the shop gives, None = it gives none.
+        """
         self.table, self.state, self.meters = table, state, meters
-        self._store, self._scorer, self._popular = store, scorer, popular
+        self._store, self._scorer, self._popular, self._likeness = store, scorer, popular, likeness
         self._last_seen = LastSeen()
 
     def forget(self, user: str) -> None:
@@ -178,7 +181,7 @@ class Pipeline:
         with self.meters.stage("inputs"):
             cands.fill_misses(candidates, world.schema, shopper.misses)
             touched = inputs.touches(self.table, shopper)
-            inputs.complete(candidates, shopper, world.schema, touched, now_us)
+            inputs.complete(candidates, shopper, world.schema, touched, now_us, self._likeness)
         servings = world.servings(caller.user) if len(candidates) else []
         for number, serving in enumerate(servings):
             if number:

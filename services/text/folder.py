@@ -141,9 +141,10 @@ class Tokenizer:
         """Ids and mask [B, T] of titles and other words of items."""
         return self._encode(texts, self._prompts.get("item", ""))
 
-    def pairs(self, query: str, texts: Sequence[str]) -> tuple[Ints, Ints, Ints]:
-        """Ids, mask and which of the two each token is of [B, T], of a query with each text; the longer one is cut."""
-        found = self._tokens.encode_batch([(_whole(query), _whole(text)) for text in texts])
+    def pairs(self, queries: Sequence[str], texts: Sequence[str]) -> tuple[Ints, Ints, Ints]:
+        """Ids, mask and which of the two each token is of [B, T], of each query with its text; the longer is cut."""
+        every = zip(queries, texts, strict=True)
+        found = self._tokens.encode_batch([(_whole(query), _whole(text)) for query, text in every])
         width = len(found[0].ids) if found else MULTIPLE
         columns = [[getattr(entry, name) for entry in found] for name in ("ids", "attention_mask", "type_ids")]
         ids, mask, types = (np.array(column, np.int64).reshape(len(texts), width) for column in columns)

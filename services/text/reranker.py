@@ -39,7 +39,11 @@ class PairTokenizer:
 
     def pairs(self, query: str, texts: Sequence[str]) -> Arrays:
         """Inputs [B, T] by name, of a query with each text."""
-        every = dict(zip(INPUTS, self._tokens.pairs(query, texts), strict=True))
+        return self.each([query] * len(texts), texts)
+
+    def each(self, queries: Sequence[str], texts: Sequence[str]) -> Arrays:
+        """The same of each query with its text."""
+        every = dict(zip(INPUTS, self._tokens.pairs(queries, texts), strict=True))
         return {name: every[name] for name in self._inputs}
 
 

@@ -87,6 +87,7 @@ def plan(extra_item_feature: str = "") -> Plan:
         cross("cross", "count", {"builtin": "list_count", "list": "user_stats:recent", "kind": "click"}),
         cross("cross", "prior", {"builtin": "prior_reciprocal"}),
         cross("cross", "price", {"builtin": "price"}),
+        cross("cross", "looks", {"builtin": "vector_likeness", "list": "user_stats:recent", "kind": "click"}),
     )
     history = History("user_stats:recent_items", "user_stats:recent_kinds", "user_stats:recent_times")
     ranking = RankingPlan(
@@ -312,12 +313,13 @@ class Shop:
         self.state = State(self.world(champion, previous))
         self.served: list[AsServed] = []
         self.recent = RecentAnswers(100)
-        pipeline = Pipeline(self.table, self.store, self.scorer, self.state, self.meters, self.popular)
+        self.given = Given(folder / "vectors", VECTORS, self.table)
+        likeness = self.given.likeness
+        pipeline = Pipeline(self.table, self.store, self.scorer, self.state, self.meters, self.popular, likeness)
         self.pipeline, self.covisits = pipeline, Covisits()
         self.embedder = Embedder()
         self.texts = Texts(folder / "store", folder / "vectors", self.embedder, self.meters)
         alike = AlikeByVectors(self.texts.vectors, self.table)
-        self.given = Given(folder / "vectors", VECTORS, self.table)
         chosen = policy or Policy(explore=0.0)
         self.ranker = Ranker(pipeline, TOKENS, self.emit, chosen, self.covisits, alike, self.given.alike)
         self.words = Words(lambda: IndexReader(folder / "words", "english"))

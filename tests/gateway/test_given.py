@@ -7,12 +7,13 @@ import pytest
 from freshrank.v1.ranking_pb2 import Item, ItemVector
 
 from services.common.errors import TemporaryError
-from services.gateway.calls import SimilarCall
+from services.gateway.calls import Caller, SimilarCall
+from services.gateway.candidates import Wanted
 from services.gateway.given import row_of
 from services.gateway.ranker import Policy
 from services.gateway.search.vector_index import VectorIndexer
 from tests.gateway.pictures import LOOKS, embedded, picture, pictured
-from tests.gateway.shop import NOW, Shop, budget
+from tests.gateway.shop import NOW, Shop, budget, recent
 
 
 async def put_in(shop: Shop, *items: Item) -> None:
@@ -90,6 +91,27 @@ async def test_an_upsert_waits_for_the_vectors_too(shop: Shop) -> None:
     shop.sends.failure = TemporaryError("no broker")
     with pytest.raises(TemporaryError):
         await shop.intake.upsert([pictured("red-disc", 0)], NOW, 1.0)
+
+
+async def test_likeness_to_what_was_clicked_is_a_feature_of_the_model(shop: Shop) -> None:
+    shop.store.lists = {"user_stats:recent": recent(("red-disc", 2, 5), ("blue-disc", 1, 6), ("red-square", 2, 9))}
+    wanted = Wanted.of(["red-stripes", "green-disc", "blue-square", "i3", "nobody"])
+    seen = await shop.pipeline.evaluate(Caller("ada"), wanted, NOW, budget())
+    feature = next(cross for cross in shop.plan.crosses if cross.builtin == "vector_likeness")
+    column = [ref.id for ref in shop.plan.ranking.item].index(feature.id)
+    red, green, blue, *unknown = seen.candidates.features[:, column].tolist()
+    assert red > 0.9
+    assert max(green, blue) < 0.6  # what was only viewed does not count
+    assert np.isnan(unknown).all()
+
+
+async def test_without_clicks_on_anything_pictured_there_is_no_likeness(shop: Shop) -> None:
+    slots = shop.table.slots(["red-disc", "i3"])
+    for entries in ([], ["i3"], ["nobody"]):
+        assert np.isnan(shop.given.likeness(shop.table.slots(entries), slots)).all()
+    own = shop.given.likeness(slots[:1], slots)
+    assert own[0] == pytest.approx(1, abs=0.01)
+    assert np.isnan(own[1])
 
 
 def test_a_row_is_a_direction() -> None:

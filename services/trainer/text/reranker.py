@@ -48,14 +48,14 @@ class Reranker:
 
     def __init__(self, model: PairScorer, tokens: Tokenizer, about: Encoder) -> None:
         self.model, self.tokens, self.about = model, tokens, about
-        self.pairs = PairTokenizer(tokens, about.inputs).pairs
+        self.tokenizer = PairTokenizer(tokens, about.inputs)
 
     def dated(self, created_us: int) -> "Reranker":
         """The same as made at a time."""
         return Reranker(self.model, self.tokens, replace(self.about, created_us=created_us))
 
     def scores(self, arrays: Arrays) -> Floats:
-        """[B, 1] of what `pairs` gives."""
+        """[B, 1] of what `tokenizer` gives."""
         with torch.no_grad():
             found: Floats = self.model(*(torch.from_numpy(array) for array in arrays.values())).numpy()
         return found
@@ -93,7 +93,8 @@ def export(made: Reranker, out: Path, int8: bool = False, hooks: Hooks | None = 
     types = (torch.tensor([[0] * 4 + [1] * 4, [0] * 3 + [1] * 2 + [0] * 3]),)
     data = traced(made.model, (*sample, *types)[: len(made.about.inputs)], made.about.inputs, OUTPUT)
     # Many at once, which pads most of them, and some alone: other widths, no padding.
-    batches = [made.pairs(PROBES[0], PROBES), made.pairs(PROBES[4], PROBES[12:13]), made.pairs(PROBES[8], PROBES[:3])]
+    of = made.tokenizer.pairs
+    batches = [of(PROBES[0], PROBES), of(PROBES[4], PROBES[12:13]), of(PROBES[8], PROBES[:3])]
     expected = [made.scores(batch) for batch in batches]
     about = made.about
     _check(data, batches, expected, about)

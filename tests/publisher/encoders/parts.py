@@ -23,6 +23,7 @@ from services.publisher.files import Disk
 from services.publisher.fleet import Fleet
 from services.publisher.judgments import Judged, RelevanceBounds
 from services.publisher.table import Rows
+from services.publisher.triton import TritonServer
 from services.text import folder as folders
 from services.text import names
 from services.text.categories import Categories
@@ -191,17 +192,18 @@ class Outside:
 
 
 class Stage:
-    """A publisher's part for encoders over a folder, with one Triton."""
+    """A publisher's part for encoders over a folder, with one Triton: a small one, or the real one at an address."""
 
-    def __init__(self, root: Path, log: Log, bounds: SearchBounds = NO_WATCH) -> None:
-        self.root, self.log, self.bounds = root, log, bounds
+    def __init__(self, root: Path, log: Log, bounds: SearchBounds = NO_WATCH, address: str = "") -> None:
+        self.root, self.log, self.bounds, self._address = root, log, bounds, address
         (root / "triton").mkdir(parents=True, exist_ok=True)
         self.triton, self.outside = SmallTriton(root / "triton"), Outside(log)
         self.again()
 
     def again(self, fence: Callable[[], None] = lambda: None) -> None:
         """A new process over the same folder, topic and Triton."""
-        self.fleet = Fleet(lambda: ["one"], lambda address: self.triton, fence)
+        at, real = self._address or "one", bool(self._address)
+        self.fleet = Fleet(lambda: [at], lambda address: TritonServer(address) if real else self.triton, fence)
         disk = Disk()
         self.watch = SearchWatch(self.bounds)
         self.rerankers_audit = Audit(self.root / "rerankers.jsonl", fence)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import beside, encoders, homedepot, incremental
+from benchmarks.search import beside, cross, encoders, homedepot, incremental
 from benchmarks.search.encoders import Tuning
 from benchmarks.search.judged import Judged, calibrated, figures, fused, generated, ndcg, read
 from benchmarks.search.lexical import NAMES, Features, bm25
@@ -63,6 +63,29 @@ def test_an_encoder_fed_in_slices_learns_and_a_frozen_one_does_not(tuning: Tunin
         queries = [{judged.queries[k] for k in places} for places in (part.learned, part.judged)]
         assert queries[1]
         assert not queries[0] & queries[1]
+
+
+def test_a_reranker_is_asked_about_queries_that_nothing_has_learned_from(tuning: Tuning, tmp_path: Path) -> None:
+    judged, asked = generated(), cross.Study(tuning.model, 32, pairs=200, queries=10)
+    some, train = cross.chosen(judged, asked)
+    assert not {some.queries[k] for k in np.flatnonzero(train)} & {some.queries[k] for k in np.flatnonzero(~train)}
+    found = cross.study(judged, asked, tmp_path, lambda _: None, {"reranker": False})
+    assert (found["learned"], found["queries"]) == (200, 10)
+    assert found["training"]["pairs"] == 200
+    assert found["cpu_ms_a_pair"]["reranker"]["median"] > 0
+    rows = {name: row["ndcg10"]["value"] for name, row in found["rows"].items()}
+    assert all(0 < value <= 1 for value in rows.values())
+    gained = found["differences"]["ranker + reranker, 0.5 less ranker"]["value"]
+    assert gained == pytest.approx(rows["ranker + reranker, 0.5"] - rows["ranker"], abs=1e-4)
+
+
+def test_a_reranker_that_knows_the_grades_makes_the_order_right() -> None:
+    judged = generated(20)
+    every = np.ones(len(judged), bool)
+    chance = np.random.Generator(np.random.PCG64(0)).random(len(judged))
+    assert ndcg(judged, cross.fused(judged, chance, judged.relevance, 1.0, every), every) == pytest.approx(1.0)
+    same = cross.fused(judged, chance, judged.relevance, 0.0, every)
+    assert ndcg(judged, same, every) == pytest.approx(ndcg(judged, chance, every))
 
 
 def test_ndcg_is_its_formula() -> None:
