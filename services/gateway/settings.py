@@ -79,7 +79,7 @@ class GatewaySettings(TritonSettings):
     )
     search_rerank: int = Field(
         0, ge=0, le=64, description="first items of a search that a reranker, where there is one, reads together with"
-        " the query; each takes Triton a millisecond or more; 0 = none"
+        " the query; each takes Triton some milliseconds; 0 = none"
     )  # fmt: skip
     search_rerank_share: float = Field(0.5, ge=0, le=1, description="part of their order that the reranker decides")
     search_language: str = Field(
