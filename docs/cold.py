@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.publisher.cold.study import helps
+
 _TEXT = """## Items before their first click: rows made from texts
 
 Rows of items with little evidence in three ways: `own`, theirs or none; `text`, the row that a ridge regression makes
@@ -83,7 +85,7 @@ def _retail(how: str, runs: Sequence[Mapping[str, Any]]) -> str:
         how=_HOW[how], visits=f"{run['lists']:,.0f}", day=f"{run['bought_1']:.0f}", week=f"{run['bought_7']:.0f}",
         days=run["days"], table="\n".join(rows), r2=", ".join(f"{one['r2']:.2f}" for one in maps),
         gains=", ".join(f"{1e3 * one['gain']:+.1f} ({1e3 * one['error']:.1f})" for one in maps),
-        used=sum(one["r2"] > 0 and one["gain"] > one["error"] for one in maps), months=len(maps),
+        used=sum(helps(one["r2"], one["gain"], one["error"]) for one in maps), months=len(maps),
     )  # fmt: skip
 
 
