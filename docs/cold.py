@@ -40,12 +40,13 @@ expected clicks by the planted truth; a shop of each way for {seeds} seeds, mean
 
 LESSON = """Where rows alone know what is liked, a text tells about a fifth of what they differ in, and saves log-loss
 on hidden items, 1.7 to ten standard errors in every month. What that gains in an order is smaller: new items are told
-apart better (AUC of the week's new ones +.02), lists hold a little more of what is bought (+.1 points of 15.6 %). It does
-**not** bring new items to the front: a whole catalogue's first twenty hardly hold one of the day either way, and
+apart better (AUC of the week's new ones +.02), lists hold a little more of what is bought (+.1 points of 15.6 %). It
+does **not** bring new items to the front: a whole catalogue's first twenty hardly hold one of the day either way, and
 blended rows take most of the week's away again; those few were bought a fifth as often as the rest of the list, their
-rows being of a few sightings. Who wants new items seen has the source `new` of Recommend, `BOOST_NEW` and exploration.
-In the simulator a title says no more than the hashed words that every ranker reads: the map explains nothing, and the
-publisher's judgment all but never uses it. So it is that judgment, on a shop's own clicks, that makes it safe to have."""
+rows being of a few sightings. Who wants new items seen has the source `new` of Recommend, `BOOST_NEW` and
+exploration. In the simulator a title says no more than the hashed words that every ranker reads: the map explains
+nothing, and the publisher's judgment all but never uses it. So it is that judgment, on a shop's own clicks, that
+makes it safe to have."""
 
 _COLUMNS = (
     ("share_1", "of the first 20 new that day", 100, "%"),
