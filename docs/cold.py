@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.publisher.cold.study import helps
+
 _TEXT = """## Items before their first click: rows made from texts
 
 Rows of items with little evidence in three ways: `own`, theirs or none; `text`, the row that a ridge regression makes
@@ -36,13 +38,15 @@ expected clicks by the planted truth; a shop of each way for {seeds} seeds, mean
 
 """
 
-LESSON = """A text tells part of a row: about a fifth of what rows differ in, and every month it saves log-loss on
-hidden items, 1.7 to ten standard errors. What that gains in an order is smaller. New items are told apart better (AUC
-of the week's new ones +.02), and lists hold a little more of what is bought (+.1 points of 15.6 %). It does **not**
-bring new items to the front: a whole catalogue's first twenty hardly hold one of the day either way, and blended rows
-take most of the week's away again: those few were bought a fifth as often as the rest of the list, their rows being of
-a few sightings. Who wants new items seen has the source `new` of Recommend, `BOOST_NEW` and exploration; rows from
-texts say which of them. The publisher's judgment, on the shop's own clicks, decides whether the map is used."""
+LESSON = """Where rows alone know what is liked, a text tells about a fifth of what they differ in, and saves log-loss
+on hidden items, 1.7 to ten standard errors in every month. What that gains in an order is smaller: new items are told
+apart better (AUC of the week's new ones +.02), lists hold a little more of what is bought (+.1 points of 15.6 %). It
+does **not** bring new items to the front: a whole catalogue's first twenty hardly hold one of the day either way, and
+blended rows take most of the week's away again; those few were bought a fifth as often as the rest of the list, their
+rows being of a few sightings. Who wants new items seen has the source `new` of Recommend, `BOOST_NEW` and
+exploration. In the simulator a title says no more than the hashed words that every ranker reads: the map explains
+nothing, and the publisher's judgment all but never uses it. So it is that judgment, on a shop's own clicks, that
+makes it safe to have."""
 
 _COLUMNS = (
     ("share_1", "of the first 20 new that day", 100, "%"),
@@ -83,7 +87,7 @@ def _retail(how: str, runs: Sequence[Mapping[str, Any]]) -> str:
         how=_HOW[how], visits=f"{run['lists']:,.0f}", day=f"{run['bought_1']:.0f}", week=f"{run['bought_7']:.0f}",
         days=run["days"], table="\n".join(rows), r2=", ".join(f"{one['r2']:.2f}" for one in maps),
         gains=", ".join(f"{1e3 * one['gain']:+.1f} ({1e3 * one['error']:.1f})" for one in maps),
-        used=sum(one["r2"] > 0 and one["gain"] > one["error"] for one in maps), months=len(maps),
+        used=sum(helps(one["r2"], one["gain"], one["error"]) for one in maps), months=len(maps),
     )  # fmt: skip
 
 

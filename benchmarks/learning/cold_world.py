@@ -22,6 +22,7 @@ from services.common.content import content_matrix, tokens_of
 from services.common.encode import encode
 from services.common.spec import FeatureRef, ModelSpec
 from services.demo.world import Shopper, World
+from services.publisher.cold.study import helps
 from services.text.item import item_text
 from services.trainer.evaluation.rehearsal import Trial
 from services.trainer.factory import learner_of
@@ -122,7 +123,7 @@ class ClosedShop:
     def _renew(self) -> None:
         self._rowed.renew()
         found = self._rowed.judged(list(self._kept))
-        self._used = found is not None and found["r2"] > 0 and found["gain"] > found["error"]
+        self._used = found is not None and helps(found["r2"], found["gain"], found["error"])
         if found is not None:
             self.judged.append({**found, "used": float(self._used)})
 

@@ -226,8 +226,13 @@ class Publisher:
         texts.step(self._clock.now_us(), judging=self._examples.caught_up and not self._keeper.book.switches.releases)
 
     def _study(self, text_rows: TextRows) -> None:
-        if self._examples.caught_up:  # what rows are judged by is there
+        if not self._examples.caught_up:  # what rows are judged by is not there yet
+            return
+        try:
             text_rows.study(self._clock.now_us())
+        except PermanentError as error:
+            logger.error("rows from texts cannot be studied", extra={"error": str(error)})
+            self._meters.fault("text rows")
 
     def _split(self, split: ArmSplit) -> None:
         split.term = self._leadership.term

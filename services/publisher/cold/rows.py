@@ -10,6 +10,7 @@ which is the row of the text alone before the trainer has made one. So gateways 
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -134,7 +135,7 @@ class ColdRows:
     def send(self, lane: Lane) -> int:
         """Send some of the rows that are due; returns how many went. Raises TemporaryError: they stay due."""
         with self._lock:
-            now, ids = self._now, list(self._due)[:CHUNK]
+            now, ids = self._now, list(islice(self._due, CHUNK))
             if now is None or now.texts.lanes.rows != lane or not ids or self.own is None:
                 return 0
             own = self.own.taken(ids)

@@ -2,7 +2,7 @@
 
 The judgment hides what it asks about. A fifth of the items that have rows is held out of a trial fit; the champion then
 scores the newest labelled impressions twice, with these items' rows taken away, as a new item has none, and with rows
-made from their texts instead. The map is used while the second log-loss is lower by more than chance explains.
+made from their texts instead. The map is used while the second log-loss is lower by two standard errors.
 """
 
 import logging
@@ -27,6 +27,9 @@ from services.publisher.table import OFTEN, Rows
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
+
+ERRORS = 2.0
+"""Standard errors by which log-loss has to be lower: it is looked at again and again."""
 
 
 class AllRows(RowLookup, Protocol):
@@ -53,6 +56,15 @@ class Judgment:
     def figures(self) -> dict[str, float]:
         """As numbers."""
         return {"used": float(self.used), "r2": self.r2, "gain": self.gain, "items": self.items}
+
+
+def helps(r2: float, gain: float, error: float) -> bool:
+    """Whether rows from texts are better than none, and not their mean alone.
+
+    >>> helps(0.2, 3e-3, 1e-3), helps(0.2, 1e-3, 1e-3), helps(-0.1, 3e-3, 1e-3)
+    (True, False, False)
+    """
+    return r2 > 0 and gain > ERRORS * error
 
 
 class Hidden:
@@ -173,6 +185,6 @@ class Study:
         if probed is None or not np.isfinite(probed[0].mean):
             return None
         gain, error = -probed[0].mean, probed[0].error
-        better = gain > error
+        better = helps(found.r2, gain, error)
         reason = f"log-loss {gain:+.2g} ± {error:.2g} less with held-out items' rows from texts than without"
         return replace(about, used=better, reason=reason, gain=gain, error=error)
