@@ -9,7 +9,7 @@ _TEXT = """## Items before their first click: rows made from texts
 
 Rows of items with little evidence in three ways: `own`, theirs or none; `text`, the row that a ridge regression makes
 of the title's vector (all-MiniLM-L6-v2, 8-bit) until there is an own one; `blended`, what the publisher serves
-(docs/decisions/0020). `mean` takes one row for all, what a map that knows no text would say.
+(docs/decisions/0021). `mean` takes one row for all, what a map that knows no text would say.
 
     python -m benchmarks.learning.cold --data <online-retail> --out cold.json
 
