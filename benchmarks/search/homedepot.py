@@ -1,6 +1,6 @@
 """Queries of a home-improvement shop and titles that people judged: words, vectors, both, tuned, ranked.
 
-    python -m benchmarks.search.homedepot --data DIR --out FILE [--state DIR] [--only PART] [--json]
+    python -m benchmarks.search.homedepot --data DIR --out FILE [--state DIR] [--only PART] [--ways NAME ...] [--json]
 
 DIR holds train.csv.zip of the Home Depot relevance competition. Five folds by query; every row is judged on queries
 that nothing it learned from has. Only the title and the query are read. RMSE needs a number from 1 to 3: scores
@@ -148,6 +148,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--state", type=Path, help="folder that vectors and tuned folds are kept in")
     parser.add_argument("--only", choices=PARTS, help="a part; others stay in --out")
+    parser.add_argument("--ways", nargs="*", default=(), help="of the incremental study; all of them if left out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -171,7 +172,7 @@ def main() -> int:
             tell(lines(found["rows"]))
             keep(rows.tuned() if asked.only != "plain" else {})
         if asked.only in (None, "incremental"):
-            keep({"incremental": incremental.study(judged, state, tuning, tell=tell)})
+            keep({"incremental": incremental.study(judged, state, tuning, tell=tell, only=asked.ways)})
         if asked.only in (None, "beside"):
             keep({"beside": beside.study(judged, state, tuning, tell=tell)})
     print(json.dumps(found) if asked.json else lines(found.get("rows", {})))

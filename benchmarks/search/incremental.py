@@ -7,7 +7,7 @@ RMSE reads relevance off the cosine by a line that is fitted on the judged pairs
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,12 @@ def slices(judged: Judged, learned: int = LEARNED, asked: int = JUDGED) -> list[
 
 def study(
     judged: Judged, state: Path, tuning: Tuning, cut: tuple[int, int] = (LEARNED, JUDGED),
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = print, only: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Every way, each kept in `state` when it is done."""
+    """Every way, or some of them, each kept in `state` when it is done."""
     parts, found = slices(judged, *cut), {}
-    for name, way in {**WAYS, RETRAIN: WAYS["full"]}.items():
+    every = {**WAYS, RETRAIN: WAYS["full"]}
+    for name, way in {name: way for name, way in every.items() if not only or name in only}.items():
         path = state / f"incremental-{len(judged)}-{name.replace(' ', '-').replace(',', '')}.json"
         if not path.exists():
             learner = Learner(load(tuning.model, tuning.max_tokens), way, seed=tuning.seed)
