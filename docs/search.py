@@ -48,10 +48,8 @@ One seed; one process of one thread.
 
 {table}
 
-Forgotten: what slice 1 has lost at the end since right after it was learned; below zero it has gained. The full retrain
-starts from the pretrained weights and sees slices 1 to 9 in one pass; it is judged on the last slice alone, so it
-stands beside the last step of the others (`last`). No interval: a mean over nine slices of some hundred queries each;
-the spread of single steps is in the JSON.
+Forgotten: what slice 1 has lost at the end since right after it was learned; below zero it has gained.{retrain} No
+interval: a mean over nine slices of some hundred queries each; the spread of single steps is in the JSON.
 
 **What to take from it.** {lesson}
 """
@@ -109,13 +107,21 @@ it has not seen. The ranker gains .003 of RMSE by it on the same pairs (network)
 show. But pairs are worth more to the ranker: 59,000 with the frozen cosine give .456, 8,000 with both .460.
 With few judgments teach the ranker first. More pairs, more passes and the whole encoder were not tried."""
 
+_RETRAIN = """ The full retrain
+starts from the pretrained weights and sees slices 1 to 9 in one pass; it is judged on the last slice alone, so it
+stands beside the last step of the others (`last`)."""
+
 _BESIDE_LESSON = """Neither pays here. Reading the catalogue takes .005 from the frozen encoder, whose vectors were made
 for being compared and not for naming words; tuning brings that back, and what is left of ten minutes of a core is
 +.001, with zero inside its interval. Queries in other forms show nothing either way, on mistyped ones neither
 (+.0006 [-.0007, +.0020]): a wrong letter costs every row about .005, for an encoder of parts of words reads most of
 the word still. With some thousand pairs leave both off, as they are by default."""
 
-_STEPS_LESSON = """Compare `next` with the frozen row before an update is paid for, and `forgotten` with zero."""
+_STEPS_LESSON = """An update gains little, and gains it again and again: on queries of the next slice the cosine has .0026 more
+of NDCG@10 by LoRA and .0032 by the whole encoder (standard errors over nine slices .0014 and .0017), and .007 less of
+RMSE by either (.001). LoRA moves 1.5 % of the numbers for four fifths of the time and forgets half as much of the first
+slice; both differences are within chance. The frozen row's seconds are those of looking at the pairs. Ways of the study
+that the table lacks (top layers, replay, AdaLoRA, a full retrain) have not been run to the end."""
 
 
 def page() -> str:
@@ -190,7 +196,8 @@ def _steps(found: Mapping[str, Any]) -> str:
         )
         rows.append(f"| {' | '.join(cells)} |")
     told = {name: found[name] for name in ("slices", "learned", "judged")}
-    return _STEPS.format(**told, table="\n".join(rows), lesson=_STEPS_LESSON)
+    retrain = _RETRAIN if "full retrain" in found["ways"] else ""
+    return _STEPS.format(**told, table="\n".join(rows), retrain=retrain, lesson=_STEPS_LESSON)
 
 
 def _beside(found: Mapping[str, Any]) -> str:
