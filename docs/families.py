@@ -67,7 +67,8 @@ ADVICE: Mapping[str, Advice] = {
         " item, other items of the batch as wrong answers. What is released is a plain encoder; adapters are merged.",
         "`lora` and `top` where several encoders share a base or memory is short: LoRA moves 1.5 % of the numbers of"
         " all-MiniLM-L6-v2 (331,776 of 22.6 million) and its Adam remembers as few. `top` is the cheapest step, because"
-        " gradients stop early. On judged queries LoRA and the whole encoder gain .003 of NDCG@10 a slice alike (docs/search.md).",
+        " gradients stop early. On judged queries LoRA and the whole encoder gain .003 of NDCG@10 alike on the next"
+        " slice (docs/search.md).",
         "Not before the ranker has the frozen encoder's cosine beside lexical features: that alone is most of what the"
         " encoder gives on judged queries. A new encoder needs every item's vector again; an update that gains little"
         " is not worth that.",

@@ -117,11 +117,12 @@ for being compared and not for naming words; tuning brings that back, and what i
 (+.0006 [-.0007, +.0020]): a wrong letter costs every row about .005, for an encoder of parts of words reads most of
 the word still. With some thousand pairs leave both off, as they are by default."""
 
-_STEPS_LESSON = """An update gains little, and gains it again and again: on queries of the next slice the cosine has .0026 more
-of NDCG@10 by LoRA and .0032 by the whole encoder (standard errors over nine slices .0014 and .0017), and .007 less of
-RMSE by either (.001). LoRA moves 1.5 % of the numbers for four fifths of the time and forgets half as much of the first
-slice; both differences are within chance. The frozen row's seconds are those of looking at the pairs. Ways of the study
-that the table lacks (top layers, replay, AdaLoRA, a full retrain) have not been run to the end."""
+_STEPS_LESSON = """An update gains little, and again and again: on queries of the next slice the cosine has
+.0026 more of NDCG@10 by LoRA and .0032 by the whole encoder (standard errors over nine slices .0014 and .0017), and
+.007 less of RMSE by either (.001). LoRA moves 1.5 % of the numbers for four fifths of the time and forgets half as
+much of the first slice; both differences are within chance. The frozen row's seconds are those of looking at the
+pairs. Ways of the study that the table lacks (top layers, replay, AdaLoRA, a full retrain) have not been run to the
+end."""
 
 
 def page() -> str:
