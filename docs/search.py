@@ -121,9 +121,9 @@ _STEPS_LESSON = """An update gains little, and again and again: on queries of th
 of NDCG@10 by LoRA, .0032 by the whole encoder and by LoRA with replay (standard errors over nine slices .0014 to
 .0017), and .007 to .008 less of RMSE (.001). Replay doubles the cost, and with it the first slice gains instead of
 being forgotten (.002); without it LoRA forgets .0009 of it and the whole encoder .0018, both within chance. The top
-layers are cheapest and gain grades alone, AdaLoRA gains half as much as LoRA. A full retrain has .8954 on the last
-slice, where the others lie between .895 and .902. So: LoRA with replay, which is the default. The frozen row's
-seconds are those of looking at the pairs."""
+layers are cheapest and gain grades alone, AdaLoRA gains half to two thirds of what LoRA does. A full retrain has
+.8954 on the last slice, where the others lie between .894 and .902. So: LoRA with replay, which is the default (at
+half the rate). The frozen row's seconds are those of looking at the pairs."""
 
 
 def page() -> str:
