@@ -94,24 +94,32 @@ def _modules(folder: Path) -> Mapping[str, Sequence[str]]:
     return found
 
 
-def _body(folder: Path) -> Any:
-    from transformers import AutoModel
-    from transformers.utils import logging
+def transformer(folder: Path, kind: str) -> tuple[Any, list[str]]:
+    """What the class `kind` of transformers makes of a folder, and weights that it lacks.
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    Raises InvalidInput whose field is the file that cannot be read.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     if not (folder / "model.safetensors").exists() and not (folder / "model.safetensors.index.json").exists():
         raise unreadable("model.safetensors", "is not there; pickled weights are not read, save them as safetensors")
     try:
-        body, found = AutoModel.from_pretrained(
+        body, found = getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # of many kinds: an unknown architecture, a truncated file, a missing field
         raise unreadable("config.json", f"the Transformer cannot be loaded: {error}") from error
+    return body, sorted(found["missing_keys"])
+
+
+def _body(folder: Path) -> Any:
+    body, missing = transformer(folder, "AutoModel")
     if getattr(body, "pooler", None) is not None:
         body.pooler = None  # a head over the first token that nothing here reads
-    absent = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    absent = [key for key in missing if not key.startswith("pooler.")]
     if absent:
         raise unreadable("model.safetensors", f"lacks {len(absent)} weights, such as {absent[0]}")
     return body

@@ -21,7 +21,7 @@ from services.text.reranker import INPUTS, OUTPUT, PairTokenizer, tolerance
 from services.trainer.champion import session
 from services.trainer.hooks import Hooks
 from services.trainer.text.export import PROBES, check_version, put, quantised, sample_of, traced
-from services.trainer.text.load import MAX_TOKENS, identity, tokens_of, unreadable
+from services.trainer.text.load import MAX_TOKENS, identity, tokens_of, transformer, unreadable
 
 LEAST_CORRELATION = 0.95
 """Of 8-bit scores with the float32 ones of the same pairs; below it the form is refused."""
@@ -113,22 +113,8 @@ def answers(data: bytes, arrays: Arrays) -> Floats:
 
 
 def _body(folder: Path) -> Any:
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    if not (folder / "model.safetensors").exists() and not (folder / "model.safetensors.index.json").exists():
-        raise unreadable("model.safetensors", "is not there; pickled weights are not read, save them as safetensors")
-    try:
-        body, found = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
-            output_loading_info=True,
-        )  # fmt: skip
-    except Exception as error:  # of many kinds: an unknown architecture, a truncated file, a missing field
-        raise unreadable("config.json", f"the Transformer cannot be loaded: {error}") from error
-    if found["missing_keys"]:
-        absent = sorted(found["missing_keys"])
+    body, absent = transformer(folder, "AutoModelForSequenceClassification")
+    if absent:
         raise unreadable("model.safetensors", f"lacks {len(absent)} weights, such as {absent[0]}: is it a classifier?")
     if body.config.num_labels not in (1, 2):
         raise unreadable("config.json", f"has {body.config.num_labels} labels; a score is one, or the second of two")
