@@ -116,10 +116,10 @@ class Reader:
 class Standing:
     """What lies on the topic routes under one key: the last record that any leader has put there. For one thread."""
 
-    def __init__(self, bootstrap: Address, key: bytes, read: Callable[[bytes], Route | ArmSplit]) -> None:
+    def __init__(self, bootstrap: Address, key: bytes, read: Callable[[bytes], Route | ArmSplit | TextRoute]) -> None:
         """Reads the topic whole. Raises TemporaryError when the broker is not there."""
         self._tail, self._key, self._read = Tail(bootstrap, ROUTES.name), key, read
-        self.last: Route | ArmSplit | None = None
+        self.last: Route | ArmSplit | TextRoute | None = None
         self.term = 0
         """The largest that was seen."""
         for record in self._tail.until(self._tail.ends()):

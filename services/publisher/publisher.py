@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from freshrank.v1.models_pb2 import ArmSplit, Route
+from freshrank.v1.models_pb2 import ArmSplit, Route, TextRoute
 
-from services.common.arms import MAIN, suffix
+from services.common.arms import MAIN, RERANKER_KEY, TEXT_KEY, suffix
 from services.common.clock import Clock
 from services.common.errors import PermanentError, TemporaryError
 from services.common.health import Health
@@ -116,6 +116,8 @@ class Publisher:
         if settings.arm == MAIN:
             reach = Reach(settings, disk, fence, sender, self._fleet, self._intake.searches, self._search_watch, meters)
             self._texts = TextModels.of(reach, lambda: leadership.term)
+        self._text_routes = [Standing(settings.kafka, key, TextRoute.FromString) for key in (TEXT_KEY, RERANKER_KEY)
+                             if self._texts is not None]  # fmt: skip
         self._examples = Reader(settings.kafka, EXAMPLES.name, {}, self._example, back=settings.examples_back)
         self._commands = Reader(settings.kafka, COMMANDS.name, self._after("commands"), self._command)
 
@@ -158,6 +160,8 @@ class Publisher:
         self._examples.close()
         self._commands.close()
         self._route.close()
+        for standing in self._text_routes:
+            standing.close()
         self._fleet.close()
         if self._court is not None:
             self._court.close()
@@ -218,6 +222,9 @@ class Publisher:
         self._healthy = not healed and self._fleet.whole(self._keeper.book.champion)
 
     def _text(self, texts: TextModels) -> None:
+        for standing in self._text_routes:
+            if standing.overtaken(self._leadership.term):
+                texts.say_again()
         texts.step(self._clock.now_us(), judging=self._examples.caught_up and not self._keeper.book.switches.releases)
 
     def _study(self, text_rows: TextRows) -> None:

@@ -93,6 +93,11 @@ class TextModels:
         finally:
             self.rerankers.step(now_us, judging)
 
+    def say_again(self) -> None:
+        """Publish both routes once more: a record of one who does not lead any more lies over ours."""
+        self.encoders.say_again()
+        self.rerankers.say_again()
+
     def wanted(self) -> dict[str, Expected]:
         """What Triton servers must have."""
         return {**self.encoders.wanted(), **self.rerankers.wanted()}

@@ -140,3 +140,14 @@ def test_a_person_may_go_back_while_it_is_watched(watched: Stage) -> None:
     watched.encoders.rollback("ada", "looks odd")
     watched.steps()
     assert (watched.outside.routes[-1].encoder, watched.encoders.book.switched_us) == (before, 0)
+
+
+def test_a_route_that_another_lies_over_is_said_again(watched: Stage) -> None:
+    said = len(watched.outside.routes)
+    watched.steps()
+    assert len(watched.outside.routes) == said
+    watched.models.say_again()
+    watched.steps()
+    assert len(watched.outside.routes) == said + 1
+    again, before = watched.outside.routes[-1], watched.outside.routes[-2]
+    assert (again.encoder, again.epoch, again.before) == (before.encoder, before.epoch, before.before)
