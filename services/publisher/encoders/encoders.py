@@ -6,7 +6,6 @@ sides change at one moment. Until then what serves is left alone; the one before
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Protocol
@@ -15,7 +14,8 @@ import numpy as np
 from freshrank.v1.models_pb2 import TextBefore, TextRoute
 from numpy.typing import NDArray
 
-from services.common.errors import NotFound, TemporaryError
+from services.common.errors import NotFound
+from services.common.spec import Arrays
 from services.publisher.audit import Audit
 from services.publisher.book import Lane
 from services.publisher.checks import Verdict, holds, verdict
@@ -25,6 +25,7 @@ from services.publisher.encoders.desk import Judges
 from services.publisher.encoders.filler import Filler, Log
 from services.publisher.encoders.golden import EncoderGolden
 from services.publisher.encoders.judge import Encoding, figures
+from services.publisher.encoders.serving import Asking, Routing
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.waiting import Waiting
 from services.publisher.encoders.watch import SearchWatch
@@ -35,11 +36,6 @@ from services.text import folder as folders
 from services.text.folder import INPUTS, Tokenizer
 
 Floats = NDArray[np.float32]
-
-TOGETHER, AT_ONCE = 8, 2
-"""Texts of one request, for which a query that comes meanwhile waits, and requests on their way at once."""
-_LATER = 2
-"""Priority of what nobody waits for, where Triton has priorities."""
 
 
 class TextOutside(Judges, Protocol):
@@ -78,9 +74,9 @@ class Encoders:
         self._fillers: dict[TextLane, Filler] = {}
         self._tokens: dict[str, Tokenizer] = {}
         self._golden: dict[str, EncoderGolden] = {}
-        self._published: TextRoute | None = None
+        self._routing = Routing(outside.route)
         self._waiting = Waiting(keeper, store, audit, outside.decided)
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="vectors")
+        self._asking = Asking(fleet, "vectors")
         self._asked: deque[tuple[str, str]] = deque()
 
     @property
@@ -130,7 +126,7 @@ class Encoders:
 
     def say_again(self) -> None:
         """Publish the route once more."""
-        self._published = None
+        self._routing.again()
 
     def encoding(self) -> Encoding | None:
         """Of the encoder that serves; None without one."""
@@ -168,7 +164,7 @@ class Encoders:
 
     def close(self) -> None:
         """Give connections back."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._asking.close()
         for filler in self._fillers.values():
             filler.close()
 
@@ -234,13 +230,7 @@ class Encoders:
             at = self._fleet.placed(lane.encoder)
             route = TextRoute(encoder=lane.encoder, slot=lane.slot, epoch=lane.epoch, at=at, term=self._term())
             self._keep_some(route)
-        if route == self._published or (lane is None and self._published is None):
-            return
-        stamped = TextRoute()
-        stamped.CopyFrom(route)
-        stamped.updated_us = now_us
-        self._outside.route(stamped)
-        self._published = route
+        self._routing.say(route, now_us)
 
     def _keep_some(self, route: TextRoute) -> None:
         """Name the encoder before while the one that serves is watched."""
@@ -289,14 +279,8 @@ class Encoders:
         """Vectors [n, dim] of queries or items; a few texts at a time, behind the queries that people wait for."""
         tokens = self._tokens[encoder]
         of = tokens.queries if kind == "queries" else tokens.items
-        some = [texts[start : start + TOGETHER] for start in range(0, len(texts), TOGETHER)]
 
-        def ask(few: Sequence[str]) -> Floats:
-            return self._fleet.ask(encoder, dict(zip(INPUTS, of(few), strict=True)), priority=_LATER)
+        def arrays(few: Sequence[str]) -> Arrays:
+            return dict(zip(INPUTS, of(few), strict=True))
 
-        parts = list(self._threads.map(ask, some))
-        dim = self._golden[encoder].vectors.shape[1]
-        found = np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
-        if found.shape != (len(texts), dim) or not np.isfinite(found).all():
-            raise TemporaryError(f"{encoder}: Triton's vectors are {found.shape}, not all finite numbers of {dim}")
-        return found
+        return self._asking.ask(encoder, texts, arrays, self._golden[encoder].vectors.shape[1])

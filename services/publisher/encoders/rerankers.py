@@ -7,7 +7,6 @@ stays loaded, to go back to and for gateways that have not read the record yet.
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from freshrank.v1.models_pb2 import TextRoute
 from numpy.typing import NDArray
 
-from services.common.errors import NotFound, TemporaryError
+from services.common.errors import NotFound
 from services.publisher.audit import Audit
 from services.publisher.checks import Check, Verdict, holds, verdict
 from services.publisher.encoders import golden
@@ -24,6 +23,7 @@ from services.publisher.encoders.book import Decided, TextBook, TextKeeper
 from services.publisher.encoders.desk import Judges
 from services.publisher.encoders.golden import PairGolden
 from services.publisher.encoders.judge import Encoding, as_shown, figures, figures_of_pairs
+from services.publisher.encoders.serving import Asking, Routing
 from services.publisher.encoders.store import EncoderStore
 from services.publisher.encoders.waiting import Waiting
 from services.publisher.fleet import Fleet
@@ -34,10 +34,6 @@ from services.text.reranker import PairTokenizer
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-
-TOGETHER, AT_ONCE = 8, 2
-"""Pairs of one request, for which searches that come meanwhile wait, and requests on their way at once."""
-_LATER = 2
 
 
 class Rerankers:
@@ -61,9 +57,9 @@ class Rerankers:
         self._outside, self._bounds, self._term, self._encoding = outside, bounds, term, encoding
         self._tokens: dict[str, PairTokenizer] = {}
         self._golden: dict[str, PairGolden] = {}
-        self._published: TextRoute | None = None
+        self._routing = Routing(outside.route)
         self._waiting = Waiting(keeper, store, audit, outside.decided)
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pairs")
+        self._asking = Asking(fleet, "pairs")
         self._asked: deque[tuple[str, str]] = deque()
 
     @property
@@ -100,7 +96,7 @@ class Rerankers:
 
     def say_again(self) -> None:
         """Publish the route once more."""
-        self._published = None
+        self._routing.again()
 
     def rollback(self, actor: str, reason: str) -> None:
         """Have the next step go back to the one before; for any thread. What cannot be is said in the audit."""
@@ -108,7 +104,7 @@ class Rerankers:
 
     def close(self) -> None:
         """Give the threads back."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._asking.close()
 
     def _obey(self, actor: str, reason: str, now_us: int) -> None:
         book = self.book
@@ -142,16 +138,9 @@ class Rerankers:
 
     def _sync(self, now_us: int) -> None:
         lane = self.book.serving
-        if lane is None:
-            return
-        route = TextRoute(encoder=lane.encoder, at=self._fleet.placed(lane.encoder), term=self._term())
-        if route == self._published:
-            return
-        stamped = TextRoute()
-        stamped.CopyFrom(route)
-        stamped.updated_us = now_us
-        self._outside.route(stamped)
-        self._published = route
+        if lane is not None:
+            at = self._fleet.placed(lane.encoder)
+            self._routing.say(TextRoute(encoder=lane.encoder, at=at, term=self._term()), now_us)
 
     def _decide(self, reranker: str, now_us: int) -> None:
         self._store.candidate(reranker)
@@ -204,13 +193,5 @@ class Rerankers:
 
     def _scores(self, reranker: str, query: str, texts: Sequence[str]) -> Floats:
         """[n] of a query with each text; a few at a time, behind the searches that people wait for."""
-        tokens = self._tokens[reranker]
-        some = [texts[start : start + TOGETHER] for start in range(0, len(texts), TOGETHER)]
-
-        def ask(few: Sequence[str]) -> Floats:
-            return self._fleet.ask(reranker, tokens.pairs(query, few), priority=_LATER)
-
-        found = np.concatenate([np.zeros((0, 1), np.float32), *self._threads.map(ask, some)])
-        if found.shape != (len(texts), 1) or not np.isfinite(found).all():
-            raise TemporaryError(f"{reranker}: Triton's scores are {found.shape}, not all finite numbers")
-        return found[:, 0]
+        pairs = partial(self._tokens[reranker].pairs, query)
+        return self._asking.ask(reranker, texts, pairs, 1)[:, 0]
