@@ -196,9 +196,52 @@ _WORK = (
     ),
 )
 
+_ENCODERS, _FOUND = "freshrank_publisher_encoders_total", "freshrank_publisher_text_watch"
+_TEXTS = (
+    Panel(
+        "Decisions on encoders and rerankers, per hour",
+        (
+            ("encoder {{decision}}", counted(_ENCODERS, "1h", "decision")),
+            ("reranker {{decision}}", counted("freshrank_publisher_rerankers_total", "1h", "decision")),
+        ),
+        "short",
+        "Good: promoted now and then, rolled_back at 0. `freshrank encoders list` says why one was refused.",
+    ),
+    Panel(
+        "Texts without a vector yet",
+        (("waiting", level("max", "freshrank_publisher_text_vectors_due")),),
+        "short",
+        "Good: near 0; the whole catalogue while a new encoder is filled. An item in it is found by its words alone.",
+    ),
+    Panel(
+        "Vectors of texts made per second",
+        (("vectors", per_second("freshrank_publisher_text_vectors_total")),),
+        "cps",
+        "Above 0 while texts wait. At 0 with texts waiting: Triton does not answer, see the publisher's log.",
+    ),
+    Panel(
+        "Watch: shoppers who click on what they searched for",
+        _pair(_FOUND, (("by the encoder watched", "found"), ("by the one before", "found_before"))),
+        "percentunit",
+        "Good: as many as by the one before. Surely fewer takes the encoder back.",
+    ),
+    Panel(
+        "Encoder learning: pairs per second",
+        (("pairs", per_second("freshrank_trainer_text_pairs_total")),),
+        "cps",
+        "Empty without a worker for texts. At 0 with searches that end in clicks: it has stopped, see its log.",
+    ),
+    Panel(
+        "Rows of items made from texts",
+        (("{{kind}}", level("max", "freshrank_publisher_text_rows", "kind")),),
+        "short",
+        "text: new items; blended: little known ones; due falls to 0. All 0: the map does not help, and is not used.",
+    ),
+)
+
 DASHBOARD = Dashboard(
     "learning",
     "learning and gates",
     "What is learned, what passes the gates, what is watched and taken back.",
-    (("Now", _NOW), ("Learning", _LEARNING), ("Gates and watch", _GATES), ("Work", _WORK)),
+    (("Now", _NOW), ("Learning", _LEARNING), ("Gates and watch", _GATES), ("Texts", _TEXTS), ("Work", _WORK)),
 )

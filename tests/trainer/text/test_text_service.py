@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from confluent_kafka import Producer
 from freshrank.v1.models_pb2 import CatalogueItem
 
+from docs.panels import DASHBOARDS
 from services.common.topics import EXAMPLES, ITEM_UPDATES
 from services.demo.kafka import TopicSpec, create_topics
 from services.demo.processes import Program
@@ -129,7 +131,10 @@ def test_searches_become_encoders_that_wait_to_be_judged(service: Service) -> No
     assert last.parent == load(str(service.model), 16).about.source != last.source
     assert {"ndcg10", "base_ndcg10", "early_mrr", "early_base_mrr", "lists"} <= last.metrics.keys()
     text = service.get("metrics")
-    assert "freshrank_trainer_text_pairs_total" in text
+    queries = " ".join(query for dashboard in DASHBOARDS for panel in dashboard.panels for query in panel.promql)
+    watched = set(re.findall(r"freshrank_trainer_text_[a-z_]+", queries))
+    assert "freshrank_trainer_text_pairs_total" in watched
+    assert [name for name in watched if name not in text] == []
     assert f"freshrank_trainer_text_items {float(len(ITEMS))}" in text
 
 
