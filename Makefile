@@ -33,8 +33,10 @@ demo: parts ## start everything, drive traffic, show what happened (DATA=, DOMAI
 
 test: test-unit test-pipeline ## everything that needs no Go
 
-test-unit: $(STAMP) ## seconds: no servers
-	@$(BIN)/python -m pytest -q
+# Processes of the unit tests.
+JOBS ?= 2
+test-unit: $(STAMP) ## no servers, in two processes (JOBS=)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 test-pipeline: parts ## minutes: stories on real Kafka, Redis and Triton
 	@$(BIN)/python -m pytest -q -m "pipeline and not long" tests
