@@ -24,6 +24,9 @@ THIRTY_DAYS = (30 * DAY, DAY)
 CLICK, IMPRESSION = "kind == 'click'", "kind == 'impression'"
 BUY, SEARCH = "kind == 'purchase'", "kind == 'search'"
 TOUCH = "item is not null and kind != 'impression'"
+ACTED = f"{TOUCH} and kind != 'dwell'"
+KEPT = "dwell_seconds >= 30"
+"""A click whose shopper stayed: half a minute is the usual bound (Fox et al., 2005)."""
 """What a history holds: everything a shopper did with an item."""
 
 Window = tuple[timedelta, timedelta]
@@ -167,6 +170,7 @@ query_stats = view(
         ratio("query_ctr_1d", ONE_DAY, CLICK, IMPRESSION, prior=0.05, weight=20),
         ratio("query_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=20),
         ratio("query_conversion_30d", THIRTY_DAYS, BUY, CLICK, prior=0.02, weight=20),
+        feature("query_dwell_7d", "mean", "dwell_seconds", SEVEN_DAYS),
         feature("query_play_seconds_7d", "mean", "play_seconds", SEVEN_DAYS),
         feature("query_mean_price_7d", "mean", "price", SEVEN_DAYS, where=TOUCH),
         feature("query_shoppers_7d", "count_distinct", "user", SEVEN_DAYS, Int64),
@@ -183,7 +187,9 @@ query_item_stats = view(
         count("query_item_purchases_30d", THIRTY_DAYS, BUY),
         ratio("query_item_ctr_1d", ONE_DAY, CLICK, IMPRESSION, prior=0.05, weight=10),
         ratio("query_item_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=10),
-        feature("query_item_decayed_touches", "decay", "kind", (2 * DAY, HOUR), where=TOUCH, half_life="12h"),
+        feature("query_item_dwell_30d", "mean", "dwell_seconds", THIRTY_DAYS),
+        ratio("query_item_kept_30d", THIRTY_DAYS, KEPT, CLICK, prior=0.3, weight=10),
+        feature("query_item_decayed_touches", "decay", "kind", (2 * DAY, HOUR), where=ACTED, half_life="12h"),
     ],
 )
 
@@ -193,6 +199,7 @@ query_category_stats = view(
     [
         count("query_category_clicks_7d", SEVEN_DAYS, CLICK),
         count("query_category_purchases_30d", THIRTY_DAYS, BUY),
+        feature("query_category_dwell_30d", "mean", "dwell_seconds", THIRTY_DAYS),
         ratio("query_category_ctr_30d", THIRTY_DAYS, CLICK, IMPRESSION, prior=0.05, weight=20),
     ],
 )

@@ -25,16 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.common.errors import InvalidInput
-from services.common.records import IMPRESSION, REFORMULATION
+from services.common.records import DWELL, IMPRESSION, REFORMULATION
 
 Mask = NDArray[np.bool_]
 
 KINDS = {
     "view": 1, "click": 2, "add_to_cart": 3, "purchase": 4, "rate": 5, "search": 6, "like": 7, "follow": 8,
     "comment": 9, "play": 10, "impression": IMPRESSION, "reformulation": REFORMULATION,
+    "dwell": DWELL,
 }  # fmt: skip
-"""Names of the kinds that can be aggregated: freshrank.v1.EventKind, one shown item of an impression, and a query that
-was given up for other words."""
+"""Names of the kinds that can be aggregated: freshrank.v1.EventKind, one shown item of an impression, a query that was
+given up for other words, and the end of a stay with what a search found."""
 
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 
@@ -42,11 +43,11 @@ COLUMNS = {
     "kind": "kind", "time_us": "time", "user": "text", "session": "text", "item": "text", "category": "text",
     "value": "real", "quantity": "real", "price": "real", "rating": "real", "play_seconds": "real",
     "play_share": "real", "query": "text", "region": "text", "device": "text", "platform": "text",
-    "examined": "real",
+    "examined": "real", "dwell_seconds": "real",
 }  # fmt: skip
 """Columns that definitions may use -> kind, time (microseconds), text or real (float32): those that both
-`records.INTERACTIONS` and `records.ITEM_INTERACTIONS` have, and `examined`: of a shown item 1 / its place on the page,
-how much of a look it got."""
+`records.INTERACTIONS` and `records.ITEM_INTERACTIONS` have, `examined`: of a shown item 1 / its place on the page, how
+much of a look it got; and `dwell_seconds`: how long a visit stayed with what it had clicked on in a search."""
 
 
 class Columns(Protocol):

@@ -19,9 +19,10 @@ VERSION = 1
 MESSAGE_BYTES = 1_048_576
 """Aim for one columnar message: far below the broker's limit, large enough to cost little a row."""
 
-IMPRESSION, TICK, FORGET, REFORMULATION = 100, 101, 102, 103
-"""Kinds of interaction beside the event kinds of freshrank.v1.EventKind. A REFORMULATION is on item_interactions alone:
-its query was given up for other words."""
+IMPRESSION, TICK, FORGET, REFORMULATION, DWELL = 100, 101, 102, 103, 104
+"""Kinds of interaction beside the event kinds of freshrank.v1.EventKind. Two are on item_interactions alone. A
+REFORMULATION: its query was given up for other words. A DWELL: so many `play_seconds` a visit stayed with an item that
+it had clicked on in a search."""
 
 BY_QUERY = 1 << 30
 """Bit of `src_index` on item_interactions: the row lies on the partition of its query, and is counted by that alone."""

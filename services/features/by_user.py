@@ -15,6 +15,7 @@ from services.features.fold import DUE_ROWS, ViewsFold
 from services.features.routing import item_messages
 from services.features.rows import Rows, at_home, packed, to_numpy, unseen, user_rows
 from services.features.searches import Visits
+from services.features.stays import Stays
 
 
 class UserFold(ViewsFold):
@@ -28,7 +29,7 @@ class UserFold(ViewsFold):
         super().__init__(views, due_rows)
         self._partition, self._partitions, self._derive = partition, partitions, derive
         self._applied = -1
-        self.visits = Visits()
+        self.visits, self.stays = Visits(), Stays()
 
     @staticmethod
     def folds(view: ViewPlan) -> bool:
@@ -79,8 +80,8 @@ class UserFold(ViewsFold):
             return {}
         whole = bool(np.isin(np.flatnonzero(keep), last.source).all())
         rows = last if whole else user_rows(table, keep)
-        given_up = self.visits.take(table, keep)
-        return item_messages(table, rows, origin, self._partition, self._partitions, given_up)
+        added = [*self.visits.take(table, keep), *self.stays.take(table, keep)]
+        return item_messages(table, rows, origin, self._partition, self._partitions, added)
 
     def _wishes(self, table: pa.Table, offset: Ints) -> list[tuple[str, int, int]]:
         at = np.flatnonzero(to_numpy(table.column("kind")) == FORGET)
@@ -89,11 +90,12 @@ class UserFold(ViewsFold):
 
     def applied_marks(self) -> dict[str, Any]:
         """`applied`: which rows of the log are in the state."""
-        return {"applied": self._applied, "visits": self.visits.save()}
+        return {"applied": self._applied, "visits": self.visits.save(), "stays": self.stays.save()}
 
     def _restore_applied(self, meta: Mapping[str, Any]) -> None:
         self._applied = meta["applied"]
         self.visits = Visits(meta.get("visits", []), self.clock_us)
+        self.stays = Stays(meta.get("stays", []), self.clock_us)
 
 
 def _between(keep: NDArray[np.bool_], start: int, end: int) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ from services.features.by_user import UserFold
 from services.features.fold import ViewsFold
 from services.features.keys import Keys
 from services.features.searches import Visits
+from services.features.stays import Stays
 from services.features.views import ViewState
 
 
@@ -68,12 +69,13 @@ def _is_of(partition: int, partitions: int) -> Callable[[str], bool]:
 
 
 def _take_over(made: ViewsFold, folds: Mapping[int, ViewsFold], mine: Callable[[str], bool]) -> None:
-    """What a fold knows beside its views: queries that gateways were told, the last search of each visit."""
+    """What a fold knows beside its views: queries that gateways were told, what each visit did last."""
     if isinstance(made, ItemFold):
         made.asked = joined([fold.asked for fold in folds.values() if isinstance(fold, ItemFold)], mine)
     if isinstance(made, UserFold):
-        known = [visit for fold in folds.values() if isinstance(fold, UserFold) for visit in fold.visits.of(mine)]
-        made.visits = Visits(known, made.clock_us)
+        users = [fold for fold in folds.values() if isinstance(fold, UserFold)]
+        made.visits = Visits([visit for fold in users for visit in fold.visits.of(mine)], made.clock_us)
+        made.stays = Stays([stay for fold in users for stay in fold.stays.of(mine)], made.clock_us)
 
 
 def _new(topic: str, partition: int, partitions: int) -> ViewsFold:

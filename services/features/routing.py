@@ -6,16 +6,35 @@ stage drops what it has seen, whoever sent it twice.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from services.common import ids
-from services.common.records import BY_QUERY, ITEM_INTERACTIONS, REFORMULATION, TICK, encode_split
+from services.common.records import BY_QUERY, DWELL, ITEM_INTERACTIONS, REFORMULATION, TICK, encode_split
 from services.features.rows import MAX_PLACES, Ints, Rows, to_numpy
 from services.text.normal import MOST_LETTERS
 
 ROWS_PER_MESSAGE = 5_000
+
+_PLACE = {DWELL: MAX_PLACES - 2, REFORMULATION: MAX_PLACES - 1}
+"""Of a row that is added, within its record: where no shown item is."""
+_ACTED = ("value", "quantity", "price", "rating", "play_share")
+"""What the row that an added one follows from says of itself alone."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """A row by query alone that follows from a row of the log."""
+
+    row: int
+    """Of the table."""
+    kind: int
+    query: str
+    item: str | None = None
+    category: str | None = None
+    seconds: float | None = None
 
 
 def item_messages(
@@ -24,20 +43,20 @@ def item_messages(
     origin: tuple[Ints, Ints],
     partition: int,
     partitions: int,
-    given_up: Sequence[tuple[int, str]] = (),
+    added: Sequence[Added] = (),
 ) -> dict[int, list[bytes]]:
     """Messages for each partition of item_interactions.
 
     `origin`: offset and place in its message of each row of the table; `partition`: of interactions. The newest tick
-    goes to every partition: their clocks go on where nothing else happens. `given_up`: `searches.GivenUp`.
+    goes to every partition: their clocks go on where nothing else happens. `added`: at most one of a kind for each row.
     """
     target, at, mark = _targets(table, rows, origin[0], partitions)
     if not len(target):
         return {}
     batch = _derived(table, rows, at, mark, origin, partition)
-    if given_up:
-        more = _reformulations(table, given_up, origin, partition)
-        target = np.append(target, [ids.partition_of(query, partitions) for _, query in given_up])
+    if added:
+        more = _added(table, added, origin, partition)
+        target = np.append(target, [ids.partition_of(one.query, partitions) for one in added])
         batch = pa.Table.from_batches([batch, more]).combine_chunks().to_batches()[0]
         order = np.lexsort((to_numpy(batch.column("src_index")), to_numpy(batch.column("src_offset")), target))
         target, batch = target[order], batch.take(pa.array(order))
@@ -96,22 +115,20 @@ def _derived(
     return pa.RecordBatch.from_arrays(arrays, schema=ITEM_INTERACTIONS)
 
 
-def _reformulations(
-    table: pa.Table, given_up: Sequence[tuple[int, str]], origin: tuple[Ints, Ints], partition: int
-) -> pa.RecordBatch:
-    """A row for each query that was given up: that of the search which followed, at a place that no shown item has."""
-    source = np.array([row for row, _ in given_up], np.int64)
-    place = origin[1][source] * MAX_PLACES + (MAX_PLACES - 1) + BY_QUERY
-    nothing = pa.nulls(len(source), pa.string())
+def _added(table: pa.Table, added: Sequence[Added], origin: tuple[Ints, Ints], partition: int) -> pa.RecordBatch:
+    """The rows that are added: who, when and where are those of the rows that they follow from."""
+    source = np.array([one.row for one in added], np.int64)
+    place = origin[1][source] * MAX_PLACES + np.array([_PLACE[one.kind] for one in added]) + BY_QUERY
     columns = {
         "src_partition": pa.array(np.full(len(source), partition, np.int32)),
         "src_offset": pa.array(origin[0][source]),
         "src_index": pa.array(place.astype(np.int32)),
-        "kind": pa.array(np.full(len(source), REFORMULATION, np.uint8)),
-        "item": nothing,
-        "category": nothing,
-        "query": pa.array([query for _, query in given_up]),
-    }
+        "kind": pa.array([one.kind for one in added], pa.uint8()),
+        "item": pa.array([one.item for one in added], pa.string()),
+        "category": pa.array([one.category for one in added], pa.string()),
+        "query": pa.array([one.query for one in added], pa.string()),
+        "play_seconds": pa.array([one.seconds for one in added], pa.float32()),
+    } | {name: pa.nulls(len(source), pa.float32()) for name in _ACTED}
     taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
     arrays = [
         columns[f.name] if f.name in columns else taken.column(f.name).combine_chunks() for f in ITEM_INTERACTIONS

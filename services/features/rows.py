@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from services.common import filters, ids
 from services.common.filters import COLUMNS, Mask
-from services.common.records import BOT, FORGET, IMPRESSION, LATE, TICK
+from services.common.records import BOT, DWELL, FORGET, IMPRESSION, LATE, TICK
 
 Ints = NDArray[np.int64]
 
@@ -58,14 +58,19 @@ class Rows:
 
     def number(self, name: str) -> tuple[NDArray[Any], Mask]:
         """Values of a column that is not text, and where there is one."""
-        if name == "examined" and name not in self._numbers:
-            self._numbers[name] = self._examined()
         if name not in self._numbers:
-            column = self._table.column(name)
-            valid = ~to_numpy(column.is_null())[self._source] if column.null_count else np.ones(self.length, np.bool_)
-            values = to_numpy(column.fill_null(0) if column.null_count else column)[self._source]
-            self._numbers[name] = values, valid
+            self._numbers[name] = self._number(name)
         return self._numbers[name]
+
+    def _number(self, name: str) -> tuple[NDArray[Any], Mask]:
+        if name == "examined":
+            return self._examined()
+        column = self._table.column("play_seconds" if name == "dwell_seconds" else name)
+        valid = ~to_numpy(column.is_null())[self._source] if column.null_count else np.ones(self.length, np.bool_)
+        values = to_numpy(column.fill_null(0) if column.null_count else column)[self._source]
+        if name in ("dwell_seconds", "play_seconds"):  # one column of the log: a kind of row has one of them
+            valid &= (self._whole("kind") == DWELL) == (name == "dwell_seconds")
+        return values, valid
 
     def _examined(self) -> tuple[NDArray[Any], Mask]:
         place = self._whole("src_index") % MAX_PLACES if "src_partition" in self._table.column_names else self._place

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from services.common.records import FORGET, IMPRESSION
+from services.common.records import FORGET, IMPRESSION, REFORMULATION
+from services.features.routing import Added
 from services.features.rows import to_numpy
 from services.text.normal import MOST_LETTERS
 
@@ -17,9 +18,6 @@ SOON_US = 300_000_000
 
 _SEARCH = 6
 _COLUMNS = ("kind", "time_us", "user", "session", "query")
-
-GivenUp = list[tuple[int, str]]
-"""Row that searches anew, and the query that was given up."""
 
 
 @dataclass
@@ -38,8 +36,9 @@ class Visits:
         self._last = {str(session): _Search(*rest) for session, *rest in searches}
         self._clock_us = clock_us
 
-    def take(self, table: pa.Table, keep: NDArray[np.bool_]) -> GivenUp:
-        """Go on with rows of the log, in its order: those to keep, and those that forget.
+    def take(self, table: pa.Table, keep: NDArray[np.bool_]) -> list[Added]:
+        """Go on with rows of the log, in its order: those to keep, and those that forget. A row that searches anew
+        brings the query that was given up.
 
         Time is the clock at each row, so what is found does not depend on how many rows come at once.
         """
@@ -51,7 +50,8 @@ class Visits:
         places = np.flatnonzero(asked | (to_numpy(table.column("kind")) == FORGET))
         rows = table.select(_COLUMNS).take(pa.array(places)).to_pylist() if len(places) else []
         steps = zip(places.tolist(), clocks[places].tolist(), rows, strict=True)
-        found = [(place, query) for place, clock_us, row in steps if (query := self._row(clock_us, **row))]
+        queries = ((place, self._row(clock_us, **row)) for place, clock_us, row in steps)
+        found = [Added(place, REFORMULATION, query) for place, query in queries if query]
         self._last = {name: last for name, last in self._last.items() if last.time_us >= self._clock_us - SOON_US}
         return found
 

@@ -9,6 +9,7 @@ from services.common.definitions import JOIN_COLUMNS, FeatureDefinition, define
 from services.common.filters import And, Compare, Filter, In, IsNull, Not, Or, parse
 from services.common.plans import ViewPlan
 from services.common.records import (
+    DWELL,
     FORGET,
     IMPRESSION,
     INTERACTIONS,
@@ -117,6 +118,34 @@ def given_up(rows: Sequence[Row]) -> list[Row]:
             last[session] = {"user": row["user"], "query": query, "time_us": row["time_us"], "used": False}
             if before is not None and not before["used"]:
                 out.append(event(row["time_us"], REFORMULATION, row["user"], session=session, query=before["query"]))
+    return out
+
+
+def stayed(rows: Sequence[Row]) -> list[Row]:
+    """Clicks of searches in a partition's log after which the visit went elsewhere within ten minutes of the clock."""
+    out: list[Row] = []
+    at: dict[str, Row] = {}
+    clock_us = 0
+    for row in rows:
+        clock_us = max(clock_us, row["time_us"])
+        if row["kind"] == FORGET:
+            at = {s: c for s, c in at.items() if c["user"] != row["user"] or c["time_us"] > row["time_us"]}
+        session, query, item = row.get("session"), row.get("query"), row.get("item")
+        if row["kind"] in (TICK, FORGET) or not session:
+            continue
+        click = at.get(session)
+        if click is not None and clock_us - click["time_us"] > 10 * MINUTE:
+            click = None
+        other = bool(item) and item != (click or {}).get("item")
+        elsewhere = row["kind"] == 6 or (bool(query) if row["kind"] == IMPRESSION else other)
+        if click is not None and row["time_us"] > click["time_us"] and elsewhere:
+            seconds = (row["time_us"] - click["time_us"]) / SECOND
+            columns = {name: click.get(name) for name in ("query", "item", "category")}
+            out.append(event(row["time_us"], DWELL, row["user"], session=session, dwell_seconds=seconds, **columns))
+            click = None
+        if click is None and row["kind"] == 2 and query and item and len(query) <= 80:
+            click = row
+        at = {s: c for s, c in at.items() if s != session} | ({session: click} if click is not None else {})
     return out
 
 

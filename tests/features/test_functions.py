@@ -25,6 +25,7 @@ from tests.features.makers import (
     keyed,
     message,
     same,
+    stayed,
     tick,
     values_of,
     view_of,
@@ -47,7 +48,7 @@ def rows(draw: st.DrawFn) -> Row:
         return impression(time_us, [i for i, _ in shown], [c for _, c in shown], user, **asked)
     if draw(st.integers(0, 4)) == 0:
         return event(time_us, 6, user, session=session or None, query=draw(_queries))
-    numbers = {name: draw(st.none() | _real) for name in ("value", "price", "rating")}
+    numbers = {name: draw(st.none() | _real) for name in ("value", "price", "rating", "play_seconds")}
     texts = {"item": draw(_items), "category": draw(_categories), "query": draw(_queries)}
     return event(time_us, draw(st.sampled_from([1, 2, 4])), user, session=session or None, **numbers, **texts)
 
@@ -136,6 +137,9 @@ QUERY_CASES = [
     feature("count_distinct", "user", "INT64", view="queries", join_keys=("query",)),
     feature("ratio", view="queries", join_keys=("query",), numerator=CLICKS, denominator="kind == 'impression'"),
     feature("count", value_type="INT64", view="given_up", join_keys=("query",), where="kind == 'reformulation'"),
+    feature("count", value_type="INT64", view="stays", join_keys=("query", "item_id"), where="kind == 'dwell'"),
+    feature("mean", "dwell_seconds", view="stays", join_keys=("query",)),
+    feature("mean", "play_seconds", view="stays", join_keys=("query",)),
     feature("sum", "examined", view="of_items", join_keys=("query", "item_id")),
     feature("mean", "price", view="of_items", join_keys=("query", "item_id")),
     feature("decay", view="of_items", join_keys=("query", "item_id"), half_life="10m"),
@@ -165,10 +169,11 @@ def test_an_item_feature_counts_what_all_partitions_sent_once(
     rows_sent = exploded([row for batch in log for row in batch])
     if "query" in definition.join_keys:
         for sender in range(2):
-            rows_sent += given_up([row for batch in log[sender::2] for row in batch])
+            mine = [row for batch in log[sender::2] for row in batch]
+            rows_sent += [*given_up(mine), *stayed(mine)]
         rows_sent = [row for row in rows_sent if len(row["query"] or "") <= 80]
-    for key, mine in keyed(rows_sent, definition.join_keys).items():
-        want = expected(definition, mine, fold.clock_us)
+    for key, rows_of in keyed(rows_sent, definition.join_keys).items():
+        want = expected(definition, rows_of, fold.clock_us)
         if key in latest:
             assert same(want, latest[key]), (key, want, latest[key])
         else:

@@ -44,6 +44,7 @@ from tests.features.makers import (
     keyed,
     message,
     same,
+    stayed,
     tick,
 )  # fmt: skip
 
@@ -161,7 +162,7 @@ class Loop:
 
     def keyed(self, view: ViewPlan) -> dict[Key, list[Row]]:
         """Rows of each key of a view."""
-        more = [row for log in self.logs for row in given_up(log)] if by_query(view.join_keys) else []
+        more = [row for log in self.logs for row in (*given_up(log), *stayed(log))] if by_query(view.join_keys) else []
         return keyed([*exploded(self.rows), *more], view.join_keys)
 
     def check(self) -> int:

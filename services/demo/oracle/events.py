@@ -4,12 +4,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 from freshrank.v1 import events_pb2
 
 from services.demo.oracle.log import (
     BOT,
     BY_QUERY,
+    DWELL,
     FORGET,
     IMPRESSION,
     KINDS,
@@ -25,7 +27,8 @@ from services.demo.oracle.verdicts import Verdicts
 MOST_LETTERS = 80
 """Longer queries are not counted."""
 
-SOON_US = 300_000_000
+SOON_US, LONG_US = 300_000_000, 600_000_000
+COMPARED = ("src_partition", "kind", "time_us", "item", "query", "play_seconds")
 
 
 def check_events(brokers: Brokers, acks: Path, log: list[Row], verdicts: Verdicts) -> None:
@@ -88,7 +91,7 @@ def check_item_rows(log: list[Row], items: list[Row], verdicts: Verdicts) -> Non
     for name, of_query in (("item", False), ("query", True)):
         want = expected_rows(log, name)
         mine = (r for r in items if r[name] and bool(r["src_index"] & BY_QUERY) == of_query)
-        got = Counter((r["src_partition"], r["kind"], r["time_us"], r["item"], r["query"]) for r in mine)
+        got = Counter(tuple(r[column] for column in COMPARED) for r in mine)
         missing = sum((want - got).values()) + sum((got - want).values())
         detail = f"{sum(want.values())} expected, {sum(got.values())} there, {missing} differ"
         verdicts.add(f"{name} rows follow from the log", missing == 0, detail)
@@ -104,8 +107,8 @@ def expected_rows(log: list[Row], name: str) -> Counter[tuple[Any, ...]]:
             continue
         for item in row["impression_items"] or [] if row["kind"] == IMPRESSION else [row["item"]]:
             if item if name == "item" else row["query"]:
-                out[row["p"], row["kind"], row["time_us"], item, row["query"]] += 1
-    return out + given_up(log) if name == "query" else out
+                out[row["p"], row["kind"], row["time_us"], item, row["query"], row["play_seconds"]] += 1
+    return out + given_up(log) + stayed(log) if name == "query" else out
 
 
 def given_up(log: list[Row]) -> Counter[tuple[Any, ...]]:
@@ -131,5 +134,36 @@ def given_up(log: list[Row]) -> Counter[tuple[Any, ...]]:
         else:
             last[p, row["session"]] = {**row, "used": False}
             if before and not before["used"] and len(before["query"]) <= MOST_LETTERS:
-                out[p, REFORMULATION, row["time_us"], None, before["query"]] += 1
+                out[p, REFORMULATION, row["time_us"], None, before["query"], None] += 1
     return out
+
+
+def stayed(log: list[Row]) -> Counter[tuple[Any, ...]]:
+    """Clicks of searches after which the visit went on to something else within ten minutes of the clock."""
+    out: Counter[tuple[Any, ...]] = Counter()
+    at: dict[tuple[int, str], Row] = {}
+    clocks: dict[int, int] = {}
+    for row in log:
+        p, visit = row["p"], (row["p"], row["session"])
+        clocks[p] = max(clocks.get(p, 0), row["time_us"])
+        if row["kind"] == FORGET:
+            at = {k: c for k, c in at.items() if c["user"] != row["user"] or c["time_us"] > row["time_us"]}
+        if row["kind"] in (TICK, FORGET) or (row["verdict"] or 0) & BOT or not row["session"]:
+            continue
+        if visit in at and clocks[p] > at[visit]["time_us"] + LONG_US:
+            del at[visit]
+        if visit in at and row["time_us"] > at[visit]["time_us"] and elsewhere(at[visit], row):
+            click = at.pop(visit)
+            seconds = float(np.float32((row["time_us"] - click["time_us"]) / 1e6))
+            out[p, DWELL, row["time_us"], click["item"], click["query"], seconds] += 1
+        of_search = row["kind"] == KINDS["click"] and 0 < len(row["query"] or "") <= MOST_LETTERS
+        if visit not in at and of_search and row["item"]:
+            at[visit] = row
+    return out
+
+
+def elsewhere(click: Row, row: Row) -> bool:
+    """Whether a row is a search, its answer, or about another item than was clicked on."""
+    if row["kind"] == IMPRESSION:
+        return bool(row["query"])
+    return bool(row["kind"] == KINDS["search"] or (row["item"] and row["item"] != click["item"]))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from services.demo.oracle.log import BOT, BY_QUERY, FORGET, IMPRESSION, PLACES, TICK, Row
+from services.demo.oracle.log import BOT, BY_QUERY, DWELL, FORGET, IMPRESSION, PLACES, TICK, Row
 from services.demo.oracle.table import Table
 from services.demo.oracle.verdicts import Verdicts
 
@@ -71,7 +71,7 @@ def explode(log: list[Row]) -> Iterator[Row]:
         if row["kind"] in (TICK, FORGET) or (row["verdict"] or 0) & BOT:
             continue
         if row["kind"] != IMPRESSION:
-            yield row
+            yield examined(row, 0)
             continue
         categories = row["impression_categories"] or [None] * len(row["impression_items"])
         for place, (item, category) in enumerate(zip(row["impression_items"], categories, strict=True)):
@@ -79,8 +79,11 @@ def explode(log: list[Row]) -> Iterator[Row]:
 
 
 def examined(row: Row, place: int) -> Row:
-    """The row with how much of a look it got, if it is of a shown item."""
-    return {**row, "examined": 1 / (1 + place) if row["kind"] == IMPRESSION else None}
+    """The row with how much of a look it got, if it is of a shown item, and what its seconds are of."""
+    look, played = 1 / (1 + place) if row["kind"] == IMPRESSION else None, row["play_seconds"]
+    stayed = row["kind"] == DWELL
+    seconds = {"play_seconds": None if stayed else played, "dwell_seconds": played if stayed else None}
+    return {**row, "examined": look, **seconds}
 
 
 def definitions(store: Any) -> dict[str, tuple[list[str], list[dict[str, Any]]]]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from freshrank.v1 import events_pb2
 
-IMPRESSION, TICK, FORGET, REFORMULATION = 100, 101, 102, 103
+IMPRESSION, TICK, FORGET, REFORMULATION, DWELL = 100, 101, 102, 103, 104
 PLACES = 1024
 """Places of a record's rows on item_interactions, the last digits of src_index."""
 
@@ -16,7 +16,7 @@ BOT = 2
 BY_QUERY = 1 << 30
 """Bit of src_index on item_interactions: the row is there for its query, not for its item."""
 KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in events_pb2.EventKind.items()}
-KINDS |= {"impression": IMPRESSION, "reformulation": REFORMULATION}
+KINDS |= {"impression": IMPRESSION, "reformulation": REFORMULATION, "dwell": DWELL}
 
 TEXT = ("user", "session", "item", "category", "event_id", "query", "region", "device", "platform", "token")
 REAL = ("value", "quantity", "price", "rating", "play_seconds", "play_share")

@@ -12,7 +12,7 @@ from services.demo.oracle.log import KINDS, REAL, TEXT, Row
 class Table:
     """Rows of one topic in SQLite, and the keys whose values are to be recomputed."""
 
-    COLUMNS = ("p", "o", "n", "kind", "time_us", *TEXT, *REAL, "examined")
+    COLUMNS = ("p", "o", "n", "kind", "time_us", *TEXT, *REAL, "examined", "dwell_seconds")
 
     def __init__(self, log: Iterable[Row]) -> None:
         self._db = sqlite3.connect(":memory:")
