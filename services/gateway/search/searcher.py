@@ -61,7 +61,7 @@ class Words:
         self._open = open_index
         self.reader: IndexReader | None = None
         self.speller = Speller([])
-        self._learned = 0
+        self._learned, self._searched = 0, 0
 
     def renew(self) -> bool:
         """Look for what was committed; True when there was something. Runs in a thread. Raises TemporaryError."""
@@ -80,6 +80,19 @@ class Words:
         if self.reader is not None:
             self._learned = self.reader.count
             self.speller = Speller(self.reader.vocabulary())
+            self._searched = 0
+            self.learn_searches()
+
+    @property
+    def asked_anew(self) -> bool:
+        """What shoppers search for has changed."""
+        return self.reader is not None and self.reader.queries.seen != self._searched
+
+    def learn_searches(self) -> None:
+        """Take over what shoppers search for; runs in a thread."""
+        if self.reader is not None and self.asked_anew:
+            self._searched = self.reader.queries.seen
+            self.speller = self.speller.told(self.reader.queries.words())
 
 
 async def watch_words(words: Words) -> None:
@@ -91,6 +104,8 @@ async def watch_words(words: Words) -> None:
             if new and (words.outgrown or loop.time() - learned_s >= SPELLING_S):
                 await asyncio.to_thread(words.learn_spelling)
                 learned_s, new = loop.time(), False
+            elif words.asked_anew:
+                await asyncio.to_thread(words.learn_searches)
         except TemporaryError:  # nobody has made it yet: not ready
             pass
         await asyncio.sleep(LOOK_S)

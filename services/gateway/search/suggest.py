@@ -5,6 +5,7 @@ know the same. A query of too few shoppers is not on that topic at all (services
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nsmallest
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from freshrank.v1.models_pb2 import ItemFeatures
 from google.protobuf.message import DecodeError
 
+from services.gateway.search.words import words
 from services.gateway.table_writer import QUERY, Update
 
 FILE = "queries.tsv"
@@ -61,6 +63,11 @@ class Queries:
         self._path, self._seen = folder / FILE, 0
         self._held: tuple[list[str], list[int]] = ([], [])
 
+    @property
+    def seen(self) -> int:
+        """Grows with what is said of queries."""
+        return self._seen
+
     def refresh(self) -> None:
         """Look again; may run in a thread beside `beginning`."""
         try:
@@ -70,6 +77,13 @@ class Queries:
                 self._held, self._seen = ([query for query, _ in pairs], [n for _, n in pairs]), stamp
         except OSError:  # nobody has searched yet
             return
+
+    def words(self) -> dict[str, int]:
+        """Words of all queries, with the number of searches that shoppers make for each."""
+        found: Counter[str] = Counter()
+        for query, shoppers in zip(*self._held, strict=True):
+            found.update(dict.fromkeys(words(query), shoppers))
+        return found
 
     def beginning(self, prefix: str, count: int, keep: Callable[[str], bool] = lambda query: True) -> list[str]:
         """The queries of most shoppers that begin so, of those to keep."""

@@ -74,17 +74,16 @@ def understand(
 ) -> Query:
     """Raises InvalidInput for a query in which there is no word.
 
-    `frequency`: items that have a word; `correct`: the word that an unknown one was meant to be; `tells`: whether a
-    word says something by itself: the others are passed over unless there are no more.
+    `frequency`: items that have a word; `correct`: the word that an unknown one without synonyms was meant to be;
+    `tells`: whether a word says something by itself: the others are passed over unless there are no more.
     """
     normal = normal_query(text)
     typed = words(rewrite(normal)) if normal else []
     found = _telling([word for word in typed if tells(word)] or typed, frequency)
     if normal is None or not found:
         raise InvalidInput("query", "missing_field", "there is no word in it")
-    instead: Mapping[str, str] = {
-        word: better for word in dict.fromkeys(found) if not frequency(word) and (better := correct(word))
-    }
+    unknown = [word for word in dict.fromkeys(found) if not frequency(word) and not synonyms.of((word,))]
+    instead: Mapping[str, str] = {word: better for word in unknown if (better := correct(word))}
     meant, whole = ([instead.get(word, word) for word in part] for part in (found, typed[:MOST_WORDS]))
     return Query(normal, " ".join(whole) if instead else "", _wish(meant, whole, synonyms))
 

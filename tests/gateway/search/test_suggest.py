@@ -54,6 +54,16 @@ def test_a_query_that_too_few_search_for_is_taken_back(tmp_path: Path, writer: W
     assert reader.queries.beginning("red", 5) == ["red shoes", "red"]
 
 
+def test_words_of_queries_are_counted_by_shoppers_and_anew_when_they_change(tmp_path: Path, writer: Writer) -> None:
+    reader = IndexReader(tmp_path, "english")
+    seen = reader.queries.seen
+    assert reader.queries.words() == {"red": 17, "shoes": 25, "hat": 9, "blue": 20}
+    writer.take(said("hat hat", 4))
+    reader.refresh()
+    assert reader.queries.seen > seen
+    assert reader.queries.words()["hat"] == 13
+
+
 def test_before_anybody_has_searched_there_is_nothing(tmp_path: Path) -> None:
     queries = Queries(tmp_path)
     queries.refresh()

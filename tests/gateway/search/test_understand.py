@@ -48,6 +48,22 @@ def test_a_word_nobody_has_is_corrected_to_the_nearest(word: str, meant: str) ->
     assert Speller(VOCABULARY).correct(word) == meant
 
 
+def test_of_words_equally_near_the_one_that_more_shoppers_search_for_is_meant() -> None:
+    known = Speller([("drill", 9), ("grill", 30), ("brill", 1)])
+    assert known.correct("trill") == "grill"
+    assert known.told({"drill": 5, "grill": 4}).correct("trill") == "drill"
+    assert known.told({"brill": 50}).correct("drilll") == "drill"
+    assert known.told({"brill": 50}).correct("grlil") == "grill"
+
+
+def test_a_word_that_stands_for_another_is_not_corrected() -> None:
+    couch = Synonyms([["couch", "sofa"]])
+    catalogue = [("coach", 5), ("sofa", 4)]
+    query = understand("couch", lambda word: dict(catalogue).get(word, 0), Speller(catalogue).correct, couch)
+    assert query.corrected == ""
+    assert query.wish.words == [["couch", "sofa"]]
+
+
 @pytest.mark.parametrize("word", ["cat", "17v", "banana", "18x"])
 def test_short_ones_numbers_and_far_ones_are_not(word: str) -> None:
     assert Speller(VOCABULARY).correct(word) is None
