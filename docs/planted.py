@@ -112,8 +112,12 @@ def _triggers(found: Mapping[tuple[str, str, str], list[Found]]) -> Iterator[str
             counts = [_of(served, key, 0) for key in ("releases", "told_before", "told_behind", "told_after_s")]
             losses = "-" if "drift" not in name and "performance" not in name else None
             told = [losses or count for count in counts[1:]]
-            rows.append([shop, f"`{name}`", counts[0], *told, _of(served, "behind"), _of(served, "lost", 0)])
-    head = "what changes | trigger | releases | by losses before | behind | first after s | regret behind | clicks lost"
+            ends = (_of(served, "behind"), _of(served, "lost", 0), _of(served, "seconds", 0))
+            rows.append([shop, f"`{name}`", counts[0], *told, *ends])
+    head = (
+        "what changes | trigger | releases | by losses before | behind | first after s | regret behind | clicks lost"
+        " | back after s"
+    )
     yield from _table(head, rows)
 
 

@@ -123,10 +123,16 @@ def _measured(result: str, studies: Mapping[str, Any]) -> str:
     study, _, way = result.partition("/")
     if study == "diginetica":
         return _next_item(studies.get(study, {}).get("rows", {}).get(f"{way}-1"))
+    if study == "stars":
+        return _stars(studies.get(study, {}).get("results", {}).get(f"{result}/1"))
     found = studies.get(study, {}).get("results", {}).get(way)
     if not found:
         return "-"
     return f"{study}: MRR {_change(found['mrr_difference'])}, AUC {found['auc']['value']:.4f}"
+
+
+def _stars(found: Mapping[str, Any] | None) -> str:
+    return f"ml-100k: RMSE {found['errors']['whole']['rmse']:.4f}" if found else "-"
 
 
 def _next_item(found: Mapping[str, Any] | None) -> str:

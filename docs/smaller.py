@@ -1,0 +1,66 @@
+"""Smaller parts of the learning page: stars expected by the ranker, and how soon each trigger tells a change."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_STARS = """## Stars by the ranker's own loop: MovieLens 100K
+
+The same log as above through the trainer's fold: each rating a list of one film, its stars expected before they are
+learned, by the heads of a rating (`rated`, `two`, ... `five`). The ranker reads streaming means and counts of shopper
+and film, age, gender, year, genres and the five films rated last. {seeds} seed; ratings a second of processor time.
+
+    python -m benchmarks.learning.stars --data <ml-100k> --out stars.json
+
+{table}
+
+A ranker learns a step of some dozens of ratings at once and has probabilities to give, so models of ratings alone
+(table above) are both nearer and quicker: the rating head is for shops whose lists are ordered by several things at
+once, stars among them.
+"""
+
+_DRIFT = """## How soon each trigger tells a change, and how often one that is none
+
+A served model that was right until the change and does not learn, so that the trigger alone is measured: lists of
+four candidates, labels final {delay} lists behind. Impressions from the change to the trigger, median of {streams}
+streams, and how many were found before the release that comes 2,000 impressions later anyway (where not all; - none);
+false alarms in 500,000 quiet impressions. At one impression a second a day has 86,400.
+
+    python -m benchmarks.learning.drift --out drift.json
+
+{table}
+
+What each is good for is in the trainer's README.
+"""
+
+
+def stars(study: Mapping[str, Any]) -> str:
+    """Errors of the rankers' rating, by model."""
+    rows = []
+    for key, found in study["results"].items():
+        whole, rest = found["errors"]["whole"], found["errors"]["rest"]
+        figures = (f"{whole['rmse']:.4f}", f"{whole['mae']:.4f}", f"{rest['rmse']:.4f}", f"{rest['mae']:.4f}")
+        rows.append((f"`model={key.split('/')[1]}`", *figures, f"{found['ratings_per_second']:,.0f}"))
+    head = ("model", "RMSE", "MAE", "RMSE, last 70 %", "MAE, last 70 %", "ratings a second")
+    seeds = len({key.rpartition("/")[2] for key in study["results"]})
+    return _STARS.format(seeds="One" if seeds == 1 else seeds, table=_table(head, rows))
+
+
+def drift(study: Mapping[str, Any]) -> str:
+    """A line per trigger, a column per change."""
+    head = ("trigger", "false per 100,000", *study["changes"])
+    rows = [
+        (f"`{text}`", f"{false:g}", *(_cell(change[text], study["streams"]) for change in study["changes"].values()))
+        for text, false in study["quiet"].items()
+    ]
+    return _DRIFT.format(delay=study["delay"], streams=study["streams"], table=_table(head, rows))
+
+
+def _cell(found: Mapping[str, Any], streams: int) -> str:
+    if not found["found"]:
+        return "-"
+    share = "" if found["found"] == streams else f" ({found['found']} of {streams})"
+    return f"{found['impressions']:g}{share}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
