@@ -44,8 +44,9 @@ BASE: dict[str, Any] = {
     "batch_items": 40,
     "admission": 1,
     "expiry_days": 10_000,
+    "warmup_impressions": 200,
 }
-WAYS = ("din", "factorisation", "two_tower", "logistic")
+WAYS = ("din", "two_tower", "factorisation", "logistic")
 MESSAGE = 60
 """Ratings in one."""
 
