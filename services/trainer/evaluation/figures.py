@@ -198,8 +198,8 @@ def of_ratings(pairs: Sequence[tuple[float, float]], seed: int = 0) -> dict[str,
         return {}
     off = np.subtract(*np.array(pairs).T)
     squares = mean(off**2, seed)
-    rooted = (float(value**0.5) for value in (squares.value, squares.lower, squares.upper))
-    return {"rating_rmse": Figure(*rooted, squares.lists), "rating_mae": mean(np.abs(off), seed)}
+    value, lower, upper = (float(one**0.5) for one in (squares.value, squares.lower, squares.upper))
+    return {"rating_rmse": Figure(value, lower, upper, squares.lists), "rating_mae": mean(np.abs(off), seed)}
 
 
 def flattened(lists: Sequence[JudgedList]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
