@@ -112,7 +112,7 @@ ADVICE: Mapping[str, Advice] = {
         " be minutes old (AUC .8853 at no lag, .8849 an hour later). `drift` on the surplus raises no alarm"
         " under a daily wave and tells a full turn of tastes after eleven minutes.",
         "Drift triggers hardly ever fire on a learner that learns online, for it follows by itself; they are"
-        " for models that learn by periods. On the raw loss ADWIN gives 2.7 false alarms a day.",
+        " for models that learn by periods. On the raw loss ADWIN gives two to three false alarms a day.",
     ),
     "Regularisers and more data": Advice(
         "regularisers",

@@ -145,6 +145,7 @@ def page() -> str:
         ("planted", planted.section),
         ("drift", smaller.drift),
         ("distributed", speed.distributed),
+        ("compression", smaller.compression),
         ("arms", trials.section),
         ("cold", cold.section),
     )

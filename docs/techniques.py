@@ -622,6 +622,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
                 f"services/publisher/compression/{module}.py",
                 "tests/publisher/test_compression.py::",
                 how=f"`FRESHRANK_PUBLISHER_COMPRESSION={line}`",
+                result=f"compression/{line}",
             )
             for name, paper, module, line in (
                 ("Magnitude pruning", "Han et al., 2015", "prune", "prune(0.5)"),
