@@ -149,6 +149,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON with the results so far; goes on from it")
     parser.add_argument("--ratings", type=int, help="so many of the first; all without it")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--models", default=",".join(WAYS), help="apart by commas")
     options = parser.parse_args()
     source = Stars(options.data, options.ratings)
     try:
@@ -156,7 +157,7 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     for seed in range(1, options.seeds + 1):
-        for model in WAYS:
+        for model in options.models.split(","):
             if (key := f"stars/{model}/{seed}") not in results.found:
                 results.add(key, measured(source, model, seed))
                 print(key, results.found[key], flush=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from benchmarks.learning import __main__ as repeated
-from benchmarks.learning import planted
+from benchmarks.learning import planted, stars
 from benchmarks.learning.ranking import _BASE, trials
 from benchmarks.learning.ratings import compare
 from services.trainer.archive import ArchiveSource
 from services.trainer.archive_writer import Archive
-from services.trainer.evaluation.rehearsal import Trial
+from services.trainer.evaluation.rehearsal import Trial, rehearse
 from services.trainer.evaluation.study import Settings, Study
 from services.trainer.examples import Batch
 from tests.trainer.world import SPEC, Shop
@@ -62,6 +62,18 @@ def test_a_repeated_rating_error_agrees_within_a_few_thousandths(shift: float, a
     now = json.loads(json.dumps(rows))
     now["rows"][0]["errors"]["whole"]["rmse"] += shift
     assert {fine for _, fine in repeated._ratings(now, rows)} == {agrees}
+
+
+def test_every_star_is_expected_by_the_ranker_before_it_is_learned(tmp_path: Path) -> None:
+    ratings(tmp_path)
+    source = stars.Stars(tmp_path, 700)
+    outcome = rehearse(Trial("stars", {**stars.BASE, "model": "factorisation"}), source, source.spec)
+    expected, given = np.array(outcome.ratings).T
+    assert given.tolist() == stars.log_of(tmp_path, 700).ratings.tolist()
+    first, last = (stars.errors(outcome.ratings[part])["whole"]["rmse"] for part in (slice(200), slice(500, None)))
+    assert last < first
+    assert expected.min() >= 1
+    assert expected.max() <= 5
 
 
 @pytest.mark.parametrize(("shift", "agrees"), [(0.01, True), (0.03, False)])
