@@ -13,8 +13,8 @@ and film, age, gender, year, genres and the five films rated last. {seeds} seed;
 
 {table}
 
-Models of ratings alone (table above) are nearer and quicker; biases alone are, too. Nothing was searched for here: rates
-are the defaults but for a shorter start. The heads are for shops whose lists are ordered by several things at once.
+Models of ratings alone (table above) are nearer and quicker; biases alone are, too. Nothing was searched for here:
+rates are the defaults but for a shorter start. The heads are for shops that order lists by several things at once.
 """
 
 _DRIFT = """## How soon each trigger tells a change, and how often one that is none
