@@ -59,7 +59,7 @@ check: $(STAMP) ## style, types, architecture, generated files
 bench: parts ## floors, stock ways and ours, interleaved; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-learning: $(STAMP) ## repeat a part of docs/learning.md (ARGS="--examples ARCHIVE --ratings ML-100K")
+bench-learning: $(STAMP) ## repeat a part of docs/learning.md (ARGS="--examples ARCHIVE --ratings ML-100K --sessions DIGINETICA")
 	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 proto: $(STAMP) ## regenerate the stubs

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docs import cold, planted, trials
+from docs import cold, planted, smaller, speed, summary, trials
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "learning"
 
@@ -133,20 +133,25 @@ An update costs a quarter to two thirds more. Seconds are of a shared machine.
 
 def page() -> str:
     """The whole page; a study without results is left out."""
-    parts = [HEAD]
+    studies = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    parts = [HEAD, summary.section(studies)]
     writers = (
         ("trivago", _ranking),
         ("ratings", _ratings),
+        ("stars", smaller.stars),
         ("diginetica", _sequence),
+        ("sequence_speed", speed.sequence),
         ("graph", _graph),
         ("planted", planted.section),
+        ("drift", smaller.drift),
+        ("distributed", speed.distributed),
+        ("compression", smaller.compression),
         ("arms", trials.section),
         ("cold", cold.section),
     )
     for name, write in writers:
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            parts.append(write(json.loads(path.read_text())))
+        if name in studies:
+            parts.append(write(studies[name]))
     return "\n".join(parts)
 
 

@@ -10,8 +10,9 @@ _TEXT = """## Shops whose truth is planted: what a change costs
 
 {lists:,} lists of ten uniform draws, one list a second; tastes turn by 90 degrees, or half the catalogue is others, at
 half time. Regret is exact: the share of the clicks at stake that an order loses among its first three, against the best
-order. {seeds} shops of each kind: mean [least, most]. A way is back when the newest ten minutes lose at most 1.2 times
-what the ten minutes before the change did; `never` counts the shops where it is not.
+order; mean [least, most] of shops. A way is back when the newest ten minutes lose at most 1.2 times what the ten
+minutes before the change did; `never` counts the shops where it is not.
+{shops}.
 
     python -m benchmarks.learning.planted --out planted.json --seeds {seeds}
 
@@ -34,15 +35,19 @@ window of ten minutes included. A trainer's `drift` looks at the surplus, its `p
 """
 
 
+_STUDIES = {"drift": "that change", "triggers": "of triggers", "alarms": "of alarms", "delay": "of late labels"}
+
+
 def section(study: Found) -> str:
     """Everything there is so far."""
     found = _by_way(study["results"])
-    seeds = max(int(key.rpartition("/")[2]) for key in study["results"])
+    seeds = {name: {key.rpartition("/")[2] for key in study["results"] if key.startswith(name)} for name in _STUDIES}
     size = study["size"]
     return _TEXT.format(
         lists=size["lists"],
         delay_lists=size["delay_lists"],
-        seeds=seeds,
+        shops="Shops of each kind: " + ", ".join(f"{len(seeds[name])} {of}" for name, of in _STUDIES.items()),
+        seeds=max(map(len, seeds.values())),
         drift="\n".join(_drift(found)),
         triggers="\n".join(_triggers(found)),
         alarms="\n".join(_alarms(found)),
@@ -112,8 +117,12 @@ def _triggers(found: Mapping[tuple[str, str, str], list[Found]]) -> Iterator[str
             counts = [_of(served, key, 0) for key in ("releases", "told_before", "told_behind", "told_after_s")]
             losses = "-" if "drift" not in name and "performance" not in name else None
             told = [losses or count for count in counts[1:]]
-            rows.append([shop, f"`{name}`", counts[0], *told, _of(served, "behind"), _of(served, "lost", 0)])
-    head = "what changes | trigger | releases | by losses before | behind | first after s | regret behind | clicks lost"
+            ends = (_of(served, "behind"), _of(served, "lost", 0), _of(served, "seconds", 0))
+            rows.append([shop, f"`{name}`", counts[0], *told, *ends])
+    head = (
+        "what changes | trigger | releases | by losses before | behind | first after s | regret behind | clicks lost"
+        " | back after s"
+    )
     yield from _table(head, rows)
 
 

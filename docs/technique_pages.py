@@ -123,10 +123,26 @@ def _measured(result: str, studies: Mapping[str, Any]) -> str:
     study, _, way = result.partition("/")
     if study == "diginetica":
         return _next_item(studies.get(study, {}).get("rows", {}).get(f"{way}-1"))
+    if study == "stars":
+        return _stars(studies.get(study, {}).get("results", {}).get(f"{result}/1"))
+    if study == "compression":
+        return _compressed(way, studies.get(study, {}).get("ways", ()))
     found = studies.get(study, {}).get("results", {}).get(way)
     if not found:
         return "-"
     return f"{study}: MRR {_change(found['mrr_difference'])}, AUC {found['auc']['value']:.4f}"
+
+
+def _stars(found: Mapping[str, Any] | None) -> str:
+    return f"ml-100k: RMSE {found['errors']['whole']['rmse']:.4f}" if found else "-"
+
+
+def _compressed(way: str, found: Sequence[Mapping[str, Any]]) -> str:
+    by_name = {one["way"]: one for one in found}
+    if way not in by_name:
+        return "-"
+    one, share = by_name[way], by_name[way]["bytes"] / by_name["as exported"]["bytes"]
+    return f"simulator: {share:.2f} of the bytes, AUC {one['auc_change']:+.5f}, log-loss {one['log_loss_rise']:+.2%}"
 
 
 def _next_item(found: Mapping[str, Any] | None) -> str:

@@ -147,6 +147,13 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "test_a_drift_lengthens_steps_for_a_while",
             "trivago/drift step",
         ),
+        Technique(
+            "Products of matrices in bfloat16 (mixed precision)",
+            "Micikevicius et al., 2018",
+            "services/trainer/strategies/online.py",
+            _strategy_test("test_products_in_bfloat16_learn_as_well_and_score_in_float32"),
+            {"precision": "bfloat16"},
+        ),
     ),
     "Not forgetting": (
         _strategy(
@@ -615,6 +622,7 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
                 f"services/publisher/compression/{module}.py",
                 "tests/publisher/test_compression.py::",
                 how=f"`FRESHRANK_PUBLISHER_COMPRESSION={line}`",
+                result=f"compression/{line}",
             )
             for name, paper, module, line in (
                 ("Magnitude pruning", "Han et al., 2015", "prune", "prune(0.5)"),
@@ -686,6 +694,17 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
             "services/trainer/ratings/factorisation.py",
             "tests/trainer/ratings/test_factorisation.py::",
             how="`ratings.ImplicitFactorisation`",
+        ),
+        Technique(
+            "A rating as heads of the ranker (ordinal steps)",
+            "Frank, Hall, 2001",
+            "services/trainer/scale.py",
+            "tests/trainer/test_rating.py::test_ratings_are_expected_before_they_are_learned_and_better_than_their_mean",
+            {
+                "loss_weights": {"click": 1.0, "rated": 1.0, "two": 1.0, "three": 1.0},
+                "rating": {"rated": 1.0, "two": 1.0, "three": 1.0},
+            },
+            result="stars/din",
         ),
         Technique(
             "Gaussian effects of known features",
@@ -762,7 +781,10 @@ FAMILIES: Mapping[str, tuple[Technique, ...]] = {
     ),
 }
 
-MISSING = ("a rating head in the ranker: examples carry a bit of each head and no values; `RATE:rating>=4` is a head",)
+MISSING = (
+    "CUDA graphs and fused sparse updates on a GPU: the dense part is there, rows stay in memory, moved by numpy",
+    "the next-item model behind a gateway: it is a study's and a library's, no release holds it",
+)
 """Techniques that Freshrank does not offer (yet)."""
 
 

@@ -32,7 +32,7 @@ from services.trainer.sequence.periods import Fit, ask, pass_by, update
 from services.trainer.sequence.sessions import Sessions
 from services.trainer.sequence.ways import Update
 
-SETTINGS = Settings()
+SETTINGS = Settings(half=True)
 FULL = "full-retrain"
 
 

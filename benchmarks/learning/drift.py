@@ -199,7 +199,7 @@ def main() -> None:
     found["quiet"] = quiet(max(1, given.streams // 2), given.quiet, given.delay)
     found["changes"] = {name: planted(world, given.streams, given.delay) for name, world in CHANGES.items()}
     if given.out:
-        write_json(given.out, {**found, "out": str(given.out)})
+        write_json(given.out, {**found, "out": given.out.name})
     print(f"{found['machine']}, commit {found['commit']}", file=sys.stderr)
     print(table(found, given.streams))
 

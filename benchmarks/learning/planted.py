@@ -18,7 +18,7 @@ A run that was broken off goes on where it was.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -287,22 +287,28 @@ def tasks(size: Size, seeds: int) -> Iterator[Task]:
                 yield Task(f"drift/{shop}/{trial.name}/{seed}", partial(drift, size, plan, trial))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON with the results so far; goes on from it")
     parser.add_argument("--seeds", type=int, default=3, help="shops of each kind")
     parser.add_argument("--quick", action="store_true", help="small shops: whether it runs, not what comes out")
     parser.add_argument("--only", default="", help="studies, apart by commas: drift, triggers, delay, alarms")
-    options = parser.parse_args()
+    parser.add_argument("--shops", default="", help="of these alone, apart by commas, such as taste")
+    parser.add_argument("--ways", default="", help="of these alone, apart by commas, such as online")
+    options = parser.parse_args(arguments)
     size = Size(lists=1_600, delay_lists=1_200, days=1) if options.quick else Size()
     try:
         results = Results(options.out, asdict(size))
     except ValueError as error:
         parser.error(str(error))
-    wanted = [name.strip() for name in options.only.split(",") if name.strip()]
+    wanted = [
+        [name.strip() for name in line.split(",") if name.strip()]
+        for line in (options.only, options.shops, options.ways)
+    ]
     for task in tasks(size, options.seeds):
-        if task.key not in results.found and (not wanted or task.key.partition("/")[0] in wanted):
+        asked = all(not names or part in names for names, part in zip(wanted, task.key.split("/"), strict=False))
+        if task.key not in results.found and asked:
             results.add(task.key, task.run())
             print(f"{task.key} done", file=sys.stderr, flush=True)
     print("\n".join(report(results)))

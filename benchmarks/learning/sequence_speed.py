@@ -25,9 +25,9 @@ from services.trainer.sequence.packed import NONE, pack
 from services.trainer.sequence.ways import DROPOUT
 
 VARIANTS = {
-    "as set": SETTINGS,
+    "bfloat16": replace(SETTINGS, half=True),
     "float32": replace(SETTINGS, half=False),
-    "full softmax": replace(SETTINGS, candidates=0),
+    "full softmax, bfloat16": replace(SETTINGS, candidates=0, half=True),
     "full softmax, float32": replace(SETTINGS, candidates=0, half=False),
 }
 

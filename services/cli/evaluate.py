@@ -27,6 +27,7 @@ def evaluate(
     precision: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least precision of thresholds instead.", show_default=False)
     ] = None,
+    top: Annotated[list[int] | None, typer.Option(min=1, help="NDCG and recall of so many first places too.")] = None,
     out: Annotated[Path, typer.Option(help="JSON with the results; goes on from what is there.")] = Path("study.json"),
     report: Annotated[Path | None, typer.Option(help="HTML page with plots to write.", show_default=False)] = None,
     track: Annotated[
@@ -49,7 +50,8 @@ def evaluate(
     if not examples.is_dir():
         raise InvalidInput("EXAMPLES", "missing", f"{examples} is no folder")
     source = ArchiveSource(examples)
-    study = Study(out, source, Settings(tuple(lag or ()), tail, thresholds=Segments(beta, precision)))
+    settings = Settings(tuple(lag or ()), tail, thresholds=Segments(beta, precision), tops=tuple(top or ()))
+    study = Study(out, source, settings)
     with output.progress("messages", source.messages * len(trials)) as shown:
         study.run(trials, _Counted(shown))
     results = {trial.name: study.results[trial.name] for trial in trials}

@@ -136,10 +136,11 @@ def release_table(answers: Sequence[Answer]) -> Table:
 
 def cost_table(title: str, costs: Sequence[Cost]) -> Table:
     """What freshness or an input is worth, a line each."""
-    table = Table("what", "requests", "MRR", "difference", "95 %", title=title)
+    table = Table("what", "requests", "MRR", "difference", "95 %", "list AUC", "difference", title=title)
     for cost in costs:
         bounds = f"{cost.lower:+.4f} to {cost.upper:+.4f}"
-        table.add_row(cost.what, str(cost.requests), f"{cost.mrr:.4f}", f"{cost.difference:+.4f}", bounds)
+        aucs = (f"{cost.auc:.4f}", f"{cost.auc_difference:+.4f}")
+        table.add_row(cost.what, str(cost.requests), f"{cost.mrr:.4f}", f"{cost.difference:+.4f}", bounds, *aucs)
     return table
 
 

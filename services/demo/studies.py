@@ -63,6 +63,13 @@ class Cost:
     """MRR with it minus MRR of the answers as given."""
     lower: float
     upper: float
+    auc: float
+    """Mean AUC inside a list: the share of the other candidates that the wanted one stands before."""
+    auc_difference: float
+
+
+Placed = tuple[float, float]
+"""Reciprocal rank, and AUC inside the list."""
 
 
 @dataclass
@@ -70,30 +77,30 @@ class Study:
     """Collects reciprocal ranks of studied requests; `lags` and `features` give the figures."""
 
     asker: Asker
-    _early: dict[tuple[str, int, str], dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
-    _pairs: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    _without: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    _early: dict[tuple[str, int, str], dict[int, Placed]] = field(default_factory=lambda: defaultdict(dict))
+    _pairs: dict[int, list[tuple[Placed, Placed]]] = field(default_factory=lambda: defaultdict(list))
+    _without: dict[str, list[tuple[Placed, Placed]]] = field(default_factory=lambda: defaultdict(list))
 
     async def look_early(self, one: Early) -> None:
         """Ask ahead of time and keep the reciprocal rank of what will be wanted."""
         items = await self.asker.preview(one.ask)
         ranks = self._early[_key(one.ask)]
         if items is not None:
-            ranks[one.lag_s] = reciprocal(one.ask.wanted, items)
+            ranks[one.lag_s] = placed(one.ask.wanted, items)
 
     async def answered(self, ask: Ask, items: Sequence[str], token: str, release: str) -> None:
         """The answer in time of a request; studied only when it was asked early and a release ranked it."""
         early_ranks = self._early.pop(_key(ask), None)
         if early_ranks is None or not release:
             return
-        now = reciprocal(ask.wanted, items)
+        now = placed(ask.wanted, items)
         for lag, before in early_ranks.items():
             self._pairs[lag].append((before, now))
         found = await asyncio.gather(*(self.asker.contributions(token, item, ask.time_us) for item in items))
         known = [one for one in found if one is not None]
         if len(known) == len(items):
             for feature, order in orders_without(items, known).items():
-                self._without[feature].append((reciprocal(ask.wanted, order), now))
+                self._without[feature].append((placed(ask.wanted, order), now))
 
     def lags(self) -> list[Cost]:
         """One line per lag, shortest first."""
@@ -121,11 +128,22 @@ def orders_without(items: Sequence[str], found: Sequence[tuple[float, Mapping[st
     return out
 
 
-def _cost(what: str, pairs: Sequence[tuple[float, float]]) -> Cost:
-    changed, now = np.array(pairs).T
-    means = bootstrap(changed - now)
-    lower, upper = np.percentile(means, [2.5, 97.5])
-    return Cost(what, len(pairs), float(changed.mean()), float((changed - now).mean()), float(lower), float(upper))
+def placed(wanted: str, items: Sequence[str]) -> Placed:
+    """Where the wanted item stands among others.
+
+    >>> placed("b", ["a", "b", "c"]), placed("d", ["a", "b"])
+    ((0.5, 0.5), (0.0, 0.0))
+    """
+    if wanted not in items or len(items) == 1:
+        return reciprocal(wanted, items), float(wanted in items)
+    return reciprocal(wanted, items), 1 - items.index(wanted) / (len(items) - 1)
+
+
+def _cost(what: str, pairs: Sequence[tuple[Placed, Placed]]) -> Cost:
+    changed, now = np.array(pairs).transpose(1, 0, 2)
+    (rank, auc), (rank_off, auc_off) = changed.mean(axis=0).tolist(), (changed - now).mean(axis=0).tolist()
+    lower, upper = np.percentile(bootstrap((changed - now)[:, 0]), [2.5, 97.5])
+    return Cost(what, len(pairs), rank, rank_off, float(lower), float(upper), auc, auc_off)
 
 
 def _key(ask: Ask) -> tuple[str, int, str]:

@@ -18,6 +18,7 @@ from services.trainer.privacy import config as privacy
 from services.trainer.privacy import ledger
 from services.trainer.privacy.catalogue import read_items
 from services.trainer.retrieval import TwoTower
+from services.trainer.scale import Scale
 from services.trainer.settings import TrainerSettings
 from services.trainer.slices import Hold, HoldBounds
 from services.trainer.strategies import expression as strategies
@@ -64,6 +65,7 @@ def config_of(settings: TrainerSettings) -> LearnerConfig:
         window=settings.window,
         items=items,
         graph=graphs[0] if graphs else None,
+        scale=Scale.of(settings.rating, tuple(settings.loss_weights)),
     )
 
 
@@ -81,6 +83,7 @@ def online(
         sizes = Sizes(hidden=settings.hidden, layers=settings.layers)
         ranker = MODELS[settings.model](spec, sizes, blocks.get("user"), blocks.get("item"))
         towers = TwoTower(spec, settings.retrieval_dim)
+    scale = Scale.of(settings.rating, spec.heads)
     config = OnlineConfig(
         dense=DenseConfig(
             optimiser=settings.optimiser,
@@ -91,11 +94,13 @@ def online(
             clip=settings.clip_norm,
         ),
         heads=tuple(settings.loss_weights.get(head, 0.0) for head in spec.heads),
+        under=scale.under(len(spec.heads)) if scale else (),
         loss=strategies.loss(settings.loss),
         labels=settings.labels,
         accumulate=settings.accumulate,
         hold_out=settings.hold_out,
         row_dropout=settings.row_dropout,
+        half=settings.precision == "bfloat16",
         seed=settings.seed,
     )
     parts = strategies.parts(settings.strategy)

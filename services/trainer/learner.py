@@ -22,6 +22,7 @@ from services.trainer.graph import GraphConfig, GraphTables
 from services.trainer.groups import Floats, Group, Tables, group_of, groups_of, sample_of
 from services.trainer.privacy.catalogue import CatalogueTable
 from services.trainer.progress import Progress, RunningLoss
+from services.trainer.scale import Scale
 from services.trainer.strategies.base import Learned, Strategy, Update
 from services.trainer.strategies.weights import WeightConfig
 from services.trainer.tables import RowConfig, RowTable
@@ -55,6 +56,8 @@ class LearnerConfig:
     """All items that have rows, and no others; None = those that are seen often enough."""
     graph: GraphConfig | None = None
     """Rows are smoothed over a graph of actions; None = they are read as they are kept."""
+    scale: Scale | None = None
+    """The heads that are a rating; None = none are."""
 
 
 StrategyFactory = Callable[[ModelSpec, Tables, Blocks | None], Strategy]
@@ -128,11 +131,11 @@ class Learner:
         self.spec = spec
 
     @torch.no_grad()
-    def scores(self, group: Group) -> NDArray[np.float32]:
-        """Click probabilities [B, N] of what the learner would release now."""
+    def scores(self, group: Group, heads: int | slice = 0) -> Floats:
+        """Probabilities [B, N] of a click, or [B, N, heads], of what the learner would release now."""
         ranker = self.strategy.served
         logits = ranker.logits(group.tensors(next(ranker.parameters()).device))
-        out: NDArray[np.float32] = torch.sigmoid(logits[:, :, 0]).cpu().numpy()
+        out: Floats = torch.sigmoid(logits[:, :, heads]).cpu().numpy()
         return out
 
     def encode(self, examples: Sequence[Example]) -> Group:
@@ -252,6 +255,8 @@ class Learner:
                 self.progress.scored(group.examples, ours, clicks)
                 if self.watcher is not None:
                     self.watcher.appeared(group, ours, max(example.time_us for example in group.examples))
+            elif self.config.scale is not None:
+                self.progress.rated(*self.config.scale.judged(self.scores(group, slice(None)), group.positives))
             out.append(theirs)
         return out
 

@@ -45,6 +45,8 @@ class Progress:
         self._window: deque[Judged] = deque(maxlen=window)
         self._losses: deque[float] = deque(maxlen=_MOST_LOSSES)
         self._surpluses: deque[float] = deque(maxlen=_MOST_LOSSES)
+        self._ratings: deque[tuple[float, float]] = deque(maxlen=window)
+        self._rated: deque[tuple[float, float]] = deque(maxlen=_MOST_LOSSES)
         self.dropped = 0
         """Impressions given up because too many were waiting."""
 
@@ -89,22 +91,42 @@ class Progress:
         self._surpluses.clear()
         return losses, surpluses
 
+    def rated(self, expected: Floats, given: Floats) -> None:
+        """Keep ratings [n] and what was expected of them before they were learned."""
+        pairs = list(zip(expected.tolist(), given.tolist(), strict=True))
+        self._ratings.extend(pairs)
+        self._rated.extend(pairs)
+
+    def take_ratings(self) -> list[tuple[float, float]]:
+        """(expected, given) of each rating since the last call, in order."""
+        pairs = list(self._rated)
+        self._rated.clear()
+        return pairs
+
     def metrics(self) -> dict[str, float]:
         """auc, log_loss, ndcg_at_10, ctr, predicted_ctr, impressions; with `champion_` the same of the champion.
 
         threshold, precision, recall, f1: of the highest F1 in the older half of the window, on the newer half.
+        rating_rmse, rating_mae, ratings: of as many newest ratings, where the model has a rating.
 
         As soon as there are impressions that a champion scored too, all figures are over those alone.
         """
         compared = [judged for judged in self._window if judged.compared]
         chosen = compared or list(self._window)
         if not chosen:
-            return {"impressions": 0.0}
+            return {**self._of_ratings(), "impressions": 0.0}
         clicks = [judged.clicks for judged in chosen]
         out = figures_of(clicks, [judged.learner for judged in chosen])
         if compared:
             out |= {f"champion_{k}": v for k, v in figures_of(clicks, [judged.champion for judged in chosen]).items()}
-        return {**out, **_decided(chosen), "impressions": float(len(chosen))}
+        return {**out, **_decided(chosen), **self._of_ratings(), "impressions": float(len(chosen))}
+
+    def _of_ratings(self) -> dict[str, float]:
+        if not self._ratings:
+            return {}
+        off = np.subtract(*np.array(self._ratings).T)
+        rmse, mae = float(np.sqrt((off**2).mean())), float(np.abs(off).mean())
+        return {"rating_rmse": rmse, "rating_mae": mae, "ratings": float(len(off))}
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything as arrays, for a checkpoint."""
@@ -115,6 +137,7 @@ class Progress:
             "learner": _joined([judged.learner for judged in entries]),
             "champion": _joined([judged.champion for judged in entries]),
             "clicks": _joined([judged.clicks for judged in entries]).astype(np.uint8),
+            "ratings": np.array(self._ratings, np.float64).reshape(-1, 2),
         }
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
@@ -127,6 +150,8 @@ class Progress:
         self._waiting = dict(zip(ids, entries[: len(ids)], strict=True))
         self._window.clear()
         self._window.extend(entries[len(ids) :])
+        self._ratings.clear()
+        self._ratings.extend((float(a), float(b)) for a, b in state.get("ratings", ()))
 
 
 class RunningLoss:

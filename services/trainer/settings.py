@@ -177,6 +177,11 @@ class TrainerSettings(TextSettings):
         {"click": 1.0, "cart": 1.0, "purchase": 1.0},
         description="weight of each head in the score items are ordered by",
     )
+    rating: dict[str, float] = Field(
+        {},
+        description="heads that are a rating together, such as {rated: 1, two: 1, three: 1}: the first says that there"
+        " is one and the least it may be, each other, learned of what is rated alone, what a step adds; empty = none",
+    )
     propensity_clip: float = Field(
         1.0, ge=1, le=100, description="largest 1/propensity of an explored item; 1 = not used"
     )
@@ -210,6 +215,11 @@ class TrainerSettings(TextSettings):
     transfer_users: bool = Field(True, description="take shoppers' rows over too, not only items'")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="of the dense part; auto takes a GPU if there is one"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of products of matrices in learning; bfloat16 is for GPUs, and slower on most processors; what is"
+        " scored and released is float32",
     )
     threads: int = Field(1, ge=1, le=256, description="of torch; small matrices get slower with more")
     seed: int = Field(1, ge=0, description="of first weights and row dropout; equal seeds and logs give equal weights")
@@ -250,6 +260,12 @@ class TrainerSettings(TextSettings):
     @model_validator(mode="after")
     def _learns_at_all(self) -> Self:
         names = {part.name for part in strategies.parts(self.strategy)}
+        if len(self.rating) == 1 or any(worth <= 0 for worth in list(self.rating.values())[1:]):
+            raise ValueError(
+                "rating needs the head that says there is one, and steps above it that are worth something"
+            )
+        if unknown := self.rating.keys() - self.loss_weights.keys():
+            raise ValueError(f"rating names {', '.join(sorted(unknown))}, which loss_weights does not")
         if self.labels == "at_release" and "epochs" not in names:
             raise ValueError("labels = at_release learns nothing without epochs(...) in the strategy")
         if self.labels in ("at_release", "waiting") and "rare_items" in names:

@@ -41,6 +41,7 @@ async def test_a_lag_and_a_missing_input_cost_what_they_cost() -> None:
     await study.answered(one, ["a", "b", "c"], "token", "r1")
     (lag,) = study.lags()
     assert (lag.what, lag.requests, round(lag.mrr, 6), round(lag.difference, 6)) == ("60 s", 1, 0.333333, -0.666667)
+    assert (lag.auc, lag.auc_difference) == (0.0, -1.0), "the wanted one stood last, and stands first"
     assert [(cost.what, round(cost.difference, 6)) for cost in study.features()] == [("x", -0.666667), ("y", 0.0)]
 
 

@@ -17,9 +17,11 @@ from tests.trainer.world import FileSource, Shop
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 
-def figures(store: Path, device: str) -> tuple[dict[str, float], Recorder]:
+def figures(store: Path, device: str, **changes: object) -> tuple[dict[str, float], Recorder]:
     source, recorder = FileSource({0: Shop(items=20).messages(300)}), Recorder()
-    loop, clock = arm(store, source, observer=recorder, trigger=VolumeTrigger(200), chosen=settings(device=device))
+    loop, clock = arm(
+        store, source, observer=recorder, trigger=VolumeTrigger(200), chosen=settings(device=device, **changes)
+    )
     run(loop, clock, source)
     return loop.arm.learner.progress.metrics(), recorder
 
@@ -31,6 +33,13 @@ def test_it_learns_as_on_the_cpu_and_its_exports_pass_their_checks(tmp_path: Pat
     assert not recorder.failures
     assert there["auc"] == pytest.approx(here["auc"], abs=0.02)
     assert there["log_loss"] == pytest.approx(here["log_loss"], rel=0.05)
+
+
+def test_products_in_bfloat16_learn_as_well(tmp_path: Path) -> None:
+    there, recorder = figures(tmp_path / "half", "cuda", precision="bfloat16")
+    here, _ = figures(tmp_path / "full", "cuda")
+    assert not recorder.failures
+    assert there["auc"] == pytest.approx(here["auc"], abs=0.03)
 
 
 def test_its_checkpoints_go_on_on_the_cpu(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from benchmarks.learning import __main__ as repeated
+from benchmarks.learning import planted, stars
 from benchmarks.learning.ranking import _BASE, trials
 from benchmarks.learning.ratings import compare
 from services.trainer.archive import ArchiveSource
 from services.trainer.archive_writer import Archive
-from services.trainer.evaluation.rehearsal import Trial
+from services.trainer.evaluation.rehearsal import Trial, rehearse
 from services.trainer.evaluation.study import Settings, Study
 from services.trainer.examples import Batch
 from tests.trainer.world import SPEC, Shop
 
+SMALLEST = ("--shops", "taste", "--ways", "frozen")
 SMALL = {"row_dim": 4, "max_rows": 2_000, "retrieval_dim": 8, "warmup_impressions": 100, "trigger": "volume(100)"}
 
 
@@ -60,6 +62,40 @@ def test_a_repeated_rating_error_agrees_within_a_few_thousandths(shift: float, a
     now = json.loads(json.dumps(rows))
     now["rows"][0]["errors"]["whole"]["rmse"] += shift
     assert {fine for _, fine in repeated._ratings(now, rows)} == {agrees}
+
+
+def test_every_star_is_expected_by_the_ranker_before_it_is_learned(tmp_path: Path) -> None:
+    ratings(tmp_path)
+    source = stars.Stars(tmp_path, 700)
+    outcome = rehearse(Trial("stars", {**stars.BASE, "model": "factorisation"}), source, source.spec)
+    expected, given = np.array(outcome.ratings).T
+    assert given.tolist() == stars.log_of(tmp_path, 700).ratings.tolist()
+    first, last = (stars.errors(outcome.ratings[part])["whole"]["rmse"] for part in (slice(200), slice(500, None)))
+    assert last < first
+    assert expected.min() >= 1
+    assert expected.max() <= 5
+
+
+@pytest.mark.parametrize(("shift", "agrees"), [(0.01, True), (0.03, False)])
+def test_a_repeated_regret_agrees_near_the_committed_one(shift: float, agrees: bool) -> None:
+    then = {"results": {"drift/taste/online/1": {"before": 0.2, "final": 0.23}}}
+    now = copy.deepcopy(then)
+    now["results"]["drift/taste/online/1"]["final"] += shift
+    assert all(fine for _, fine in repeated._planted(now, then)) == agrees
+
+
+@pytest.mark.parametrize(("shift", "agrees"), [(0.0, True), (0.2, False)])
+def test_counts_of_co_visits_agree_over_the_periods_that_were_repeated(shift: float, agrees: bool) -> None:
+    then = {"rows": {"covisits-1": {"periods": [{"period": k, "recall": 48.0, "mrr": 17.0} for k in (1, 2, 3)]}}}
+    now = {"rows": {"covisits-1": {"periods": [{"period": 2, "recall": 48.0 + shift, "mrr": 17.0}]}}}
+    assert all(fine for _, fine in repeated._sessions(now, then)) == agrees
+
+
+def test_without_data_the_planted_shops_are_repeated_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted.main(["--out", str(tmp_path / "p.json"), "--quick", "--seeds", "1", "--only", "drift", *SMALLEST])
+    found = json.loads((tmp_path / "p.json").read_text())["results"]
+    assert set(found) == {"drift/taste/frozen/1"}
+    assert "frozen" in capsys.readouterr().out
 
 
 def interval() -> dict[str, float]:

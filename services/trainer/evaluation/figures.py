@@ -5,8 +5,9 @@ figure is a ratio of two sums over impressions, or a mean of one number each; AU
 from resampled impressions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,11 @@ def recall(judged: JudgedList, top: int) -> float:
     return float(judged.clicks[order].sum() / judged.clicks.sum())
 
 
+def ndcg(judged: JudgedList, top: int) -> float:
+    """NDCG of the first `top`; NaN without a click."""
+    return scores.ndcg(judged.clicks, judged.scores, top)
+
+
 def list_auc(judged: JudgedList) -> float:
     """AUC inside one list; NaN when all or nothing was clicked."""
     return scores.auc(judged.clicks, judged.scores)
@@ -79,19 +85,26 @@ def log_loss(judged: JudgedList) -> float:
     return scores.log_loss(judged.clicks, judged.scores)
 
 
-PER_LIST: Mapping[str, Callable[[JudgedList], float]] = {
+PER_LIST: dict[str, Callable[[JudgedList], float]] = {
     "mrr": first_click_rank,
-    "ndcg_at_10": lambda judged: scores.ndcg(judged.clicks, judged.scores),
-    "recall_at_5": lambda judged: recall(judged, 5),
+    "ndcg_at_10": partial(ndcg, top=10),
+    "recall_at_5": partial(recall, top=5),
     "group_auc": list_auc,
     "log_loss": log_loss,
 }
 """Figures that are a mean over lists."""
 
 
-def table(lists: Sequence[JudgedList]) -> dict[str, Floats]:
-    """Every per-list figure as [lists], in order: what two ways are compared by, list by list."""
-    return {name: np.array([figure(judged) for judged in lists]) for name, figure in PER_LIST.items()}
+def table(lists: Sequence[JudgedList], tops: Sequence[int] = ()) -> dict[str, Floats]:
+    """Every per-list figure as [lists], in order: what two ways are compared by, list by list.
+
+    `tops`: numbers of first places of which NDCG and recall are told beside the usual ones.
+    """
+    more: dict[str, Callable[[JudgedList], float]] = {}
+    for top in tops:
+        more[f"ndcg_at_{top}"] = partial(ndcg, top=top)
+        more[f"recall_at_{top}"] = partial(recall, top=top)
+    return {name: np.array([figure(judged) for judged in lists]) for name, figure in (PER_LIST | more).items()}
 
 
 def mean(values: Floats, seed: int = 0) -> Figure:
@@ -123,27 +136,70 @@ def pooled_auc(lists: Sequence[JudgedList], draws: int = 50, seed: int = 0) -> F
     return Figure(scores.auc(labels, flat), float(lower), float(upper), len(lists))
 
 
-def thresholded(lists: Sequence[JudgedList]) -> dict[str, float]:
-    """precision, recall, f1 and accuracy at the threshold of the highest F1, and calibration (predicted / true).
+def thresholded(lists: Sequence[JudgedList], seed: int = 0) -> tuple[float, dict[str, Figure]]:
+    """The threshold of the highest F1, and of saying yes from there on precision, recall, f1 and accuracy.
 
-    The threshold is chosen on the first half of the lists and used on the second: chosen where it is judged, it would
-    flatter.
+    Beside them calibration (predicted / true) and rmse of the scores as probabilities. The threshold is chosen on the
+    first half of the lists and all is judged on the second: chosen where it is judged, it would flatter. Intervals
+    resample lists; nothing of no lists.
     """
     half = len(lists) // 2
     if not half:
-        return {}
-    past, now = (flattened(part) for part in (lists[:half], lists[half:]))
-    threshold = scores.best_threshold(*past)
-    labels, flat = now
-    found = scores.decided(labels, flat, threshold)
+        return float("nan"), {}
+    threshold = scores.best_threshold(*flattened(lists[:half]))
+    sums = np.array([_sums(judged, threshold) for judged in lists[half:]])
+    chance, n = np.random.default_rng(seed), len(sums)
+    drawn = [_decided(sums[chance.integers(0, n, n)].sum(axis=0)) for _ in range(DRAWS)]
+    found = _decided(sums.sum(axis=0))
+    return threshold, {name: _figure(value, [one[name] for one in drawn], n) for name, value in found.items()}
+
+
+def _figure(value: float, draws: Sequence[float], lists: int) -> Figure:
+    known = [draw for draw in draws if np.isfinite(draw)]
+    lower, upper = np.percentile(known, [2.5, 97.5]) if known else (float("nan"),) * 2
+    return Figure(value, float(lower), float(upper), lists)
+
+
+def _sums(judged: JudgedList, threshold: float) -> tuple[float, ...]:
+    """Of one list: hits, said yes, positives, right, items, sum of scores, sum of squared errors."""
+    said, clicks = judged.scores >= threshold, judged.clicks
+    flat = judged.scores.astype(np.float64)
+    return (
+        (said & clicks).sum(),
+        said.sum(),
+        clicks.sum(),
+        (said == clicks).sum(),
+        len(clicks),
+        flat.sum(),
+        ((flat - clicks) ** 2).sum(),
+    )
+
+
+def _decided(sums: Floats) -> dict[str, float]:
+    """Figures from the sums of many lists; NaN where there is nothing to divide by."""
+    hits, said, positives, right, items, expected, squares = sums.tolist()
     return {
-        "precision": found["precision"],
-        "recall": found["recall"],
-        "f1": found["f"],
-        "accuracy": float(((flat >= threshold) == labels).mean()),
-        "threshold": threshold,
-        "calibration": float(flat.sum() / max(1e-12, labels.sum())),
+        "precision": _ratio(hits, said),
+        "recall": _ratio(hits, positives),
+        "f1": _ratio(2 * hits, said + positives),
+        "accuracy": _ratio(right, items),
+        "calibration": _ratio(expected, positives),
+        "rmse": _ratio(squares, items) ** 0.5,
     }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def of_ratings(pairs: Sequence[tuple[float, float]], seed: int = 0) -> dict[str, Figure]:
+    """RMSE and MAE of (expected, given) ratings, one by one; nothing of none."""
+    if not pairs:
+        return {}
+    off = np.subtract(*np.array(pairs).T)
+    squares = mean(off**2, seed)
+    value, lower, upper = (float(one**0.5) for one in (squares.value, squares.lower, squares.upper))
+    return {"rating_rmse": Figure(value, lower, upper, squares.lists), "rating_mae": mean(np.abs(off), seed)}
 
 
 def flattened(lists: Sequence[JudgedList]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

@@ -37,11 +37,11 @@ class Forgetting:
 
     @property
     def backward_transfer(self) -> float:
-        """Mean of what was lost since each period; NaN before the second."""
-        if len(self.matrix) < 2:
-            return float("nan")
-        last = self.matrix[-1]
-        return float(np.nanmean([last[j] - self.matrix[j][j] for j in range(len(last) - 1)]))
+        """Mean of what was lost since each period; NaN before the second, and where no list tells anything."""
+        last = self.matrix[-1] if self.matrix else []
+        lost = np.array([last[j] - self.matrix[j][j] for j in range(len(last) - 1)])
+        known = lost[np.isfinite(lost)]
+        return float(known.mean()) if len(known) else float("nan")
 
 
 def _auc(learner: Learner, examples: list[Example]) -> float:

@@ -15,6 +15,7 @@ from services.common.spec import ModelSpec
 from services.trainer.evaluation.figures import JudgedList
 from services.trainer.evaluation.forgetting import Forgetting
 from services.trainer.evaluation.judge import DeployedLate, Judge
+from services.trainer.evaluation.shopper import OneShopper
 from services.trainer.examples import Batch, Example
 from services.trainer.factory import learner_of, trigger_of
 from services.trainer.groups import Group, Tables
@@ -76,6 +77,10 @@ class Outcome:
     forgetting: list[list[float]]
     """See `forgetting`."""
     backward_transfer: float
+    ratings: list[tuple[float, float]] = field(default_factory=list)
+    """(expected, given) of each rating, expected before it was learned."""
+    shopper: dict[str, Any] = field(default_factory=dict)
+    """See `OneShopper`."""
 
 
 class Frozen:
@@ -97,6 +102,7 @@ class Watch:
 
     def __init__(self, lags: Sequence[float], periods: int) -> None:
         self.judge, self.forgetting = Judge(), Forgetting(periods)
+        self.shopper = OneShopper(self.judge)
         self.late = [DeployedLate(seconds) for seconds in lags]
 
     def appeared(self, group: Group, scores: NDArray[np.float32], now_us: int) -> None:
@@ -110,6 +116,7 @@ class Watch:
         for judge in (self.judge, *(late.judge for late in self.late)):
             judge.closed(example)
         self.forgetting.closed(example)
+        self.shopper.closed(example)
 
 
 def rehearse(
@@ -129,11 +136,13 @@ def rehearse(
     trigger = trigger_of(settings)
     source.seek({})
     done, releases, learn, release = 0, 0, 0.0, 0.0
+    ratings: list[tuple[float, float]] = []
     while (batch := source.poll()) is not None:
         began = time.process_time()
         learner.learning = trial.learns or not releases
         learner.apply(batch)
         learn += time.process_time() - began
+        ratings += learner.progress.take_ratings()
         trigger.see(*learner.progress.take_losses())
         for sample in learner.take_samples():
             trigger.watch(sample)
@@ -146,7 +155,8 @@ def rehearse(
             trigger.fired(learner.log_us, learner.learned, seconds)
         taken = sum(len(values) for values in batch.messages.values())
         done += sum(end - start for start, end in batch.ranges.values())
-        watch.forgetting.reached(done / source.messages, learner)
+        for reached in (watch.forgetting.reached, watch.shopper.reached):
+            reached(done / source.messages, learner)
         progress(taken)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     late = {each.seconds: each.judge.lists for each in watch.late}
@@ -161,6 +171,8 @@ def rehearse(
         peak_mib=peak,
         forgetting=watch.forgetting.matrix,
         backward_transfer=watch.forgetting.backward_transfer,
+        ratings=ratings,
+        shopper=watch.shopper.found,
     )
 
 

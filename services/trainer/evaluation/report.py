@@ -34,11 +34,15 @@ def write(path: Path, title: str, results: Results) -> None:
         ("Forgetting: AUC on the lists of each period (column) after each period (row)", _forgetting(shown)),
         ("Calibration: click rate against prediction", _calibration(shown)),
         ("Scores of what was clicked and of what was not", _scores(shown)),
+        (
+            "One shopper's list before and after its clicks were learned: places; what was clicked is bold",
+            _shopper(shown),
+        ),
     ]
     parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"]
     parts += [f"<h1>{html.escape(title)}</h1>", _table(results)]
     parts += [f"<h2>{html.escape(name)}</h2>{picture}" for name, picture in pictures if picture]
-    parts.append(_thresholds(results))
+    parts += [_slices(results), _thresholds(results)]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts))
 
@@ -145,6 +149,47 @@ def _scores(results: Results) -> str:
     axis.set(xlabel="log-odds", ylabel="share", title=name)
     axis.legend(fontsize=8)
     return _image(figure)
+
+
+def _shopper(results: Results) -> str:
+    known = {name: found["shopper"] for name, found in results.items() if found.get("shopper")}
+    if not known:
+        return ""
+    figure, axes = plt.subplots(1, len(known), figsize=(2.6 * len(known), 4), squeeze=False)
+    for axis, (name, one) in zip(axes[0], known.items(), strict=True):
+        before, after = _places(one["before"]), _places(one["after"])
+        for k, clicked in enumerate(one["clicked"]):
+            width, colour = (2.5, "#c33") if clicked else (0.8, "#999")
+            axis.plot([0, 1], [before[k], after[k]], color=colour, linewidth=width)
+        axis.invert_yaxis()
+        axis.set_xticks([0, 1], ["before", "after"])
+        axis.set_title(name, fontsize=8)
+    return _image(figure)
+
+
+def _places(scores: list[float]) -> list[int]:
+    """Place of each item when they are ordered by score, ties as shown.
+
+    >>> _places([0.1, 0.9])
+    [2, 1]
+    """
+    order = sorted(range(len(scores)), key=lambda k: -scores[k])
+    return [order.index(k) + 1 for k in range(len(scores))]
+
+
+def _slices(results: Results) -> str:
+    head = ("way", "slice", "lists", "MRR", "95 %", "AUC", "list AUC", "log-loss")
+    rows = [f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"]
+    for way, found in results.items():
+        for name, each in found["slices"].items():
+            if "auc" not in each:
+                continue
+            mrr = each["mrr"]
+            values = (_text(each[figure]["value"]) for figure in ("auc", "group_auc", "log_loss"))
+            interval = f"{_text(mrr['lower'])} to {_text(mrr['upper'])}"
+            cells = (way, name, each["lists"], _text(mrr["value"]), interval, *values)
+            rows.append(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>")
+    return f"<h2>By slice</h2><table>{''.join(rows)}</table>"
 
 
 def _image(figure: Any) -> str:

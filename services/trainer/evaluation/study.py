@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +18,9 @@ from services.trainer.evaluation import figures
 from services.trainer.evaluation.figures import Figure, JudgedList
 from services.trainer.evaluation.rehearsal import Outcome, Trial, rehearse
 from services.trainer.evaluation.thresholds import Segments, by_segment
+
+_MOST_SEGMENTS = 10
+"""Of a kind, those with most lists."""
 
 COMPARED = ("mrr", "ndcg_at_10", "log_loss", "group_auc")
 
@@ -33,6 +37,8 @@ class Settings:
     """Of a batch."""
     thresholds: Segments = Segments()
     """How scores become a yes or a no."""
+    tops: tuple[int, ...] = ()
+    """First places of which NDCG and recall are told, beside ten and five."""
 
 
 class Study:
@@ -56,7 +62,7 @@ class Study:
                 trial, self._source, self._source.spec, self._settings.lags, partial(progress, trial.name)
             )
             tail = self._tail(outcome.lists)
-            lists = figures.table(tail)
+            lists = figures.table(tail, self._settings.tops)
             base = base or lists
             self.results[trial.name] = {"key": self._key(trial), **self._described(outcome, tail, lists, base)}
             np.savez_compressed(self._file_of(trial), **dict(lists))  # type: ignore[arg-type]
@@ -78,7 +84,11 @@ class Study:
     ) -> dict[str, Any]:
         found: dict[str, Any] = {name: _plain(figures.mean(values)) for name, values in lists.items()}
         found["auc"] = _plain(figures.pooled_auc(tail))
-        found |= {name: _number(value) for name, value in figures.thresholded(tail).items()}
+        threshold, decided = figures.thresholded(tail)
+        found |= {name: _number(figure.value) for name, figure in decided.items()} | {"threshold": _number(threshold)}
+        found["intervals"] = {name: [_number(f.lower), _number(f.upper)] for name, f in decided.items()}
+        rated = outcome.ratings[int(len(outcome.ratings) * (1 - self._settings.tail)) :]
+        found |= {name: _plain(figure) for name, figure in figures.of_ratings(rated).items()}
         for name in COMPARED:
             same = len(lists[name]) == len(base[name])
             found[f"{name}_difference"] = _plain(figures.mean(lists[name] - base[name])) if same else None
@@ -89,6 +99,7 @@ class Study:
         return found | {
             "forgetting": [[_number(x) for x in row] for row in outcome.forgetting],
             "backward_transfer": _number(outcome.backward_transfer),
+            "shopper": outcome.shopper,
             "settings": outcome.trial.changes,
             "learns": outcome.trial.learns,
             "lists": len(tail),
@@ -104,8 +115,9 @@ class Study:
 
     def _key(self, trial: Trial) -> str:
         settings = asdict(self._settings)
-        if self._settings.thresholds == Segments():
-            del settings["thresholds"]  # what was tried before there were any need not be tried again
+        for name, usual in (("thresholds", Segments()), ("tops", ())):
+            if getattr(self._settings, name) == usual:
+                del settings[name]  # what was tried before there were any need not be tried again
         body = json.dumps([trial.changes, trial.learns, settings, self._source.messages], sort_keys=True)
         return hashlib.sha256(body.encode()).hexdigest()[:16]
 
@@ -124,15 +136,21 @@ def _late(lists: Sequence[JudgedList]) -> dict[str, Any]:
 
 
 def _slices(lists: Sequence[JudgedList]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lists of new shoppers, and lists where something new was clicked, beside the others."""
+    """Lists of new shoppers, and lists where something new was clicked, beside the others; then by segment."""
     parts = {
         "new_users": [judged for judged in lists if judged.new_user],
         "known_users": [judged for judged in lists if not judged.new_user],
         "new_items": [judged for judged in lists if bool((judged.clicks & judged.new_items).any())],
         "known_items": [judged for judged in lists if bool((judged.clicks & ~judged.new_items).any())],
     }
+    for kind in ("placement", "device"):
+        for value, _ in Counter(getattr(judged, kind) for judged in lists).most_common(_MOST_SEGMENTS):
+            if value:
+                parts[f"{kind}={value}"] = [judged for judged in lists if getattr(judged, kind) == value]
     for name, chosen in parts.items():
-        yield name, {"mrr": _plain(figures.mean(figures.table(chosen)["mrr"])), "lists": len(chosen)}
+        found = figures.table(chosen)
+        told = {figure: _plain(figures.mean(found[figure])) for figure in ("mrr", "group_auc", "log_loss")}
+        yield name, told | {"auc": _plain(figures.pooled_auc(chosen)), "lists": len(chosen)}
 
 
 def pictures(lists: Sequence[JudgedList], tail: Sequence[JudgedList], points: int = 40) -> dict[str, Any]:

@@ -23,6 +23,12 @@ Beside = Callable[[Packed], sparse.csr_array]
 """[n, V] chances of the next item at the n counted places of a batch; what a row lacks of 1 is left to the model."""
 
 
+def halves_pay() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 itself; where it does not they are the slower ones."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the model is trained; the same for every way of updating."""
@@ -40,8 +46,8 @@ class Settings:
     """Items expected in a step's sample; 0: all items."""
     power: float = 0.5
     """Of an item's count in its chance to be in the sample: 0 uniform, 1 by popularity."""
-    half: bool = True
-    """Products of matrices in bfloat16 in training; scoring is always in float32."""
+    half: bool = field(default_factory=halves_pay)
+    """Products of matrices in bfloat16 in training; scoring is always in float32. Where the processor has them."""
     patience: int = 3
     """Epochs without a better held-out score before training ends."""
     epochs: int = 40

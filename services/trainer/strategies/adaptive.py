@@ -53,7 +53,7 @@ class DriftStep(Part):
         """See `Part`: looks at the loss of what appeared, impression by impression, and adds nothing."""
         shown = seen.group.negatives.sum(axis=1)
         if shown.any():
-            heads = seen.objective.heads
+            heads = seen.objective.free
             losses = (seen.objective.point.zero(seen.logits.detach()) * heads).sum(-1).cpu().numpy()
             for loss, weights in zip(losses, seen.group.negatives, strict=True):
                 self._see(float((loss * weights).sum() / max(1e-9, weights.sum())))

@@ -148,27 +148,49 @@ class GroupLoss:
       among what is then learned, b = p / (1 + p) (fake negative calibration; Ktena et al., 2019). The paper turns b
       back into p when it serves; here the logit of b, which is ln p, is taken inside the loss, so scores stay p.
     - `waiting`: only groups of final labels are given to it; `at_release`: those alone that a part learns at a release.
+
+    A head `under` another is learned of what the other has fired for, and of nothing else: label 1 where both fire,
+    label 0 where the other does alone. What appears says nothing about it, so there is nothing to take back.
     """
 
     point: PointLoss
     heads: Tensor
     """[heads]: weight of each head's loss."""
     labels: Labels = "flips"
+    under: tuple[int, ...] = ()
+    """Of each head the one that it is under, itself when it is under none; empty = none is."""
+
+    @property
+    def free(self) -> Tensor:
+        """[heads]: weight of each head that is learned of everything; 0 for those under another."""
+        if not self.under:
+            return self.heads
+        alone = torch.tensor([place == above for place, above in enumerate(self.under)], device=self.heads.device)
+        return self.heads * alone
 
     def __call__(self, logits: Tensor, group: Group) -> Tensor:
         """A number; `logits` [B, N, heads]."""
         total = torch.zeros((), device=logits.device)
         if group.negatives.any():
-            negatives = torch.from_numpy(group.negatives).to(logits.device).unsqueeze(-1) * self.heads
+            negatives = torch.from_numpy(group.negatives).to(logits.device).unsqueeze(-1) * self.free
             total = total + (self._appeared(logits, group) * negatives).sum()
         if group.positives.any():
-            positives = torch.from_numpy(group.positives).to(logits.device) * self.heads
-            total = total + (self._acted(logits, group) * positives).sum()
+            acted = torch.from_numpy(group.positives).to(logits.device)
+            total = total + (self._acted(logits, group) * acted * self.free).sum()
+            if self.under:
+                total = total + self._told(logits, acted)
+        return total
+
+    def _told(self, logits: Tensor, acted: Tensor) -> Tensor:
+        """Of the heads under others; `acted` [B, N, heads] weights of what fired."""
+        below = acted[:, :, list(self.under)] - acted
+        losses = self.point.one(logits) * acted + self.point.zero(logits) * below
+        total: Tensor = (losses * (self.heads - self.free)).sum()
         return total
 
     def again(self, logits: Tensor, group: Group, times: Floats) -> Tensor:
         """The group's positives so many `times` [B, N, heads] more: loss(1), for loss(0) is taken back once alone."""
-        weights = torch.from_numpy(group.positives * times).to(logits.device) * self.heads
+        weights = torch.from_numpy(group.positives * times).to(logits.device) * self.free
         alone = group.kind == FLIP and self.labels in ("calibrated", "fake_negatives")
         total: Tensor = ((self._acted(logits, group) if alone else self.point.one(logits)) * weights).sum()
         return total

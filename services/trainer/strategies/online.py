@@ -42,11 +42,15 @@ class OnlineConfig:
     dense: DenseConfig = field(default_factory=DenseConfig)
     heads: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Weight of each head's loss."""
+    under: tuple[int, ...] = ()
+    """Of each head the one that it is learned under; see `GroupLoss`."""
     loss: PointLoss = field(default_factory=CrossEntropy)
     labels: Labels = "flips"
     row_dropout: float = 0.05
     """Share of rows hidden in learning: trains the path of items and shoppers that have none."""
     seed: int = 1
+    half: bool = False
+    """Products of matrices in bfloat16 in learning; losses, weights and whatever is scored stay in float32."""
     full_step: int = 8
     """Impressions from which a step has its full rate; fewer have the square root of their share of it."""
     accumulate: int = 1
@@ -74,7 +78,8 @@ class OnlineStrategy:
         self._dense_towers = DenseOptimiser(towers, config.dense)
         self._pool = Pool.empty(content_dim)
         self._device = next(ranker.parameters()).device
-        self.loss = GroupLoss(config.loss, torch.tensor(config.heads, device=self._device), config.labels)
+        weights = torch.tensor(config.heads, device=self._device)
+        self.loss = GroupLoss(config.loss, weights, config.labels, config.under)
         self._rows = (RowSteps(tables.item), RowSteps(tables.user))
         self._waiting = {"steps": 0, "impressions": 0}
         self._held = HeldOut(config.hold_out)
@@ -228,7 +233,8 @@ class OnlineStrategy:
     def _loss_of(
         self, group: Group, inputs: dict[str, Tensor], teacher: Floats | None, chance: np.random.Generator
     ) -> Tensor:
-        logits = self.ranker.logits(inputs)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.half):
+            logits = self.ranker.logits(inputs).float()
         own = self.loss(logits, group)
         seen = Seen(group, inputs, logits, own, teacher, self.ranker, self.loss, chance)
         total = own

@@ -74,4 +74,4 @@ def shown(group: Group) -> NDArray[np.bool_]:
 def _weights(seen: Seen, acted: tuple[NDArray[np.int64], ...]) -> Tensor:
     """Of each action: as in the loss beside."""
     device = seen.logits.device
-    return torch.from_numpy(seen.group.positives[acted]).to(device) * seen.objective.heads[acted[2]]
+    return torch.from_numpy(seen.group.positives[acted]).to(device) * seen.objective.free[acted[2]]

@@ -81,6 +81,6 @@ class PseudoLabels(Part):
         if not unknown.any():
             return None
         sure = (torch.sigmoid(seen.logits).detach() < self._most) * torch.from_numpy(unknown).unsqueeze(-1)
-        losses = F.softplus(seen.logits) * sure.to(seen.logits.device) * seen.objective.heads
+        losses = F.softplus(seen.logits) * sure.to(seen.logits.device) * seen.objective.free
         total: Tensor = self._share * losses.sum()
         return total

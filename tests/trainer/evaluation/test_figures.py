@@ -53,15 +53,43 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
 def test_nothing_to_judge_is_no_number() -> None:
     assert np.isnan(figures.mean(np.array([np.nan])).value)
     assert np.isnan(figures.pooled_auc([]).value)
-    assert figures.thresholded([]) == {}
+    assert figures.thresholded([])[1] == {}
+    assert figures.of_ratings([]) == {}
 
 
 def test_the_threshold_is_chosen_on_the_first_half_alone() -> None:
     first, second = lists(100, 1, skill=3.0), lists(100, 2, skill=3.0)
-    found = figures.thresholded([*first, *second])
+    threshold, found = figures.thresholded([*first, *second])
     swapped = [JudgedList(*[*vars(j).values()][:3], 1 - j.scores, *[*vars(j).values()][4:]) for j in second]
-    assert figures.thresholded([*first, *swapped])["threshold"] == found["threshold"]
-    assert found["f1"] > 0.5 > figures.thresholded([*first, *swapped])["f1"]
-    assert found["precision"] == pytest.approx(
-        metrics.precision_score(*(lambda y, s: (y, s >= found["threshold"]))(*figures.flattened(second)))
-    )
+    same, worse = figures.thresholded([*first, *swapped])
+    assert same == threshold
+    assert found["f1"].value > 0.5 > worse["f1"].value
+    labels, flat = figures.flattened(second)
+    for name, theirs in (
+        ("precision", metrics.precision_score),
+        ("recall", metrics.recall_score),
+        ("f1", metrics.f1_score),
+        ("accuracy", metrics.accuracy_score),
+    ):
+        assert found[name].value == pytest.approx(theirs(labels, flat >= threshold))
+        assert found[name].lower < found[name].value < found[name].upper
+    assert found["rmse"].value == pytest.approx(metrics.brier_score_loss(labels, flat) ** 0.5)
+    assert found["calibration"].value == pytest.approx(flat.sum() / labels.sum(), rel=1e-5)
+
+
+def test_other_first_places_can_be_asked_for() -> None:
+    judged = lists(20)
+    found = figures.table(judged, tops=(3, 5))
+    assert found.keys() >= {"ndcg_at_3", "recall_at_3", "ndcg_at_5", "ndcg_at_10"}
+    expected = metrics.ndcg_score(judged[0].clicks[None].astype(int), judged[0].scores[None], k=3)
+    assert found["ndcg_at_3"][0] == pytest.approx(expected)
+
+
+def test_errors_of_ratings_are_those_of_scikit_learn() -> None:
+    chance = np.random.default_rng(1)
+    given = chance.integers(1, 6, 200).astype(float)
+    expected = given + chance.normal(0, 1, 200)
+    found = figures.of_ratings(list(zip(expected.tolist(), given.tolist(), strict=True)))
+    assert found["rating_rmse"].value == pytest.approx(metrics.root_mean_squared_error(given, expected))
+    assert found["rating_mae"].value == pytest.approx(metrics.mean_absolute_error(given, expected))
+    assert found["rating_rmse"].lower < found["rating_rmse"].value < found["rating_rmse"].upper

@@ -84,6 +84,15 @@ def test_what_is_forgotten_is_measured_by_period(examples: Path) -> None:
     assert found.backward_transfer == pytest.approx(expected)
 
 
+def test_one_shopper_is_seen_before_and_after(examples: Path) -> None:
+    found = outcome(examples).shopper
+    assert found["before"] != found["after"]
+    assert len(found["places"]) == len(found["clicked"]) == len(found["before"]) == len(found["after"])
+    clicked = np.array(found["clicked"])
+    gain = np.array(found["after"]) - np.array(found["before"])
+    assert gain[clicked].mean() > gain[~clicked].mean(), "what was clicked rises beside what was not"
+
+
 def test_a_champion_teaches_in_a_rehearsal_too(examples: Path) -> None:
     taught, alone = outcome(examples, strategy="distillation(0.9, 2)"), outcome(examples)
     assert np.array_equal(taught.lists[5].scores, alone.lists[5].scores)
@@ -123,7 +132,19 @@ def test_the_command_compares_ways_and_draws_them(
     ended = command(
         *("evaluate", str(examples), "--way", "waiting: labels=waiting; loss=focal(1)"),
         *("--track", f'mlflow("sqlite:///{tmp_path}/runs.db", "study")'),
-        *("--lag", "60", "--beta", "2", "--out", str(tmp_path / "s.json"), "--report", str(page), "--json"),
+        *(
+            "--lag",
+            "60",
+            "--beta",
+            "2",
+            "--top",
+            "3",
+            "--out",
+            str(tmp_path / "s.json"),
+            "--report",
+            str(page),
+            "--json",
+        ),
         env={f"FRESHRANK_TRAINER_{name.upper()}": str(value) for name, value in SMALL.items()},
     )
     assert ended.code == 0, ended.err
@@ -131,7 +152,7 @@ def test_the_command_compares_ways_and_draws_them(
     assert set(results) == {"as set", "waiting"}
     assert results["waiting"]["settings"] == {"labels": "waiting", "loss": "focal(1)"}
     assert results["waiting"]["late"]["60.0"]["auc"]["value"] > 0.5
-    assert page.read_text().count("<img") == 6
+    assert page.read_text().count("<img") == 7
     runs = _runs(f"sqlite:///{tmp_path}/runs.db", "study")
     assert {run.info.run_name for run in runs} == {"as set", "waiting"}
     taught = next(run for run in runs if run.info.run_name == "waiting")
@@ -139,6 +160,10 @@ def test_the_command_compares_ways_and_draws_them(
     assert taught.data.metrics["mrr"] == pytest.approx(results["waiting"]["mrr"]["value"])
     assert {"curve/mrr", "log_loss", "f1", "threshold"} <= taught.data.metrics.keys()
     assert "<td>device=phone</td>" in page.read_text()
+    assert results["waiting"]["slices"]["device=phone"]["auc"]["value"] > 0.5
+    assert {"ndcg_at_3", "recall_at_3", "ndcg_at_10"} <= results["waiting"].keys()
+    lower, upper = results["waiting"]["intervals"]["f1"]
+    assert lower < results["waiting"]["f1"] < upper
     found = results["waiting"]["thresholds"]
     assert found["rule"]["beta"] == 2
     assert 0 < found["segments"]["device=phone"]["threshold"] < 1

@@ -13,6 +13,7 @@ from services.trainer.strategies.adaptive import DriftStep
 from services.trainer.strategies.base import Update
 from tests.trainer.strategies.shop import (
     ends_alike_after_a_restart,
+    finished,
     learned,
     learner,
     part,
@@ -59,9 +60,29 @@ def test_a_restart_in_the_middle_changes_no_bit(text: str, tmp_path: Path) -> No
     assert ends_alike_after_a_restart(tmp_path, strategy=text, hold_out=0.1)
 
 
-@pytest.mark.parametrize("changes", [{"accumulate": 3}, {"labels": "waiting"}, {"loss": "focal(2)"}])
+OTHERS = [{"accumulate": 3}, {"labels": "waiting"}, {"loss": "focal(2)"}, {"precision": "bfloat16"}]
+
+
+@pytest.mark.parametrize("changes", OTHERS)
 def test_other_settings_survive_a_restart_too(changes: dict[str, object], tmp_path: Path) -> None:
     assert ends_alike_after_a_restart(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("model", ["din", "transformer", "dlrm"])
+def test_products_in_bfloat16_learn_as_well_and_score_in_float32(model: str) -> None:
+    found = []
+    for precision in ("float32", "bfloat16"):
+        made, shop = learner(model=model, precision=precision), Shop(items=20)
+        learned(made, shop, 250)
+        found.append((weights(made), made.progress.metrics()["auc"], made))
+    (full, auc, _), (half, other, made) = found
+    assert not torch.equal(full, half), "learned otherwise"
+    assert full.dtype == half.dtype == torch.float32
+    assert other == pytest.approx(auc, abs=0.03)
+    group = made.encode(finished(Shop(items=20), 3))
+    with torch.no_grad():
+        logits = made.strategy.served.logits(group.tensors(torch.device("cpu")))
+    assert not torch.equal(logits, logits.bfloat16().float()), "scores are not rounded"
 
 
 @pytest.mark.parametrize("text", EVERY)
