@@ -207,7 +207,8 @@ async def routed(loop: RollingLoop, reads: int = 0, lacks: int = 0) -> str:
 
     async def answering() -> str:
         name = await asyncio.to_thread(champion, loop, reads, lacks)
-        known = {answer.release for answer in loop.record.answers[-50:] if not answer.degradation}
+        answers = loop.record.answers[-50:]
+        known = {answer.release for answer in answers if answer.degradation == events_pb2.DEGRADATION_NONE}
         return name if name in known else ""
 
     found: str = await eventually(answering, PATIENCE_S, 1.0)
