@@ -71,10 +71,14 @@ def revision(cluster: Cluster, namespace: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def lives(cluster: Cluster) -> Iterator[dict[str, Future[None]]]:
-    """The life of every example, some at a time: most of each is waiting."""
+def lives(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[None]]]:
+    """The life of every example that is asked for, some at a time: most of each is waiting."""
+    asking = [
+        item for item in request.session.items if isinstance(item, pytest.Function) and "lives" in item.fixturenames
+    ]
+    chosen = [item.callspec.params["example"] for item in asking if hasattr(item, "callspec")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {example: pool.submit(life, cluster, example) for example in EXAMPLES}
+        yield {example: pool.submit(life, cluster, example) for example in chosen}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
