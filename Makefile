@@ -6,9 +6,10 @@ STAMP := $(VENV)/.ready
 SERVICES := gateway ingest features joiner trainer publisher client
 CACHE := $(or $(FRESHRANK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshrank)
 HELM := $(CACHE)/go/bin/helm
+STORIES := tests/cluster/test_chart_driven.py tests/cluster/test_rollout.py
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup parts demo test test-unit test-pipeline test-long test-cluster cluster-tools check bench bench-learning proto render docs pins clean
+.PHONY: help setup parts demo test test-unit test-pipeline test-long test-cluster test-cluster-stories test-cluster-objects cluster-tools check bench bench-learning proto render docs pins clean
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -48,7 +49,14 @@ cluster-tools: ## helm, kustomize, a Kubernetes API server, promtool, kube-score
 	@$(PYTHON) -m tests.cluster.build
 
 test-cluster: parts cluster-tools ## minutes, needs Go: the chart on a real API server, and the loop run from it
-	@$(BIN)/python -m pytest -q -m "cluster and not long" tests
+	@$(MAKE) -s -j 2 --output-sync=target test-cluster-stories test-cluster-objects
+
+# Side by side: stories mostly wait. Each has an API server of its own.
+test-cluster-stories:
+	@$(BIN)/python -m pytest -q -m "cluster and not long" $(STORIES)
+
+test-cluster-objects:
+	@$(BIN)/python -m pytest -q -m "cluster and not long" tests/cluster tests/deploy $(addprefix --ignore=,$(STORIES))
 
 check: $(STAMP) ## style, types, architecture, generated files
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -22,6 +23,8 @@ class Authority:
     """Signs certificates of loopback."""
 
     name: str
+    hosts: Sequence[str] = ()
+    """Further names and addresses that its certificates hold."""
     _key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def __post_init__(self) -> None:
@@ -35,7 +38,7 @@ class Authority:
     def issue(self, name: str) -> tuple[bytes, bytes]:
         """Chain and private key of a new certificate, for a server on loopback or a client."""
         key = ec.generate_private_key(ec.SECP256R1())
-        signed = _signed(name, self.name, key.public_key(), self._key)
+        signed = _signed(name, self.name, key.public_key(), self._key, hosts=self.hosts)
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -74,15 +77,23 @@ class Secret:
         return self
 
 
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
 def _signed(
     name: str,
     issuer: str,
     public: ec.EllipticCurvePublicKey,
     key: ec.EllipticCurvePrivateKey,
     authority: bool = False,
+    hosts: Sequence[str] = (),
 ) -> x509.Certificate:
     now = datetime.now(UTC)
-    names = [x509.DNSName("localhost"), x509.DNSName("triton.shop.svc"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [_host(host) for host in ("localhost", "triton.shop.svc", "127.0.0.1", *hosts)]
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))

@@ -11,6 +11,9 @@ from services.demo.record import Answer, Record
 
 DEADLINE_S = 2.0
 
+OPTIONS = [("grpc.lb_policy_name", "round_robin")]
+"""Where the address names several gateways, all are asked."""
+
 MOST_PARTS = 100
 """Contributions asked of Explain: all of them."""
 
@@ -20,9 +23,9 @@ class Api:
 
     def __init__(self, address: str, record: Record, deadline_s: float = DEADLINE_S, tls: Tls | None = None) -> None:
         self._channel = (
-            grpc.aio.insecure_channel(address)
+            grpc.aio.insecure_channel(address, OPTIONS)
             if tls is None
-            else grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*tls.pem()))
+            else grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*tls.pem()), OPTIONS)
         )
         self.stub = ranking_pb2_grpc.RankingStub(self._channel)  # type: ignore[no-untyped-call]
         self.record = record

@@ -1,10 +1,10 @@
 """What the joiner counts. No label ever holds a user or an item."""
 
 from services.common.metrics import Metrics
-from services.common.records import CLOSED, FLIP, INITIAL
+from services.common.records import CLOSED, FLIP, FORGET, INITIAL
 from services.joiner.examples import Outputs
 
-_KINDS = {INITIAL: "initial", FLIP: "flip", CLOSED: "closed"}
+_KINDS = {INITIAL: "initial", FLIP: "flip", CLOSED: "closed", FORGET: "forget"}
 _SAMPLES = 32
 
 

@@ -1,5 +1,6 @@
 # The model server of a cluster:  docker build -f services/publisher/triton.Dockerfile -t freshrank-triton:0.1.0 services/publisher
-# Release 24.10 holds server 2.51, the version that the demo and the tests run.
+# Release 24.10 holds server 2.51, the version that the demo and the tests run. A build that has to be the same again gives it by
+# digest: --build-arg TRITON_IMAGE=nvcr.io/nvidia/tritonserver@sha256:... (docker buildx imagetools inspect says which).
 ARG TRITON_IMAGE=nvcr.io/nvidia/tritonserver:24.10-py3
 FROM ${TRITON_IMAGE}
 # Only the native onnxruntime backend: the Python one would run code that lies in the model store.

@@ -40,6 +40,8 @@ class Api:
         self._client = config.new_client_from_config(str(kubeconfig))
         # It would read kubeconfig and environment again for each request, and pytest changes that in another thread.
         self._client.configuration.refresh_api_key_hook = None
+        self._known: dict[tuple[str, str], Resource] = {}
+        self._all: list[Resource] = []
 
     def call(self, method: str, path: str, body: object = None, kind: str = "application/json", **query: str) -> Object:
         """One request and its answer."""
@@ -54,8 +56,13 @@ class Api:
         answer: Object = json.loads(text)
         return answer
 
-    def resources(self) -> Iterator[Resource]:
-        """Every kind in every version, subresources left out."""
+    def resources(self) -> list[Resource]:
+        """Every kind in every version, subresources left out; asked for once, so after all kinds are there."""
+        if not self._all:
+            self._all = list(self._listed())
+        return self._all
+
+    def _listed(self) -> Iterator[Resource]:
         groups = self.call("GET", "/apis")["groups"]
         roots = ["/api/v1", *(f"/apis/{version['groupVersion']}" for group in groups for version in group["versions"])]
         for root in roots:
@@ -66,6 +73,11 @@ class Api:
 
     def resource(self, version: str, kind: str) -> Resource:
         """The kind of an object's `apiVersion` and `kind`; LookupError when the server has none."""
+        if (version, kind) not in self._known:
+            self._known[version, kind] = self._looked_up(version, kind)
+        return self._known[version, kind]
+
+    def _looked_up(self, version: str, kind: str) -> Resource:
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
         for found in self.call("GET", root)["resources"]:
             if found["kind"] == kind and "/" not in found["name"]:

@@ -3,6 +3,7 @@
 Kafka and Redis are outside a chart, so they are the demo's; everything else is started from what helm renders.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from services.demo.services import Plan, answers
 from services.demo.stack import Stack
 from services.demo.world import World
 from tests.cluster.cluster import Cluster
-from tests.cluster.machine import Command, Machine, Pod
+from tests.cluster.machine import Command, Machine, Pod, some_network
 from tests.cluster.server_side import credentials, publish
 from tests.deploy.manifests import ROOT, Object, parse, render
 from tests.pipeline.loop import QUICK, Loop
@@ -53,19 +54,26 @@ class ChartPlan(Plan):
 
     @property
     def store(self) -> Path:
-        """The model store: the only claim."""
-        (claim,) = self.claims.iterdir()
-        return claim
+        """The model store."""
+        return self.claims / "freshrank-store"
 
     @property
     def gateway(self) -> str:
-        """host:port of the ranking API."""
-        return f"{self.pods['gateway'].address}:{self.grpc_port}"
+        """The ranking API of all gateways, as gRPC names several."""
+        return f"ipv4:{','.join(f'{pod.address}:{self.grpc_port}' for pod in self.of('gateway').values())}"
 
     @property
     def urls(self) -> dict[str, str]:
         """Probe server of each service."""
-        return {name: f"http://{self.pods[name].address}:{port}" for name, port in self.http_ports.items()}
+        return {name: self.url(self.pods[name]) for name in self.http_ports}
+
+    def url(self, pod: Pod) -> str:
+        """Probe server of a pod."""
+        return f"http://{pod.address}:{pod.port('http')}"
+
+    def of(self, component: str) -> dict[str, Pod]:
+        """All pods of a component, the first one under its name."""
+        return {name: pod for name, pod in self.pods.items() if pod.component == component}
 
 
 @dataclass
@@ -77,13 +85,15 @@ class ChartLoop(Loop):
     cluster: Cluster | None = None
     """The API server for pods that are given a token, such as the publisher for its Lease."""
     namespace: str = "default"
+    network: str = field(default_factory=some_network)
 
     def start(self) -> None:
         """Render, start what is outside the chart, run the jobs, start the rest; whatever fails stops it all."""
         self.world, self.record = World("shop", self.seed, items=self.items), Record()
-        self.stack = Stack(self.folder, self.partitions, parts=("kafka", "redis"), tools=self.tools)
+        self.stack = Stack(self.folder, self.partitions, parts=("kafka", "redis"), tools=self.tools, secure=self.secure)
         self.stack.start()
         try:
+            self.image = self._image()
             self.machine = self._machine()
             self._start_pods()
         except BaseException:
@@ -91,11 +101,16 @@ class ChartLoop(Loop):
             raise
 
     def _machine(self) -> Machine:
-        objects, outside = self._render(), {KAFKA: self.stack.kafka.bootstrap}
-        made = Machine(objects, self.folder, self.secrets(), self._image(), self.namespace, outside)
+        objects = self._render()
+        made = self.machine_of(objects)
         if self.cluster:
             publish(self.cluster, self.namespace, objects, made)
         return made
+
+    def machine_of(self, objects: Sequence[Object]) -> Machine:
+        """This machine with these objects; pods have the addresses of before, if they are the same ones."""
+        outside = {KAFKA: self.stack.kafka.bootstrap}
+        return Machine(objects, self.folder, self.secrets(), self.image, self.namespace, outside, self.network)
 
     def _render(self) -> list[Object]:
         return parse(render("--namespace", self.namespace, *self.values_files()))
@@ -121,24 +136,20 @@ class ChartLoop(Loop):
         return {"/srv/freshrank/feature_repo": self.feature_repo}
 
     def _start_pods(self) -> None:
-        pods = {pod.component: pod for pod in self.machine.pods}
+        pods = processes(self.machine.pods, ("triton", *self.services))
         ports = {name: pods[name].port("http") for name in self.services}
-        gateway = pods["gateway"]
-        folder = self.folder
-        repo = self.feature_repo
-        grpc_port, admin_port = gateway.port("grpc"), gateway.port("admin")
-        self.plan = ChartPlan(
-            folder, repo, self.partitions, grpc_port, admin_port, ports, pods=pods, claims=folder / "claims"
-        )
+        gateway, folder = pods["gateway"], self.folder
+        given = (self.partitions, gateway.port("grpc"), gateway.port("admin"), ports)
+        self.plan = ChartPlan(folder, self.feature_repo, *given, pods=pods, claims=folder / "claims")
         self._run_jobs()
-        for name in ("triton", *self.services):
-            for first in pods[name].spec.get("initContainers", []):
-                self.run_to_the_end(pods[name], first)
+        for name, pod in pods.items():
+            for first in pod.spec.get("initContainers", []):
+                self.run_to_the_end(pod, first)
             self.stack.supervisor.start(self.program(name))
-        for name in ("triton", *self.services):
+        for name in pods:
             self._until_ready(name)
         self.stack.supervisor.exits()
-        self.follower = Follower(self.stack.kafka.bootstrap, self.partitions, self.plan.urls)
+        self.follower = Follower(self.stack.kafka.broker, self.partitions, self.plan.urls)
 
     def _run_jobs(self) -> None:
         for job in self.machine.jobs():
@@ -173,7 +184,7 @@ class ChartLoop(Loop):
         command = self._local(self.machine.command(pod, pod.main))
         reach = credentials(self.cluster, self.namespace, pod, self.folder) if self.cluster else {}
         prefix = ""
-        if name == "triton":
+        if pod.component == "triton":
             prefix = self.stack.supervisor.shared_memory(name)
             command = self._triton(command, pod, prefix)
         return Program(
@@ -212,6 +223,23 @@ class ChartLoop(Loop):
     def variables(self) -> dict[str, str]:
         """What the gateway is given: it knows every address."""
         return dict(self.program("gateway").environment)
+
+    async def ledger(self, timeout_s: float = 60.0) -> dict[str, str]:
+        """The same; the base waits for impressions of the first gateway only."""
+        _, *others = self.plan.of("gateway").values()
+        for pod in others:
+            with contextlib.closing(Follower(self.stack.kafka.broker, 1, {"gateway": self.plan.url(pod)})) as follower:
+                await follower.impressions_sent(timeout_s)
+        return await super().ledger(timeout_s)
+
+
+def processes(pods: Sequence[Pod], components: Sequence[str]) -> dict[str, Pod]:
+    """The pods of these components, in their order: `gateway`, and further ones as `gateway-1`."""
+    found = {}
+    for component in components:
+        of = [pod for pod in pods if pod.component == component]
+        found |= {f"{component}-{number}" if number else component: pod for number, pod in enumerate(of)}
+    return found
 
 
 def values_of(variable: str, value: str) -> dict[str, Any]:

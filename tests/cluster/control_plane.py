@@ -108,6 +108,9 @@ class ControlPlane:
             "controllers": ",".join(["*", *(f"-{name}" for name in ABSENT)]),
             "leader-elect": "false",
             "secure-port": 0,
+            # Its own measure is meant for clusters that others use too.
+            "kube-api-qps": 200,
+            "kube-api-burst": 400,
         }
         return _program("kube-controller-manager", _flags(options))
 

@@ -6,8 +6,10 @@ nothing is mounted at becomes one that nobody can write to. A Secret that nobody
 ChartFault.
 """
 
+import os
 import random
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,11 @@ class Command:
     environment: Mapping[str, str]
 
 
+def some_network() -> str:
+    """The first three numbers of loopback addresses that nobody else has, in all likelihood."""
+    return "127.{}.{}".format(*random.SystemRandom().choices(range(1, 255), k=2))
+
+
 class Machine:
     """All rendered objects of a release, and where their parts are here."""
 
@@ -68,18 +75,18 @@ class Machine:
         image: Mapping[str, Path],
         namespace: str = "default",
         outside: Mapping[str, str] | None = None,
+        network: str = "",
     ) -> None:
         """`secrets` are those that the chart refers to; `image` has folders of the image by their path in it; `outside`
-        has the addresses here, host:port, of what the chart expects elsewhere."""
+        has the addresses here, host:port, of what the chart expects elsewhere; `network` begins the pods' addresses."""
         self._outside = outside or {}
         self._namespace = namespace
         self._objects = objects
         self._folder = folder
-        self._secrets = secrets
         self._image = image
         maps = {o["metadata"]["name"]: o.get("data", {}) for o in objects if o["kind"] == "ConfigMap"}
         self._contents: dict[str, Contents] = {"secret": secrets, "configMap": maps}
-        self._network = "127.{}.{}".format(*random.SystemRandom().choices(range(1, 255), k=2))
+        self._network = network or some_network()
         self._taken = 1
         self.pods = [pod for thing in objects for pod in self._pods(thing)]
 
@@ -125,6 +132,7 @@ class Machine:
     def _value(self, pod: Pod, source: Object) -> str:
         if "fieldRef" in source:
             fields = {"metadata.name": pod.name, "metadata.namespace": self._namespace, "status.podIP": pod.address}
+            fields |= {f"metadata.labels['{name}']": value for name, value in pod.labels.items()}
             return fields[source["fieldRef"]["fieldPath"]]
         for field in ("secret", "configMap"):
             if reference := source.get(f"{field}KeyRef"):
@@ -156,26 +164,20 @@ class Machine:
                 raise ChartFault(f"there is no claim {claim}")
             folder = self.claim(claim)
         folder.mkdir(parents=True, exist_ok=True)
+        files: dict[str, str] = {}
         for part in (volume, *volume.get("projected", {}).get("sources", [])):
             for field in ("secret", "configMap"):
                 if source := part.get(field):
-                    self._fill(folder, source, self._content(field, source.get("secretName") or source["name"]))
+                    files |= _files(source, self._content(field, source.get("secretName") or source["name"]))
+        if files and files != {path: _text(folder / path) for path in files}:
+            _swap(folder, files)
         return folder
 
-    @staticmethod
-    def _fill(folder: Path, source: Object, content: Mapping[str, str]) -> None:
-        """As a kubelet does it: what is seen are links into a folder that it can swap at once."""
-        items = source.get("items") or [{"key": key, "path": key} for key in content]
-        for item in items:
-            if item["key"] not in content:
-                raise ChartFault(f"a volume asks for the key {item['key']}, which is not there")
-            path = folder / "..files" / item["path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content[item["key"]])
-            first = Path(item["path"]).parts[0]
-            for link, target in (("..data", "..files"), (first, f"..data/{first}")):
-                if not (folder / link).is_symlink():
-                    (folder / link).symlink_to(target)
+    def change(self, secret: str, content: Mapping[str, str]) -> None:
+        """Give a Secret another content; pods that mount it see that, as they do of a kubelet after a while."""
+        self._contents["secret"] = {**self._contents["secret"], secret: content}
+        for pod in self.pods:
+            self.mounts(pod, pod.main)
 
     def _translate(self, pod: Pod, container: Object) -> "Translation":
         return Translation(self._hosts(), self.mounts(pod, container), pod, self._outside)
@@ -236,10 +238,39 @@ class Translation:
         match found["finder"]:
             case None:
                 return places[0]
+            case "dns:///" if len(places) == 1:  # the name in a certificate is looked for in it
+                return f"dns:///{places[0]}"
             case "dns:///":
                 return f"ipv4:{','.join(places)}"
             case _:  # The API server is asked for them.
                 return found[0]
+
+
+def _files(source: Object, content: Mapping[str, str]) -> dict[str, str]:
+    """Text by path of what a volume takes of a Secret or ConfigMap."""
+    items = source.get("items") or [{"key": key, "path": key} for key in content]
+    for item in items:
+        if item["key"] not in content:
+            raise ChartFault(f"a volume asks for the key {item['key']}, which is not there")
+    return {item["path"]: content[item["key"]] for item in items}
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def _swap(folder: Path, files: Mapping[str, str]) -> None:
+    """As a kubelet does it: what is seen are links into a folder that is swapped at once."""
+    version = folder / f"..{uuid.uuid4().hex}"
+    for name, text in files.items():
+        path = version / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "..swap").symlink_to(version.name)
+    os.replace(folder / "..swap", folder / "..data")
+    for first in {Path(name).parts[0] for name in files}:
+        if not (folder / first).is_symlink():
+            (folder / first).symlink_to(f"..data/{first}")
 
 
 def _at_install(job: Object) -> bool:

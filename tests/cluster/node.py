@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from kubernetes.client import ApiException
@@ -18,6 +19,8 @@ from tests.cluster.api import Api, Object
 
 NAME = "node"
 TLS = ("ca.crt", "tls.crt", "tls.key")
+RUN_AT_ONCE = 4
+"""Pods that end and are run here side by side: some wait for each other."""
 _EVERY_S = 0.1
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ class Node:
         """What each pod lacks, by its name: for the message of a test that waited in vain."""
         self.runners: dict[str, Callable[[Object], Mapping[str, int]]] = {}
         """Who runs pods that end, by namespace: the exit status of each container that was started."""
-        self._ended_pods: dict[str, Object] = {}
+        self._running = ThreadPoolExecutor(RUN_AT_ONCE, "pod")
+        self._runs: dict[str, Future[Mapping[str, int]]] = {}
 
     def __enter__(self) -> Self:
         self._api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME}})
@@ -53,6 +57,7 @@ class Node:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._running.shutdown()
 
     def _run(self) -> None:
         while not self._ended.wait(_EVERY_S):
@@ -92,10 +97,10 @@ class Node:
             self._api.call("POST", f"{path}/binding", {"metadata": {"name": meta["name"]}, "target": target})
         elif pod["status"].get("phase") == "Pending":
             self.waiting[meta["name"]] = lacks = list(missing(self._api, pod))
-            if not lacks:
-                self._api.patch_status(path, self._status(pod))
+            if not lacks and (status := self._status(pod)):
+                self._api.patch_status(path, status)
 
-    def _status(self, pod: Object) -> Object:
+    def _status(self, pod: Object) -> Object | None:
         if not runs_for_ever(pod):
             return self._end(pod)
         self._addresses += 1
@@ -103,14 +108,15 @@ class Node:
         conditions = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "ContainersReady", "Ready")]
         return {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
 
-    def _end(self, pod: Object) -> Object:
-        """Run once, whatever a cached list says of it afterwards."""
+    def _end(self, pod: Object) -> Object | None:
+        """Run once, whatever a cached list says of it afterwards; None until it has ended."""
         runner, uid = self.runners.get(pod["metadata"]["namespace"]), pod["metadata"]["uid"]
         if runner is None:
             return {"phase": "Succeeded"}
-        if uid not in self._ended_pods:
-            self._ended_pods[uid] = _ended(pod, runner(pod))
-        return self._ended_pods[uid]
+        if uid not in self._runs:
+            self._runs[uid] = self._running.submit(runner, pod)
+        run = self._runs[uid]
+        return _ended(pod, run.result()) if run.done() else None
 
 
 def _ended(pod: Object, codes: Mapping[str, int]) -> Object:

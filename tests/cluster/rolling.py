@@ -5,20 +5,31 @@ goes back to it, so what a failed hook does to an upgrade is Kubernetes' and hel
 are those of the first revision: a change of definitions starts no pod anew.
 """
 
+import asyncio
 import subprocess
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
+from services.demo.api import Api
+from services.demo.traffic import Pace, Traffic
 from tests.cluster.api import Object
 from tests.cluster.chart_loop import KAFKA, ChartLoop
 from tests.cluster.cluster import Cluster
 from tests.cluster.machine import ChartFault, Machine
 from tests.deploy.manifests import CHART, ROOT, parse
+from tests.pipeline.loop import PatientApi
 
 RELEASE = "freshrank"
 WAIT = ("--wait", "--wait-for-jobs", "--timeout", "900s")
+STEADY = Pace(seconds=3600, events_per_second=20, sessions_per_second=2)
+"""Little: what is told here takes longer than traffic has to be dense for."""
+DEADLINE_S = 30.0
+"""Of a call: a busy machine is slow, and slow is not failed."""
 NOT_STARTED = 128
 """Exit status of a container that cannot be started."""
 
@@ -45,6 +56,8 @@ class RollingLoop(ChartLoop):
     """All containers of jobs, in their order."""
     before: dict[str, Callable[[], None]] = field(default_factory=dict)
     """Called before a job's container of this name is started."""
+    services_at: dict[str, str] = field(default_factory=dict)
+    """Where pods of jobs find the release's Services, by name and port."""
 
     def stop(self) -> None:
         """Stop everything; the release goes with its namespace."""
@@ -67,21 +80,73 @@ class RollingLoop(ChartLoop):
         self.values = {**self.values, "featureRepo": {"files": dict(files_of_the_repository())}}
         ended = self._helm("install", RELEASE, str(CHART), *self.values_files(), *WAIT)
         assert ended.returncode == 0, f"{ended.stderr}\n{self.ran}"
-        # The publisher's account is bound by its namespace: this machine's pods have another.
+        return self._manifest()
+
+    def _manifest(self) -> list[Object]:
+        """Of the newest revision; the publisher's account is bound by its namespace, and pods here have another."""
         return parse(self._helm("get", "manifest", RELEASE).stdout.replace(self.release_namespace, self.namespace))
 
     def _run_jobs(self) -> None:
         """helm has waited for them."""
 
-    def upgrade(self, files: Files) -> subprocess.CompletedProcess[str]:
-        """`helm upgrade` to other definitions; whoever calls judges how it ended."""
-        path = self.folder / "values-files.yaml"
-        path.write_text(yaml.safe_dump({"featureRepo": {"files": dict(files)}}))
+    def upgrade(self, values: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+        """`helm upgrade` with these on top; whoever calls judges how it ended."""
+        path = self.folder / "values-upgrade.yaml"
+        path.write_text(yaml.safe_dump(dict(values)))
         return self._helm("upgrade", RELEASE, str(CHART), *self.values_files(), "-f", str(path), *WAIT)
+
+    def renew(self) -> None:
+        """All pods go, and come as the newest revision has them."""
+        self.follower.close()
+        self.stack.supervisor.stop(*self.plan.pods)
+        self.machine = self.machine_of(self._manifest())
+        self._start_pods()
 
     def roll_back(self, revision: int) -> subprocess.CompletedProcess[str]:
         """`helm rollback`."""
         return self._helm("rollback", RELEASE, str(revision), *WAIT)
+
+    def test(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`helm test`: its pods ask the gateway and try the volume."""
+        return self._helm("test", RELEASE, "--timeout", "300s", *words)
+
+    @asynccontextmanager
+    async def calling(self) -> AsyncIterator[Api]:
+        """The gateways' API, with patience."""
+        api = PatientApi(self.plan.gateway, self.record, DEADLINE_S, self.secure.client if self.secure else None)
+        try:
+            yield api
+        finally:
+            await api.close()
+
+    def replace(self, name: str) -> None:
+        """A pod goes and comes as at an upgrade: between leaving its Service and SIGTERM it serves on."""
+        sleep = self.plan.pods[name].main.get("lifecycle", {}).get("preStop", {}).get("sleep", {})
+        time.sleep(sleep.get("seconds", 0))
+        self.restart(name)
+
+    @asynccontextmanager
+    async def shopping(self) -> AsyncIterator[Api]:
+        """Traffic for as long as the block takes."""
+        async with self.calling() as api:
+            traffic = Traffic(self.world, api, STEADY)
+            running = asyncio.create_task(traffic.run())
+            try:
+                yield api
+            finally:
+                traffic.end()
+                await running
+
+    def given(self, things: Sequence[Object]) -> None:
+        """What a user makes beside the release."""
+        self._api.give(self.release_namespace, things)
+
+    def run_now(self, cron: str) -> None:
+        """`kubectl create job --from=cronjob/...`."""
+        path = f"/apis/batch/v1/namespaces/{self.release_namespace}/cronjobs/{cron}"
+        template = self._api.api.get(path)["spec"]["jobTemplate"]
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{cron}-now"}, "spec": template["spec"]}
+        self._api.give(self.release_namespace, [job])
 
     def status(self) -> str:
         """What helm says of the newest revision."""
@@ -118,7 +183,14 @@ class RollingLoop(ChartLoop):
         return codes
 
     def _outside(self) -> dict[str, str]:
-        return {KAFKA: self.stack.kafka.bootstrap}
+        return {KAFKA: self.stack.kafka.bootstrap, **self.services_at}
+
+    def _start_pods(self) -> None:
+        """Pods of jobs find the release's Services, each as its first pod, where those of the workloads are."""
+        for service, (pod, *_) in self.machine.endpoints():
+            name, ports = service["metadata"]["name"], service["spec"]["ports"]
+            self.services_at |= {f"{name}:{p['port']}": f"{pod.address}:{pod.port(p['targetPort'])}" for p in ports}
+        super()._start_pods()
 
 
 def _nothing() -> None:

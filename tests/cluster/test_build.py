@@ -1,6 +1,7 @@
 """What is built is what is pinned."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,9 @@ def test_definitions_are_pinned_by_version_and_content() -> None:
 def test_a_program_that_nobody_knows_is_named() -> None:
     with pytest.raises(SystemExit, match="no program named helmet"):
         build.main(["helmet"])
+
+
+def test_make_looks_where_the_tests_of_a_cluster_are() -> None:
+    tests = Path(__file__).parents[1]
+    found = {path.parent.name for path in tests.rglob("test_*.py") if "pytest.mark.cluster" in path.read_text()}
+    assert found == {"cluster", "deploy"}

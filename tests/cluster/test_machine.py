@@ -25,7 +25,7 @@ def test_the_names_of_a_cluster_become_those_of_this_machine(tmp_path: Path) -> 
     made = machine(base(), tmp_path)
     triton = next(pod for pod in made.pods if pod.component == "triton")
     gateway = started(made, "gateway").environment
-    assert gateway["FRESHRANK_GATEWAY_TRITON"] == f"ipv4:{triton.address}:8001"
+    assert gateway["FRESHRANK_GATEWAY_TRITON"] == f"dns:///{triton.address}:8001"
     assert gateway["FRESHRANK_GATEWAY_TABLE_DIR"] == str(
         tmp_path / "pods" / "freshrank-gateway-0" / "scratch" / "table"
     )
@@ -42,6 +42,32 @@ def test_two_pods_of_a_workload_have_addresses_and_scratch_of_their_own(tmp_path
     for name in ("FRESHRANK_HTTP_HOST", "FRESHRANK_GATEWAY_TABLE_DIR"):
         assert first[name] != second[name]
     assert first["FRESHRANK_STORE"] == second["FRESHRANK_STORE"]
+
+
+def test_several_pods_behind_a_name_are_all_asked(tmp_path: Path) -> None:
+    objects = base()
+    named(objects, "StatefulSet", "freshrank-triton")["spec"]["replicas"] = 2
+    made = machine(objects, tmp_path)
+    places = [f"{pod.address}:8001" for pod in made.pods if pod.component == "triton"]
+    assert started(made, "gateway").environment["FRESHRANK_GATEWAY_TRITON"] == f"ipv4:{','.join(places)}"
+
+
+def test_a_secret_that_changes_is_seen_in_its_volume_at_once(tmp_path: Path) -> None:
+    objects, given = base(), {**SECRETS, "shop-tls": {"ca.crt": "one", "tls.crt": "mine"}}
+    for thing in objects:
+        if thing["kind"] == "StatefulSet" and thing["metadata"]["name"] == "freshrank-ingest":
+            spec = thing["spec"]["template"]["spec"]
+            spec["volumes"].append({"name": "tls", "secret": {"secretName": "shop-tls"}})
+            spec["containers"][0]["volumeMounts"].append({"name": "tls", "mountPath": "/srv/freshrank/tls"})
+    made = machine(objects, tmp_path, given)
+    (pod,) = [pod for pod in made.pods if pod.component == "ingest"]
+    folder = made.mounts(pod, pod.main)["/srv/freshrank/tls"]
+    version = (folder / "..data").resolve()
+    assert made.mounts(pod, pod.main)["/srv/freshrank/tls"] == folder
+    assert (folder / "..data").resolve() == version
+    made.change("shop-tls", {"ca.crt": "two", "tls.crt": "mine"})
+    assert (folder / "..data").resolve() != version
+    assert [(folder / name).read_text() for name in ("ca.crt", "tls.crt")] == ["two", "mine"]
 
 
 def test_a_path_that_nothing_is_mounted_at_cannot_be_written_to(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`freshrank releases` with a kubeconfig and nothing else: through a real API server to a port nobody else sees."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,17 +17,17 @@ LABELS = {"app": "gateway"}
 TOKEN = "s3cret"
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> Iterator[ControlPlane]:
-    with own_plane(tmp_path) as it:
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with own_plane(tmp_path_factory.mktemp("plane")) as it:
         yield it
 
 
-@pytest.fixture
-def kubelet(plane: ControlPlane, tmp_path: Path) -> Iterator[Kubelet]:
+@pytest.fixture(scope="module")
+def kubelet(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
     """A node with a ready pod of the gateway, whose admin port asks for the token of a Secret."""
     with serving(Admin(token=TOKEN)) as address:
-        it = Kubelet(tmp_path, {50052: int(address.rpartition(":")[2])})
+        it = Kubelet(tmp_path_factory.mktemp("node"), {50052: int(address.rpartition(":")[2])})
         install(plane.api, it.port)
         yield it
         it.close()

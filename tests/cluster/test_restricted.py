@@ -9,6 +9,7 @@ from kubernetes.client import ApiException
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.examples import EXAMPLES, objects
+from tests.cluster.test_server_side import built
 from tests.deploy.manifests import Object
 
 pytestmark = pytest.mark.cluster
@@ -61,6 +62,19 @@ def test_a_pod_of_every_template_is_taken(cluster: Cluster, restricted: str, exa
     said = {name: rejection(cluster, restricted, pod(template)) for name, template in found.items()}
     assert len(found) >= 8
     assert {name: words for name, words in said.items() if words} == {}
+
+
+def test_the_parts_of_a_trial_are_taken(cluster: Cluster, restricted: str) -> None:
+    found = dict(templates(built("trial")))
+    assert set(found) == {"StatefulSet/kafka", "StatefulSet/redis"}
+    said = {name: rejection(cluster, restricted, without_claims(pod(template))) for name, template in found.items()}
+    assert {name: words for name, words in said.items() if words} == {}
+
+
+def without_claims(thing: Object) -> Object:
+    """A bare pod has no claims of its own; the folder is there all the same."""
+    thing["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    return thing
 
 
 def of_pod(**fields: object) -> Callable[[Object], None]:

@@ -5,8 +5,9 @@ import math
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from freshrank.v1 import events_pb2, ranking_pb2
@@ -17,19 +18,14 @@ from services.demo.api import Api
 from services.demo.oracle.log import read, unwrap
 from services.demo.services import SERVICES
 from services.demo.tools import Tools
-from services.demo.traffic import Pace, Traffic
 from services.online.registry import load_plan
 from tests.cluster.cluster import Cluster
-from tests.cluster.rolling import RELEASE, RollingLoop, changed, files_of_the_repository
-from tests.pipeline.loop import PatientApi, eventually, ids_of, manifest_of
+from tests.cluster.rolling import RELEASE, Files, RollingLoop, changed, files_of_the_repository
+from tests.pipeline.loop import eventually, ids_of, manifest_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 ADA = ranking_pb2.Shopper(user_id="ada", session_id="ada-1")
-STEADY = Pace(seconds=3600, events_per_second=20, sessions_per_second=2)
-"""Little: what is told here takes longer than traffic has to be dense for."""
-DEADLINE_S = 30.0
-"""Of a call: a busy machine is slow, and slow is not failed."""
 PATIENCE_S = 600.0
 """For what has to come."""
 LENIENT = {
@@ -40,6 +36,8 @@ LENIENT = {
     "FRESHRANK_PUBLISHER_RIPE_S": "30",
     "FRESHRANK_PUBLISHER_LATENCY_MS": "2000",
     "FRESHRANK_PUBLISHER_ROWS_WAIT_S": "120",
+    "FRESHRANK_PUBLISHER_ROWS_AGE_S": "3600",
+    "FRESHRANK_PUBLISHER_WATCH_SHARE": "0",
 }
 """Releases follow each other here however little they have learned and however slow the machine is, where clicks come
 late, too: the gate has stories of its own."""
@@ -84,7 +82,7 @@ async def test_definitions_come_by_an_upgrade_and_go_by_a_rollback(loop: Rolling
     pids = {name: loop.stack.supervisor.pid(name) for name in ("triton", *SERVICES)}
     pods = loop.pods_of_services()
     before = await plan_of(loop)
-    async with shoppers(loop) as api:
+    async with loop.shopping() as api:
         await views(api, list(loop.world.items)[:3])
         added = await upgraded_and_filled(loop, api)
         with step("a release that reads it serves"):
@@ -110,7 +108,7 @@ async def upgraded_and_filled(loop: RollingLoop, api: Api) -> int:
     ran = len(loop.ran)
     loop.before["apply-features"] = lambda: loop.stack.kill("features", signal.SIGSTOP)
     with step("helm upgrade, back-fill included"):
-        upgrade = asyncio.create_task(asyncio.to_thread(loop.upgrade, ADDED))
+        upgrade = asyncio.create_task(asyncio.to_thread(loop.upgrade, of_files(ADDED)))
         await eventually(lambda: len(loop.ran) >= ran + 2 or upgrade.done(), PATIENCE_S)
         (added,) = [f.id for f in (await plan_of(loop)).definitions().values() if f.name == NAME]
         with step("gateways ask for it, and it is null"):
@@ -134,10 +132,15 @@ async def upgraded_and_filled(loop: RollingLoop, api: Api) -> int:
     return added
 
 
+def of_files(files: Files) -> dict[str, Any]:
+    """The chart's values with this repository."""
+    return {"featureRepo": {"files": dict(files)}}
+
+
 async def a_loss_is_stopped(loop: RollingLoop) -> None:
     before = (await plan_of(loop)).version
     with step("helm upgrade that is refused"):
-        ended = await asyncio.to_thread(loop.upgrade, LOSING)
+        ended = await asyncio.to_thread(loop.upgrade, of_files(LOSING))
     assert ended.returncode != 0
     assert f"{RELEASE}-features-before-upgrade" in ended.stderr
     assert loop.ran[-1].container == "plan"
@@ -145,20 +148,6 @@ async def a_loss_is_stopped(loop: RollingLoop) -> None:
     assert "values would be lost: user_stats:searches_1h removed" in loop.ran[-1].said
     assert loop.status() == "failed"
     assert (await plan_of(loop)).version == before
-
-
-@asynccontextmanager
-async def shoppers(loop: RollingLoop) -> AsyncIterator[Api]:
-    """Traffic for as long as the block takes."""
-    api = PatientApi(loop.plan.gateway, loop.record, DEADLINE_S)
-    traffic = Traffic(loop.world, api, STEADY)
-    running = asyncio.create_task(traffic.run())
-    try:
-        yield api
-    finally:
-        traffic.end()
-        await running
-        await api.close()
 
 
 async def plan_of(loop: RollingLoop) -> Plan:
@@ -218,7 +207,8 @@ async def routed(loop: RollingLoop, reads: int = 0, lacks: int = 0) -> str:
 
     async def answering() -> str:
         name = await asyncio.to_thread(champion, loop, reads, lacks)
-        known = {answer.release for answer in loop.record.answers[-50:] if not answer.degradation}
+        answers = loop.record.answers[-50:]
+        known = {answer.release for answer in answers if answer.degradation == events_pb2.DEGRADATION_NONE}
         return name if name in known else ""
 
     found: str = await eventually(answering, PATIENCE_S, 1.0)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections import defaultdict
+from functools import cache
 
 import pytest
 
@@ -27,6 +28,7 @@ GOOD = 10
 """Grade of a check that found nothing."""
 
 
+@cache
 def found(example: str) -> dict[str, set[str]]:
     """Names of objects by the check that found something in them."""
     text = render(*options(example))

@@ -1,9 +1,12 @@
 """Feature definitions: where they come from, and what an upgrade and a rollback do with them."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.machine import Machine
 from tests.deploy.manifests import Object, parse, pods, render, variables
 from tests.deploy.test_options import chart, of_kind
 
@@ -55,6 +58,7 @@ def test_a_hook_needs_nothing_that_its_own_revision_brings() -> None:
         assert variables([], spec["containers"][0])["FRESHRANK_STORE"] == "/srv/freshrank/store"
 
 
+IDENTITY = ("-c", "user.name=shop", "-c", "user.email=shop@example.org")
 SOURCES = {
     "files": {"files": {"views.py": "# views"}},
     "configMap": {"configMap": "definitions-7"},
@@ -88,6 +92,25 @@ def test_git_is_fetched_before_anything_reads_it(tmp_path: Path) -> None:
     spec = hook(chart(tmp_path, featureRepo=SOURCES["git"]), "pre-upgrade")
     assert [c["name"] for c in spec["initContainers"]] == ["fetch", "plan"]
     assert spec["initContainers"][0]["command"][:4] == ["git", "clone", "--depth=1", "--branch=v7"]
+
+
+def test_what_is_fetched_from_git_is_what_the_job_reads(tmp_path: Path) -> None:
+    """By the rendered command; git itself is told that the address is a folder here."""
+    (tmp_path / "shop.git/features/repo").mkdir(parents=True)
+    (tmp_path / "shop.git/features/repo/views.py").write_text("# of v7")
+    for words in ("init -q", "add .", "commit -q -m views", "tag v7"):
+        subprocess.run(["git", *IDENTITY, *words.split()], cwd=tmp_path / "shop.git", check=True)
+    objects = chart(tmp_path, featureRepo=SOURCES["git"])
+    secrets = {"freshrank-redis": {"url": "redis://127.0.0.1:1"}}
+    made = Machine(objects, tmp_path / "run", secrets, {}, outside={"kafka:9092": "127.0.0.1:1"})
+    job = of_kind(objects, "Job")["freshrank-features-before-upgrade"]
+    pod = made.pod("hook", job["spec"]["template"])
+    fetch, plan = (made.command(pod, container) for container in pod.spec["initContainers"])
+    here = {"KEY": f"url.{tmp_path}/.insteadOf", "VALUE": "https://git.example.org/"}
+    told = {"GIT_CONFIG_COUNT": "1", **{f"GIT_CONFIG_{name}_0": value for name, value in here.items()}}
+    subprocess.run(fetch.argv, env=os.environ | fetch.environment | told, check=True)
+    for command in (plan, made.command(pod, pod.main)):
+        assert (Path(command.environment["FRESHRANK_FEATURE_REPO"]) / "views.py").read_text() == "# of v7"
 
 
 def test_services_take_the_feature_store_s_file_from_the_same_place(tmp_path: Path) -> None:

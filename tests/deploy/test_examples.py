@@ -7,6 +7,10 @@ from functools import cache
 import pytest
 
 from docs.generate import SERVICES, settings_of
+from services.common.settings import load_settings
+from services.gateway.settings import GatewaySettings
+from services.publisher.settings import PublisherSettings
+from services.trainer.settings import TrainerSettings
 from tests.deploy.manifests import CHART, Object, containers, parse, pod_template, pods, render, variables
 from tests.deploy.test_objects import KINDS, OF_OPERATORS, understood
 
@@ -75,13 +79,51 @@ def test_every_variable_of_a_service_is_one_that_it_reads(example: str) -> None:
         assert given - known == set(), name
 
 
+FROM_SECRETS = {
+    "FRESHRANK_REDIS_URL": "redis://redis:6379",
+    "FRESHRANK_TOKEN_KEYS": "1:" + "ab" * 16,
+    "FRESHRANK_REGISTRY": "postgresql://registry/feast",
+    "FRESHRANK_GATEWAY_ADMIN_TOKEN": "s3cret",
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_service_takes_the_values_it_is_given(example: str) -> None:
+    """But for those of files that a cluster mounts."""
+    objects = rendered(example)
+    for _, service, container in of_services(objects):
+        given = {name: FROM_SECRETS.get(name, value) for name, value in variables(objects, container).items()}
+        here = {name: value for name, value in given.items() if value and not value.startswith("/srv/freshrank/")}
+        known = {name: value for name, value in here.items() if name != "FRESHRANK_KAFKA_USERNAME"}  # goes with a file
+        settings = load_settings(settings_of(service), known)
+        assert settings.model_dump().keys() >= {"http_port", "bootstrap"}
+
+
+def test_search_is_set_like_everything_else() -> None:
+    objects = rendered("search")
+    found = {name: variables(objects, container) for name, _, container in of_services(objects)}
+    gateway = load_settings(GatewaySettings, search_of(found["gateway"], "GATEWAY"))
+    assert (gateway.item_vectors, gateway.search_rerank, gateway.search_language) == ({"image": 512}, 20, "german")
+    publisher = load_settings(PublisherSettings, search_of(found["publisher"], "PUBLISHER"))
+    assert (publisher.relevance_ndcg, publisher.text_ndcg) == (0.005, 0.005)
+    learner = load_settings(TrainerSettings, search_of(found["text-encoder"], "TRAINER"))
+    assert (learner.text_model, learner.text_way) == ("default", "lora(8), replay(2000)")
+
+
+def search_of(given: dict[str, str], service: str) -> dict[str, str]:
+    """A service's own variables of search."""
+    own = (f"FRESHRANK_{service}_{part}" for part in ("SEARCH", "ITEM_V", "SIMILAR", "QUERY", "RELEVANCE", "TEXT"))
+    prefixes = tuple(own)
+    return {name: value for name, value in given.items() if name.startswith(prefixes)}
+
+
 def of_services(objects: list[Object]) -> Iterator[tuple[str, str, Object]]:
     """Component, service and container of what runs a service."""
     for name, spec in pods(objects):
         for container in spec["containers"]:
-            module = container["command"][-1].removeprefix("services.")
-            if module in SERVICES:
-                yield name, module, container
+            for module in (word.removeprefix("services.") for word in container["command"]):
+                if module in SERVICES:
+                    yield name, module, container
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -61,6 +61,12 @@ def test_every_requirement_is_pinned_by_hash(name: str) -> None:
     assert [line for line in lines if not re.match(r"\S+==\S+.*--hash=sha256:[0-9a-f]{64}", line)] == []
 
 
+def test_the_base_is_one_image_by_its_digest() -> None:
+    (base_image,) = [line for line in instructions(DOCKERFILE, "ARG") if line.startswith("PYTHON_IMAGE=")]
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base_image)
+    assert {line.split()[0] for line in instructions(DOCKERFILE, "FROM")} == {"${PYTHON_IMAGE}"}
+
+
 @pytest.mark.parametrize("text", [DOCKERFILE, TRITON], ids=["services", "triton"])
 def test_images_run_as_the_user_that_the_pods_run_as(text: str) -> None:
     users = {f"{s['securityContext']['runAsUser']}:{s['securityContext']['runAsGroup']}" for _, s in pods(base())}

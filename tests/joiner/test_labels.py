@@ -15,9 +15,10 @@ from services.joiner.labels import Heads
 from services.joiner.meters import Meters
 from services.joiner.sample import Sampling
 from services.joiner.settings import JoinerSettings
-from tests.joiner.makers import SECOND, T0, action, examples, impression_id, log, rules, shown
+from tests.joiner.makers import MINUTE, SECOND, T0, action, examples, forget, impression_id, log, rules, shown
 
 KEYS = "1:" + "6b" * 16
+EXAMPLES_TOTAL = "freshrank_joiner_examples_total"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,15 @@ async def test_the_stage_writes_examples_and_letters_and_counts_them(tmp_path: P
     assert value("freshrank_joiner_open_impressions", {"partition": "2"}) == 1
     assert value("freshrank_joiner_spill_bytes", {"partition": "2"}) > 0
     assert value("freshrank_joiner_freshness_seconds_count") == 2
+
+
+async def test_a_wish_to_be_forgotten_is_counted_like_every_row(tmp_path: Path) -> None:
+    metrics = Metrics("joiner")
+    stage = JoinerStage(rules(), tmp_path, Broker(), Meters(metrics), ManualClock(T0))  # type: ignore[arg-type]
+    out = stage.open(0, None).apply(log([shown(), action(), forget("ada", T0 + MINUTE)]))
+    await stage.emit(0, out)
+    found = {kind: metrics.registry.get_sample_value(EXAMPLES_TOTAL, {"kind": kind}) for kind in ("initial", "forget")}
+    assert found == {"initial": 1, "forget": 1}
 
 
 async def test_a_stage_whose_spill_file_is_lost_reads_the_log_again(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def check_features(store: Any, users: list[Row], items: list[Row], verdicts: Ver
         "item": [r for r in counted if not r["src_index"] & BY_QUERY],
         "query": [r for r in counted if r["src_index"] & BY_QUERY],
     }
-    tables = {side: Table(log) for side, log in logs.items()}
+    tables = {side: Table(log) for side, log in (logs | {"user": list(explode(remembered(users)))}).items()}
     newest = {"user": max(r["time_us"] for r in users), "item": max(r["time_us"] for r in items)}
     ends = {**newest, "query": newest["item"]}
     for view, (join_keys, features) in definitions(store).items():
@@ -63,6 +63,24 @@ def side_of(join_keys: list[str]) -> str:
     if {"user_id", "session_id"} & set(join_keys):
         return "user"
     return "query" if "query" in join_keys else "item"
+
+
+def remembered(log: list[Row]) -> list[Row]:
+    """Rows that no later wish of their shopper covers; of views of shoppers alone, items keep what was done to them.
+
+    >>> wish = {"kind": FORGET, "user": "ada", "time_us": 7}
+    >>> rows = [{"kind": 1, "user": user, "time_us": at} for user, at in (("ada", 5), ("ben", 6), ("ada", 8))]
+    >>> [(row["user"], row["time_us"]) for row in remembered([*rows, wish, rows[0]])]
+    [('ben', 6), ('ada', 8), ('ada', 7), ('ada', 5)]
+    """
+    before: dict[str, int] = {}
+    kept = []
+    for row in reversed(log):
+        if row["kind"] == FORGET:
+            before[row["user"]] = max(row["time_us"], before.get(row["user"], -1))
+        if row["kind"] == FORGET or row["time_us"] > before.get(row["user"], -1):
+            kept.append(row)
+    return kept[::-1]
 
 
 def explode(log: list[Row]) -> Iterator[Row]:
