@@ -49,7 +49,7 @@ cluster-tools: ## helm, kustomize, a Kubernetes API server, promtool, kube-score
 	@$(PYTHON) -m tests.cluster.build
 
 test-cluster: parts cluster-tools ## minutes, needs Go: the chart on a real API server, and the loop run from it
-	@$(MAKE) -s -j 2 --output-sync=target test-cluster-stories test-cluster-objects
+	@$(MAKE) -s -j 2 test-cluster-stories test-cluster-objects
 
 # Side by side: stories mostly wait. Each has an API server of its own.
 test-cluster-stories:
