@@ -24,10 +24,11 @@ THIRTY_DAYS = (30 * DAY, DAY)
 CLICK, IMPRESSION = "kind == 'click'", "kind == 'impression'"
 BUY, SEARCH = "kind == 'purchase'", "kind == 'search'"
 TOUCH = "item is not null and kind != 'impression'"
+"""What a history holds: everything a shopper did with an item."""
 ACTED = f"{TOUCH} and kind != 'dwell'"
+"""The same in views of queries, which have rows of stays."""
 KEPT = "dwell_seconds >= 30"
 """A click whose shopper stayed: half a minute is the usual bound (Fox et al., 2005)."""
-"""What a history holds: everything a shopper did with an item."""
 
 Window = tuple[timedelta, timedelta]
 Feature = tuple[Aggregation, Field]

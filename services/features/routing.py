@@ -5,7 +5,7 @@ A derived row says where it came from: partition, offset, and a number within th
 stage drops what it has seen, whoever sent it twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,11 +108,7 @@ def _derived(
         "item": _texts(rows, "item", at),
         "category": _texts(rows, "category", at),
     }
-    taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
-    arrays = [
-        columns[f.name] if f.name in columns else taken.column(f.name).combine_chunks() for f in ITEM_INTERACTIONS
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=ITEM_INTERACTIONS)
+    return _batch(columns, table, source)
 
 
 def _added(table: pa.Table, added: Sequence[Added], origin: tuple[Ints, Ints], partition: int) -> pa.RecordBatch:
@@ -129,6 +125,11 @@ def _added(table: pa.Table, added: Sequence[Added], origin: tuple[Ints, Ints], p
         "query": pa.array([one.query for one in added], pa.string()),
         "play_seconds": pa.array([one.seconds for one in added], pa.float32()),
     } | {name: pa.nulls(len(source), pa.float32()) for name in _ACTED}
+    return _batch(columns, table, source)
+
+
+def _batch(columns: Mapping[str, pa.Array], table: pa.Table, source: Ints) -> pa.RecordBatch:
+    """Rows of some columns; the others are those of the rows of the table that they come from."""
     taken = table.select([f.name for f in ITEM_INTERACTIONS if f.name not in columns]).take(pa.array(source))
     arrays = [
         columns[f.name] if f.name in columns else taken.column(f.name).combine_chunks() for f in ITEM_INTERACTIONS
